@@ -1,0 +1,52 @@
+# Everything goes through make; `make help` lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+PY := $(VENV)/bin/python
+TOOLS := $(CURDIR)/.tools
+BUF := protos/node_modules/.bin/buf
+export KEYSWITCH_RECORDINGS ?= $(abspath ../shared/recordings)
+
+.PHONY: help
+help: ## Lists what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- setting up -----------------------------------------------------------------
+$(TOOLS)/uv/bin/uv:
+	@python3 -m venv $(TOOLS)/uv && $(TOOLS)/uv/bin/pip install -q uv==0.13.8
+
+$(VENV)/.run: requirements.txt protos/pyproject.toml pyproject.toml clients/python/pyproject.toml clients/cli/pyproject.toml | $(TOOLS)/uv/bin/uv
+	@echo "setting up $(VENV) (once) ..."
+	@test -x $(PY) || $(TOOLS)/uv/bin/uv venv -q --python 3.11 --seed $(VENV)
+	@VIRTUAL_ENV=$(VENV) $(TOOLS)/uv/bin/uv pip install -q --require-hashes -r requirements.txt
+	@VIRTUAL_ENV=$(VENV) $(TOOLS)/uv/bin/uv pip install -q "setuptools>=77"
+	@VIRTUAL_ENV=$(VENV) $(TOOLS)/uv/bin/uv pip install -q --no-deps --no-build-isolation -e protos -e . -e clients/python -e clients/cli
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements-dev.txt
+	@echo "setting up the tools of check and test (once) ..."
+	@VIRTUAL_ENV=$(VENV) $(TOOLS)/uv/bin/uv pip install -q --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(BUF): protos/package-lock.json
+	@cd protos && npm ci --silent && touch node_modules/.bin/buf
+
+$(TOOLS)/bin/protoc-gen-go:
+	@GOTOOLCHAIN=local GOBIN=$(TOOLS)/bin go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
+
+$(TOOLS)/bin/protoc-gen-go-grpc:
+	@GOTOOLCHAIN=local GOBIN=$(TOOLS)/bin go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2
+
+# --- contract ---------------------------------------------------------------------
+.PHONY: gen gen-check lint-contract lock
+gen: $(VENV)/.dev $(TOOLS)/bin/protoc-gen-go $(TOOLS)/bin/protoc-gen-go-grpc ## Generates the stubs
+	@PYTHON=$(CURDIR)/$(PY) TOOLS=$(TOOLS) protos/generate
+
+gen-check: gen ## Fails when the committed stubs are not what the contract generates
+	@git diff --exit-code --stat -- protos/gen clients/go/gen && test -z "$$(git status --porcelain -- protos/gen clients/go/gen)"
+
+lint-contract: $(BUF)
+	@cd protos && ./node_modules/.bin/buf lint
+
+lock: $(TOOLS)/uv/bin/uv ## Pins the Python dependencies anew
+	@for f in requirements requirements-dev; do $(TOOLS)/uv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --python-version 3.11 $$f.in -o $$f.txt; done

@@ -1,0 +1,124 @@
+"""The seam between the router and a wire format. A dialect is pure: no socket, clock, environment, price or key.
+
+A new provider on a known dialect is data (quirks); a new wire is one module that implements `Dialect`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from router_service.core.events import Event
+from router_service.core.faults import Fault
+from router_service.core.request import Completion, Notice
+
+Headers = Mapping[str, str]  # names in lower case
+
+
+class Framing(Enum):
+    """How a streamed body is cut into frames."""
+
+    SSE = "sse"
+
+
+class ReasoningStyle(Enum):
+    """How an OpenAI-style provider wants to be told how much to think."""
+
+    EFFORT = "effort"  # reasoning_effort: "low"
+    OPENROUTER = "openrouter"  # reasoning: {effort | max_tokens | enabled | exclude}
+    BINARY = "binary"  # thinking: {type: enabled | disabled}
+    NONE = "none"
+
+
+class AnthropicThinking(Enum):
+    """How an Anthropic-style model wants to be told how much to think."""
+
+    ADAPTIVE = "adaptive"  # thinking adaptive + output_config.effort
+    BUDGET = "budget"  # thinking enabled + budget_tokens
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Quirks:
+    """In what an endpoint differs from its dialect. Comes from the provider's and the model's data, never from code.
+
+    `efforts` are the levels that the model has (names of ReasoningEffort in lower case); empty means all that the
+    dialect knows. `is_reasoning_mandatory`: OFF is refused. `options_family` is the family of its provider options.
+    """
+
+    reasoning_style: ReasoningStyle = ReasoningStyle.EFFORT
+    anthropic_thinking: AnthropicThinking = AnthropicThinking.ADAPTIVE
+    efforts: tuple[str, ...] = ()
+    is_reasoning_mandatory: bool = False
+    max_tokens_field: str = "max_completion_tokens"
+    supports_stream_options: bool = True
+    supports_strict_schema: bool = True
+    supports_top_k: bool = False
+    supports_penalties: bool = True
+    supports_seed: bool = True
+    supports_parallel_tool_calls: bool = True
+    replay_reasoning_field: str = ""  # "reasoning_content" or "reasoning": goes back with assistant messages
+    system_role: str = "system"  # or "developer"
+    is_router_like: bool = False  # takes upstream routing (OpenRouter)
+    default_max_output_tokens: int | None = None  # where the wire demands a number
+    options_family: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SseFrame:
+    """One server-sent event."""
+
+    event: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BodyFrame:
+    """A whole JSON body."""
+
+    data: bytes
+
+
+Frame = SseFrame | BodyFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An HTTP request without a credential. `path` is joined to the provider's base URL."""
+
+    path: str
+    body: bytes
+    headers: Headers = field(default_factory=dict)
+    warnings: tuple[Notice, ...] = ()
+    method: str = "POST"
+
+
+class Decoder(Protocol):
+    """One per response: a state machine. Both methods raise Fault for what the provider did wrong."""
+
+    def feed(self, frame: Frame) -> Sequence[Event]:
+        """Takes a frame and gives the events that it completes. An error inside the stream is raised."""
+        ...
+
+    def close(self) -> Sequence[Event]:
+        """The upstream closed cleanly: gives what is still owed, or raises the fault of a cut answer."""
+        ...
+
+
+class Dialect(Protocol):
+    """A wire format. Stateless."""
+
+    name: str
+    framing: Framing
+
+    def encode(self, completion: Completion, quirks: Quirks) -> Encoded:
+        """Says it in the wire's words. Raises Fault INVALID_REQUEST for content that the wire cannot carry."""
+        ...
+
+    def decoder(self, quirks: Quirks) -> Decoder:
+        """A fresh decoder for one response."""
+        ...
+
+    def decode_error(self, status: int, headers: Headers, body: bytes) -> Fault:
+        """What an answer with an error status means. Never fails, whatever the body is."""
+        ...

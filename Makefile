@@ -50,3 +50,8 @@ lint-contract: $(BUF)
 
 lock: $(TOOLS)/uv/bin/uv ## Pins the Python dependencies anew
 	@for f in requirements requirements-dev; do $(TOOLS)/uv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --python-version 3.11 $$f.in -o $$f.txt; done
+
+# --- running ------------------------------------------------------------------------
+.PHONY: run
+run: $(VENV)/.run ## Starts everything locally, streams a completion, stays up until Ctrl-C
+	@exec $(PY) -m deploy.local.run

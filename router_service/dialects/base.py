@@ -62,6 +62,8 @@ class Quirks:
     is_router_like: bool = False  # takes upstream routing (OpenRouter)
     default_max_output_tokens: int | None = None  # where the wire demands a number
     options_family: str = ""
+    counts_reasoning_apart: bool = False  # its completion_tokens leave reasoning out
+    counts_cache_apart: bool = False  # its prompt_tokens leave cached tokens out
 
 
 @dataclass(frozen=True, slots=True)

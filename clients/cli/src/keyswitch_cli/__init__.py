@@ -1,0 +1,1 @@
+"""The keyswitch command: chat, keys, tokens, receipts, credits and the audit log from a terminal."""

@@ -1,0 +1,61 @@
+"""Credits: what the platform pays providers for on an organization's account."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Annotated
+
+import typer
+from keyswitch.router.v1 import budget_service_pb2
+
+from keyswitch_cli import words
+from keyswitch_cli.session import Json, Session, session_of
+
+app = typer.Typer(name="credits", help="See and add an organization's credits.", no_args_is_help=True)
+
+
+@app.command("show")
+def show(context: typer.Context, is_json: Json = False) -> None:
+    """Show the balance of an organization (--organization before the command names another one)."""
+    session = session_of(context, is_json=is_json)
+    request = budget_service_pb2.GetBalanceRequest(organization=session.settings.require_organization())
+    answer = session.client.call(session.client.budgets.GetBalance, request)
+    if session.is_json:
+        session.print_json(answer)
+    else:
+        _print_balance(session, answer.balance)
+
+
+@app.command("add")
+def add(
+    context: typer.Context,
+    amount: Annotated[str, typer.Argument(help="USD, for example 10 or 2.50. Put -- before a negative amount.")],
+    note: Annotated[str, typer.Option(help="For the books.", show_default=False)] = "",
+    request_id: Annotated[
+        str, typer.Option(help="A UUID4; repeating the command with it adds nothing twice.", show_default=False)
+    ] = "",
+    is_json: Json = False,
+) -> None:
+    """Add credits to an organization. Only the operator may."""
+    session = session_of(context, is_json=is_json)
+    request = budget_service_pb2.AddCreditsRequest(
+        organization=session.settings.require_organization(),
+        amount_usd_nanos=words.nanos_of(amount),
+        request_id=request_id or str(uuid.uuid4()),
+        note=note,
+    )
+    answer = session.client.call(session.client.budgets.AddCredits, request)
+    if session.is_json:
+        session.print_json(answer)
+        return
+    session.say(f"✓ {words.usd(answer.entry.amount_usd_nanos)} is entry {answer.entry.entry_id}", "green")
+    _print_balance(session, answer.balance)
+
+
+def _print_balance(session: Session, balance: budget_service_pb2.Balance) -> None:
+    session.out.print(
+        f"{words.last(balance.organization)} has {words.usd(balance.available_usd_nanos)} to spend: "
+        f"{words.usd(balance.balance_usd_nanos)}, of which {words.usd(balance.reserved_usd_nanos)} "
+        "is reserved for calls under way",
+        soft_wrap=True,
+    )

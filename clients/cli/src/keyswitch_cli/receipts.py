@@ -1,0 +1,128 @@
+"""Receipts: one line after an answer, a table when asked."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from keyswitch.router.v1 import completion_service_pb2, error_reason_pb2, receipt_pb2, resolution_pb2, usage_service_pb2
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from keyswitch_cli import words
+from keyswitch_cli.session import Json, Session, session_of
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("receipt")(receipt)
+
+
+def receipt(
+    context: typer.Context,
+    response_id: Annotated[str, typer.Argument(help="The id at the end of an answer's receipt line.")] = "",
+    request_id: Annotated[str, typer.Option(help="The caller's own id of the call instead.", show_default=False)] = "",
+    is_json: Json = False,
+) -> None:
+    """Show everything that a call did: attempts, keys, tokens, costs."""
+    session = session_of(context, is_json=is_json)
+    if bool(response_id) == bool(request_id):
+        raise typer.BadParameter("give a RESPONSE_ID or --request-id, one of the two")
+    request = usage_service_pb2.GetReceiptRequest(response_id=response_id, request_id=request_id)
+    answer = session.client.call(session.client.usage.GetReceipt, request)
+    if session.is_json:
+        session.print_json(answer)
+    else:
+        show_receipt(session, answer.receipt)
+
+
+def receipt_line(answer: completion_service_pb2.CompleteResponse) -> Text:
+    """Model, provider, payer, key, tokens, list price, charge and time of an answer, in one line."""
+    resolution, bill = answer.resolution, answer.receipt
+    facts = [
+        resolution.model,
+        words.last(resolution.provider),
+        f"paid by {words.payer(resolution.payer)}" + _key(resolution.credential_version),
+        f"{words.tokens(bill.usage)} tokens",
+        f"list {words.list_price(bill.cost)}",
+        f"charged {words.charged(bill.cost)}",
+    ]
+    if bill.HasField("markup_basis_points"):
+        facts[-1] += f" (markup {bill.markup_basis_points / 100:g} %)"
+    if bill.HasField("end_time"):
+        facts.append(f"{(bill.end_time.ToDatetime() - bill.create_time.ToDatetime()).total_seconds():.2f} s")
+    if len(bill.attempts) > 1:
+        facts.append(f"{len(bill.attempts)} attempts")
+    return Text(" · ".join(facts) + f"\nreceipt {answer.response_id}", style="dim")
+
+
+def show_receipt(session: Session, bill: receipt_pb2.Receipt) -> None:
+    """The whole receipt as tables."""
+    state = words.enum_word(receipt_pb2.ReceiptState, bill.state, "RECEIPT_STATE_")
+    head = Table.grid(padding=(0, 2))
+    head.add_column(style="dim")
+    rows = [
+        ("receipt", bill.response_id),
+        ("request id", bill.request_id),
+        ("state", state + (f": {_failure(bill.failure_reason)}" if bill.failure_reason else "")),
+        ("began", words.moment(bill.create_time) if bill.HasField("create_time") else ""),
+        ("ended", words.moment(bill.end_time) if bill.HasField("end_time") else ""),
+        ("tokens", words.tokens(bill.usage) if bill.HasField("usage") else ""),
+        ("list price", words.list_price(bill.cost) if bill.HasField("cost") else ""),
+        ("charged", _charge(bill)),
+        ("note", "abridged: `keyswitch receipt` shows all of it" if bill.is_abridged else ""),
+    ]
+    for label, value in rows:
+        if value:
+            head.add_row(label, value)
+    session.out.print(head)
+    show_attempts(session.out, bill)
+
+
+def show_attempts(console: Console, bill: receipt_pb2.Receipt) -> None:
+    """What was tried and what was passed over."""
+    if bill.attempts:
+        table = Table("#", "model", "provider", "payer", "key", "outcome", "tokens", "list price", "first", "time")
+        for attempt in bill.attempts:
+            table.add_row(
+                str(attempt.number),
+                attempt.model,
+                words.last(attempt.provider),
+                words.payer(attempt.payer),
+                _key(attempt.credential_version).strip(" ()") or "none",
+                _failure(attempt.failure_reason) if attempt.failure_reason else "answered",
+                words.tokens(attempt.usage) if attempt.HasField("usage") else "-",
+                words.list_price(attempt.cost) if attempt.HasField("cost") else "-",
+                words.seconds(attempt.time_to_first_content) if attempt.HasField("time_to_first_content") else "-",
+                words.seconds(attempt.duration) if attempt.HasField("duration") else "-",
+            )
+        console.print(table)
+    if bill.skipped_candidates:
+        table = Table("passed over", "provider", "payer", "why", "what to do")
+        for skipped in bill.skipped_candidates:
+            why = words.enum_word(resolution_pb2.SkipReason, skipped.reason, "SKIP_REASON_")
+            provider = words.last(skipped.provider)
+            table.add_row(skipped.model, provider, words.payer(skipped.payer), why, skipped.message)
+        console.print(table)
+        left = bill.skipped_candidate_count - len(bill.skipped_candidates)
+        if left > 0:
+            console.print(f"and {left} more")
+
+
+def _key(version: str) -> str:
+    if not version:
+        return ""
+    name, _, number = version.partition("/versions/")
+    return f" ({name} v{number})"
+
+
+def _failure(reason: error_reason_pb2.ErrorReason.ValueType) -> str:
+    return words.enum_word(error_reason_pb2.ErrorReason, reason, "ERROR_REASON_")
+
+
+def _charge(bill: receipt_pb2.Receipt) -> str:
+    if not bill.HasField("cost"):
+        return ""
+    markup = f" (markup {bill.markup_basis_points / 100:g} %)" if bill.HasField("markup_basis_points") else ""
+    return words.charged(bill.cost) + markup

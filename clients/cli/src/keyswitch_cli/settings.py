@@ -1,0 +1,127 @@
+"""Where the services are and who calls: options, then the environment, then KEYSWITCH_HOME."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from keyswitch_cli.problems import Problem
+
+OPERATOR_TOKEN_FILE = "operator.token"  # noqa: S105 # the name of a file
+CA_FILE = "ca.pem"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the token says of its bearer. Read without checking it: the services do that."""
+
+    organization: str = ""
+    user: str = ""
+    application: str = ""
+    roles: tuple[str, ...] = ()
+
+    @property
+    def owner(self) -> str:
+        """Whose keys the bearer means when nothing else is said."""
+        if self.user and not {"admin", "operator"} & set(self.roles):
+            return self.user
+        return self.organization or "deployment"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the options and the environment said."""
+
+    home: Path
+    router_target: str
+    vault_target: str
+    token_text: str | None
+    token_file: Path | None
+    organization_id: str | None
+
+    @cached_property
+    def ca_pem(self) -> bytes | None:
+        """The deployment's own authority; without the file the system's authorities are trusted."""
+        path = self.home / CA_FILE
+        return path.read_bytes() if path.is_file() else None
+
+    @cached_property
+    def token(self) -> str:
+        """The text of the caller's token."""
+        if self.token_text:
+            return self.token_text.strip()
+        path = self.token_file or self.home / OPERATOR_TOKEN_FILE
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise Problem(
+                f"There is no token: {path} cannot be read ({error.strerror}).",
+                advice="Start the services with `make run` in this folder, or name a token with --token-file FILE or "
+                "KEYSWITCH_TOKEN.",
+                exit_code=3,
+            ) from None
+
+    @cached_property
+    def identity(self) -> Identity:
+        """Who the token says that its bearer is."""
+        claims = _claims(self.token)
+        subject = str(claims.get("sub", ""))
+        return Identity(
+            organization=str(claims.get("org", "")),
+            user=subject if "/users/" in subject else "",
+            application=str(claims.get("app", "")),
+            roles=tuple(str(role) for role in claims.get("roles", ())),
+        )
+
+    @property
+    def organization(self) -> str:
+        """The organization's name; empty for the deployment's own bearers who named none."""
+        return f"organizations/{self.organization_id}" if self.organization_id else self.identity.organization
+
+    def require_organization(self) -> str:
+        """The organization's name, or a Problem that says how to give it."""
+        if not self.organization:
+            raise Problem("This needs an organization, and the token names none.", advice="Add --organization ID.")
+        return self.organization
+
+    def application(self, text: str | None) -> str:
+        """The whole name of an application that may be given by its id alone; empty when none is given."""
+        if not text or "/" in text:
+            return text or ""
+        return f"{self.require_organization()}/applications/{text}"
+
+    def owner(self, text: str | None) -> str:
+        """The whole name of an owner of keys: a name, "deployment", "organization" or a user's id."""
+        match text:
+            case None:
+                return self.organization if self.organization_id else self.identity.owner
+            case "deployment":
+                return text
+            case "organization":
+                return self.require_organization()
+            case "me":
+                if not self.identity.user:
+                    raise Problem("The token belongs to no user, so there is no `me`.", advice="Name the owner.")
+                return self.identity.user
+            case _:
+                return text if "/" in text else f"{self.require_organization()}/users/{text}"
+
+    def credential(self, text: str, owner: str | None = None) -> str:
+        """The whole name of a credential that may be given by its id alone."""
+        return text if "/" in text else f"{self.owner(owner)}/credentials/{text}"
+
+
+def _claims(token: str) -> dict[str, Any]:
+    parts = token.split(".")
+    if len(parts) != 3:
+        return {}
+    try:
+        payload = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (binascii.Error, ValueError):
+        return {}
+    return payload if isinstance(payload, dict) else {}

@@ -1,0 +1,108 @@
+package keyswitch
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+
+	routerv1 "keyswitch.dev/go/gen/router/v1"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+)
+
+// Above the contract's 32 MiB, so that a message that is too large is refused by
+// the service, with a reason.
+const maxMessageBytes = 33 << 20
+
+// Client is a connection to one of the services. Methods beyond completions are
+// called through the generated stubs on Conn; Wrap reads their errors.
+type Client struct {
+	conn        *grpc.ClientConn
+	completions routerv1.CompletionServiceClient
+}
+
+// Dial prepares a connection; it is opened by the first call. An empty caPEM means
+// the authorities of the system. An empty token means no identity.
+func Dial(target, token string, caPEM []byte, options ...grpc.DialOption) (*Client, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if len(caPEM) > 0 {
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(caPEM) {
+			return nil, errors.New("keyswitch: the CA holds no PEM certificate")
+		}
+	}
+	all := []grpc.DialOption{
+		grpc.WithTransportCredentials(credentials.NewTLS(config)),
+		grpc.WithDefaultCallOptions(
+			grpc.MaxCallRecvMsgSize(maxMessageBytes),
+			grpc.MaxCallSendMsgSize(maxMessageBytes),
+		),
+		// Only the caller knows whether a completion may be billed twice.
+		grpc.WithDisableRetry(),
+		grpc.WithDisableServiceConfig(),
+	}
+	if token != "" {
+		all = append(all, grpc.WithPerRPCCredentials(bearer(token)))
+	}
+	conn, err := grpc.NewClient(target, append(all, options...)...)
+	if err != nil {
+		return nil, Wrap(err)
+	}
+	return &Client{conn: conn, completions: routerv1.NewCompletionServiceClient(conn)}, nil
+}
+
+// Conn is the connection, for the generated stubs: they need nothing else, the
+// token travels with every call.
+func (c *Client) Conn() *grpc.ClientConn {
+	return c.conn
+}
+
+// Close ends the connection and every call on it.
+func (c *Client) Close() error {
+	return c.conn.Close()
+}
+
+// Complete gives the whole answer at once. The deadline of ctx bounds everything:
+// waiting, retries and all attempts.
+func (c *Client) Complete(ctx context.Context, call *routerv1.CompletionCall) (*routerv1.CompleteResponse, error) {
+	answer, err := c.completions.Complete(ctx, &routerv1.CompleteRequest{Call: call})
+	if err != nil {
+		return nil, Wrap(err)
+	}
+	return answer, nil
+}
+
+// Stream gives the answer as it comes. The caller must Close the stream, or cancel
+// ctx: a stream that is merely dropped is never ended.
+func (c *Client) Stream(ctx context.Context, call *routerv1.CompletionCall) (*Stream, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	receiver, err := c.completions.StreamComplete(ctx, &routerv1.StreamCompleteRequest{Call: call})
+	if err != nil {
+		cancel()
+		return nil, Wrap(err)
+	}
+	return &Stream{receiver: receiver, cancel: cancel, fold: NewFold()}, nil
+}
+
+// bearer is a caller's token. It goes over TLS only.
+type bearer string
+
+func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer " + string(b)}, nil
+}
+
+func (bearer) RequireTransportSecurity() bool {
+	return true
+}
+
+// String keeps the token out of whatever prints the options of a connection.
+func (bearer) String() string {
+	return "bearer token"
+}
+
+// GoString is String, for %#v.
+func (bearer) GoString() string {
+	return "bearer token"
+}

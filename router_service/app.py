@@ -1,0 +1,182 @@
+"""The one place that builds objects: a running router from its settings."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import grpc
+import structlog
+from aiohttp import web
+from keyswitch.vault.v1 import token_service_pb2
+from prometheus_client import CollectorRegistry
+
+from router_service.catalog.catalog import Snapshot
+from router_service.catalog.reload import Configuration
+from router_service.config import Address, Config
+from router_service.credentials.client import Credentials, channel_credentials, open_channel
+from router_service.credentials.recipient import Recipient
+from router_service.engine import Edges, Engine
+from router_service.ledger.ledger import Ledger
+from router_service.ledger.sqlite import open_ledger
+from router_service.observe.metrics import Metrics
+from router_service.transport.catalog_servicers import ModelServicer, ProviderServicer
+from router_service.transport.completion_servicer import CompletionServicer
+from router_service.transport.credential_test_servicer import CredentialTestServicer
+from router_service.transport.http import serve_http
+from router_service.transport.interceptors.identity import Verifier
+from router_service.transport.money_servicers import BudgetServicer, UsageServicer
+from router_service.transport.server import Health, Servicers, build_server
+from router_service.upstream.aiohttp_client import AiohttpUpstream
+from router_service.upstream.client import Upstream
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class RunningRouter:
+    """A router that listens. `stop` drains: health first, then what is in flight, then the rest."""
+
+    config: Config
+    configuration: Configuration
+    engine: Engine
+    credentials: Credentials
+    ledger: Ledger
+    upstream: Upstream
+    server: grpc.aio.Server
+    health: Health
+    port: int
+    http: web.AppRunner
+    http_port: int
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    is_draining: bool = False
+
+    def is_ready(self) -> bool:
+        """Whether calls can be served."""
+        return not self.is_draining and self.credentials.is_fresh
+
+    async def follow(self) -> None:
+        """Keeps what health says true, and the configuration as new as its file."""
+        self._tasks.append(asyncio.create_task(self._follow_health()))
+        if self.config.reload_interval_seconds > 0:
+            self._tasks.append(asyncio.create_task(self._follow_configuration()))
+
+    async def _follow_health(self) -> None:
+        was_serving: bool | None = None
+        while True:
+            is_serving = self.is_ready()
+            if is_serving is not was_serving:
+                await self.health.set(is_serving=is_serving)
+                was_serving = is_serving
+            await asyncio.sleep(0.1)
+
+    async def _follow_configuration(self) -> None:
+        while True:
+            await asyncio.sleep(self.config.reload_interval_seconds)
+            before = self.configuration.problems
+            if await asyncio.to_thread(self.configuration.reload):
+                log.info("configuration_reloaded", revision=self.configuration.current.revision)
+            elif self.configuration.problems and self.configuration.problems != before:
+                problems = [str(problem) for problem in self.configuration.problems[:10]]
+                log.error("configuration_broken", problems=problems, kept=self.configuration.current.revision)
+
+    async def stop(self) -> None:
+        """Ends in order. Calls in flight have `drain_seconds` to end by themselves."""
+        self.is_draining = True
+        await self.health.set(is_serving=False)
+        await self.server.stop(self.config.drain_seconds)
+        for task in self._tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await self.engine.close()
+        await self.credentials.stop()
+        await self.upstream.close()
+        await self.ledger.close()
+        await self.http.cleanup()
+
+
+async def serve(
+    config: Config,
+    *,
+    clock: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
+    upstream: Upstream | None = None,
+) -> RunningRouter:
+    """Starts a router; it listens when this returns. Raises ConfigurationError and OSError."""
+    configuration = Configuration(config.configuration)
+    ca, certificate, key = (path.read_bytes() for path in (config.authority, config.certificate, config.private_key))
+    ledger = await open_ledger(config.ledger, clock)
+    registry = CollectorRegistry()
+    credentials_channel = open_channel(str(config.lease_target), channel_credentials(ca, certificate, key))
+
+    def snapshot() -> Snapshot:
+        return configuration.current
+
+    async def fetch_keys() -> token_service_pb2.GetSigningKeysResponse:
+        return await credentials.signing_keys()
+
+    verifier = Verifier(lambda: snapshot().deployment, fetch_keys, clock)
+    credentials = Credentials(
+        credentials_channel,
+        Recipient(certificate, key),
+        clock=clock,
+        monotonic=monotonic,
+        disconnect_grace_seconds=config.disconnect_grace_seconds,
+        on_token_revoked=verifier.revoke,
+    )
+    upstream = upstream or AiohttpUpstream(own_listeners=_own_listeners(config))
+    spread = secrets.SystemRandom().random
+    engine = Engine(Edges(credentials, ledger, upstream, Metrics(registry), clock, asyncio.sleep, spread))
+    servicers = Servicers(
+        CompletionServicer(engine, snapshot, _new_id),
+        CredentialTestServicer(snapshot, credentials, upstream, clock=clock, new_id=_new_id),
+        ModelServicer(snapshot, credentials, clock),
+        ProviderServicer(snapshot),
+        UsageServicer(engine, ledger),
+        BudgetServicer(ledger, snapshot, clock),
+    )
+    server, health = build_server(
+        servicers,
+        verifier,
+        new_incident=_new_id,
+        most_request_bytes=config.max_message_bytes,
+        most_transport_bytes=config.max_transport_message_bytes,
+    )
+    port = server.add_secure_port(str(config.listen), grpc.ssl_server_credentials([(key, certificate)]))
+    running: RunningRouter | None = None
+    http, http_port = await serve_http(
+        config.http_listen.host,
+        config.http_listen.port,
+        registry,
+        lambda: running is not None and running.is_ready(),
+    )
+    credentials.start()
+    await server.start()
+    running = RunningRouter(
+        config,
+        configuration,
+        engine,
+        credentials,
+        ledger,
+        upstream,
+        server,
+        health,
+        port,
+        http,
+        http_port,
+    )
+    await running.follow()
+    log.info("listening", grpc=port, http=http_port, revision=configuration.current.revision)
+    return running
+
+
+def _new_id() -> str:
+    return secrets.token_urlsafe(16)
+
+
+def _own_listeners(config: Config) -> list[tuple[str, int]]:
+    listeners: list[Address] = [config.listen, config.http_listen, config.lease_target]
+    return [(address.host, address.port) for address in listeners]

@@ -1,0 +1,166 @@
+"""The configuration as one immutable value: providers, models, organizations, applications. Swapped as a whole.
+
+The pure decisions read only this. It holds no secret: keys are known by their names.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from ipaddress import IPv4Network, IPv6Network
+
+from router_service.core.endpoint import AuthScheme, BaseUrl
+from router_service.core.money import Price
+from router_service.core.request import Settings
+from router_service.core.resolution import Payer, PayerFailoverCause
+from router_service.dialects.base import Quirks
+
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A named endpoint. `id` is "anthropic"; `name` is "providers/anthropic"."""
+
+    id: str
+    display_name: str
+    dialect: str
+    base_url: BaseUrl
+    auth: AuthScheme
+    quirks: Quirks = Quirks()
+    headers: tuple[tuple[str, str], ...] = ()
+    is_enabled: bool = True
+    is_byok_supported: bool = True
+    allowed_private_networks: tuple[Network, ...] = ()
+    first_content_timeout_seconds: float = 120.0
+    idle_timeout_seconds: float = 60.0
+    key_test_path: str = "/models"
+
+    @property
+    def name(self) -> str:
+        """Its resource name."""
+        return f"providers/{self.id}"
+
+    @property
+    def is_keyless(self) -> bool:
+        """Whether it needs no key at all."""
+        return self.auth is AuthScheme.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a model can be had: a provider's id and the model id that it knows. Quirks contain the provider's."""
+
+    provider: str
+    upstream_model: str
+    quirks: Quirks
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A catalog entry. `id` is provider-neutral ("anthropic/claude-sonnet-4.6"). `price` is None where unknown."""
+
+    id: str
+    endpoints: tuple[Endpoint, ...]
+    display_name: str = ""
+    aliases: tuple[str, ...] = ()
+    price: Price | None = None
+    price_revision: str = ""
+    context_limit_tokens: int | None = None
+    max_output_tokens: int | None = None
+    defaults: Settings = Settings()
+    is_enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route to fall back to."""
+
+    model: str
+    provider: str = ""
+    credential: str = ""
+    settings: Settings = Settings()
+    on_context_too_long: bool = False
+
+
+DEFAULT_PAYERS = (Payer.USER_KEY, Payer.ORGANIZATION_KEY, Payer.SHARED_KEY)
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """A program that calls the router. `name` is its resource name; `native_provider` a provider's id or empty."""
+
+    name: str
+    payers: tuple[Payer, ...] = DEFAULT_PAYERS
+    payer_failover_on: frozenset[PayerFailoverCause] = frozenset()
+    default_model: str = ""
+    allowed_models: tuple[str, ...] = ("*",)
+    native_provider: str = ""
+    byok_supported: bool = True
+    bindings: Mapping[Payer, str] = field(default_factory=dict)
+    provider_order: tuple[str, ...] = ()
+    fallbacks: tuple[Route, ...] = ()
+
+    def allows(self, model: str) -> bool:
+        """Whether the application may use the model."""
+        return any(fnmatchcase(model, pattern) for pattern in self.allowed_models)
+
+
+@dataclass(frozen=True, slots=True)
+class Organization:
+    """A tenant. `users` are ids; `applications` by id."""
+
+    id: str
+    markup_basis_points: int = 0
+    default_model: str = ""
+    users: tuple[str, ...] = ()
+    applications: Mapping[str, Application] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentCredential:
+    """Whom a credential of the deployment serves."""
+
+    id: str
+    provider: str
+    payers: frozenset[Payer]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything configured, at one revision."""
+
+    revision: str
+    deployment: str = "keyswitch"
+    default_model: str = ""
+    byok_enabled: bool = True
+    providers: Mapping[str, Provider] = field(default_factory=dict)
+    models: Mapping[str, Model] = field(default_factory=dict)
+    organizations: Mapping[str, Organization] = field(default_factory=dict)
+    deployment_credentials: Mapping[str, DeploymentCredential] = field(default_factory=dict)
+    references: Mapping[str, str] = field(default_factory=dict)  # alias, id or upstream name -> catalog id
+
+    def find_model(self, reference: str) -> Model | None:
+        """The model that a reference means, whether usable or not."""
+        model = self.models.get(reference)
+        if model is None and reference in self.references:
+            model = self.models[self.references[reference]]
+        return model
+
+    def nearest_models(self, reference: str, limit: int = 5) -> list[str]:
+        """Names that a misspelt reference may have meant."""
+        return get_close_matches(reference, sorted({*self.models, *self.references}), n=limit, cutoff=0.5)
+
+
+def index_references(models: Mapping[str, Model]) -> dict[str, str]:
+    """Aliases and upstream names by what they mean. A name that two models claim belongs to the alias, else to none."""
+    upstream: dict[str, set[str]] = {}
+    references: dict[str, str] = {}
+    for model in models.values():
+        for endpoint in model.endpoints:
+            upstream.setdefault(endpoint.upstream_model, set()).add(model.id)
+        references.update(dict.fromkeys(model.aliases, model.id))
+    for name, owners in upstream.items():
+        if len(owners) == 1 and name not in models:
+            references.setdefault(name, next(iter(owners)))
+    return references

@@ -1,0 +1,235 @@
+"""What can be had: providers and models, built from the file laid over the built-in catalog."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+from router_service.catalog.catalog import Endpoint, Model, Network, Provider
+from router_service.catalog.defaults import BuiltIn
+from router_service.catalog.document import Document
+from router_service.catalog.hosts import NetworkError, find_faults, parse_private_network
+from router_service.catalog.prices import Listing, find_listing, parse_price
+from router_service.catalog.problems import Path, Problem, suggest
+from router_service.catalog.settings import build_quirks, build_settings
+from router_service.core.endpoint import AuthScheme, BaseUrlError, parse_base_url
+from router_service.core.money import Price
+
+_REQUIRED = ("dialect", "base_url", "auth")
+# Anthropic's wire has the version in its paths, OpenAI's in its base URL.
+_VERSIONED_DIALECTS = frozenset({"anthropic_messages"})
+# Headers that carry a credential, frame the body or name the connection belong to the router.
+_OWN_HEADERS = frozenset(
+    {
+        "authorization",
+        "proxy-authorization",
+        "x-api-key",
+        "api-key",
+        "x-goog-api-key",
+        "cookie",
+        "host",
+        "content-length",
+        "content-type",
+        "content-encoding",
+        "transfer-encoding",
+        "accept-encoding",
+        "connection",
+        "te",
+        "trailer",
+        "upgrade",
+        "expect",
+    }
+)
+
+
+@dataclass(slots=True)
+class Offers:
+    """The providers and models that were built. `declared` are the ids of all providers, the faulty ones included."""
+
+    providers: dict[str, Provider] = field(default_factory=dict)
+    models: dict[str, Model] = field(default_factory=dict)
+    declared: frozenset[str] = frozenset()
+
+
+def build_offers(
+    document: Document, built_in: BuiltIn, declared: frozenset[str], on: date | None, problems: list[Problem]
+) -> Offers:
+    """Builds all that is sound and records what is not."""
+    offers = Offers(declared=declared | built_in.providers.keys())
+    raw = _overlay(built_in.providers, document.value.get("providers", {}))
+    for provider_id, merged in raw.items():
+        provider = _build_provider(provider_id, merged, document, problems)
+        if provider is not None:
+            offers.providers[provider_id] = provider
+    builder = _Models(document, offers, raw, on, problems)
+    stated: Mapping[str, Mapping[str, Any]] = document.value.get("models", {})
+    models = {**built_in.models, **{key: {**built_in.models.get(key, {}), **entry} for key, entry in stated.items()}}
+    taken = builder.check_aliases(stated)
+    for model_id, entry in models.items():
+        is_stated = "aliases" in stated.get(model_id, {})
+        aliases = tuple(alias for alias in entry.get("aliases", ()) if is_stated or alias not in taken)
+        model = builder.build(model_id, entry, aliases)
+        if model is not None:
+            offers.models[model_id] = model
+    return offers
+
+
+def _overlay(base: Mapping[str, Mapping[str, Any]], top: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    merged = {key: dict(entry) for key, entry in base.items()}
+    for key, entry in top.items():
+        below: Mapping[str, Any] = merged.get(key, {})
+        merged[key] = {**below, **entry}
+        if "quirks" in below and entry.get("dialect", below["dialect"]) == below["dialect"]:
+            merged[key]["quirks"] = {**below["quirks"], **entry.get("quirks", {})}
+        elif "quirks" in below:
+            merged[key]["quirks"] = entry.get("quirks", {})
+        # A known provider's prices are not those of whatever answers at another address.
+        if below and "price_provider" not in entry and _moves(below, entry):
+            merged[key].pop("price_provider", None)
+    return merged
+
+
+def _moves(below: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
+    if "base_url" not in entry:
+        return False
+    try:
+        return parse_base_url(entry["base_url"]).origin != parse_base_url(below["base_url"]).origin
+    except BaseUrlError:
+        return True
+
+
+def _build_provider(
+    provider_id: str, raw: Mapping[str, Any], document: Document, problems: list[Problem]
+) -> Provider | None:
+    path: Path = ("providers", provider_id)
+    missing = [key for key in _REQUIRED if key not in raw]
+    if missing:
+        problems.append(document.problem(path, f"must have {' and '.join(missing)}", of_key=True))
+        return None
+    before = len(problems)
+    networks = _parse_networks(raw, path, document, problems)
+    try:
+        base_url = parse_base_url(raw["base_url"])
+    except BaseUrlError as error:
+        problems.append(document.problem((*path, "base_url"), str(error)))
+        return None
+    if len(problems) == before:  # a faulty network would be reported twice
+        problems.extend(document.problem((*path, "base_url"), fault) for fault in find_faults(base_url, networks))
+    is_versioned = raw["dialect"] in _VERSIONED_DIALECTS
+    if is_versioned and base_url.path.endswith("/v1"):
+        problems.append(document.problem((*path, "base_url"), "ends in /v1, which this dialect adds itself; remove it"))
+    headers = {name.lower(): value for name, value in raw.get("headers", {}).items()}
+    for name in raw.get("headers", {}):
+        if name.lower() in _OWN_HEADERS:
+            message = "is set by the router alone; remove it (keys are stored through CredentialService)"
+            problems.append(document.problem((*path, "headers", name), message, of_key=True))
+    return Provider(
+        id=provider_id,
+        display_name=raw.get("display_name", provider_id),
+        dialect=raw["dialect"],
+        base_url=base_url,
+        auth=AuthScheme(raw["auth"]),
+        quirks=build_quirks(raw.get("quirks", {})),
+        headers=tuple(sorted(headers.items())),
+        is_enabled=raw.get("is_enabled", True),
+        is_byok_supported=raw.get("is_byok_supported", True),
+        allowed_private_networks=networks,
+        key_test_path=raw.get("key_test_path", "/v1/models" if is_versioned else "/models"),
+        **{key: raw[key] for key in ("first_content_timeout_seconds", "idle_timeout_seconds") if key in raw},
+    )
+
+
+def _parse_networks(
+    raw: Mapping[str, Any], path: Path, document: Document, problems: list[Problem]
+) -> tuple[Network, ...]:
+    networks: list[Network] = []
+    for index, text in enumerate(raw.get("allowed_private_networks", ())):
+        try:
+            networks.append(parse_private_network(text))
+        except NetworkError as error:
+            problems.append(document.problem((*path, "allowed_private_networks", index), str(error)))
+    return tuple(networks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Models:
+    """Builds models over the providers."""
+
+    document: Document
+    offers: Offers
+    providers: Mapping[str, Mapping[str, Any]]
+    on: date | None
+    problems: list[Problem]
+
+    def check_aliases(self, stated: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+        """The names that the file itself claims. They win over the built-in catalog's."""
+        owners: dict[str, str] = {model_id: model_id for model_id in stated}
+        for model_id, entry in stated.items():
+            for index, alias in enumerate(entry.get("aliases", ())):
+                owner = owners.setdefault(alias, model_id)
+                if owner != model_id:
+                    message = f"{alias} already means {owner}; give one of the two another alias"
+                    self.problems.append(self.document.problem(("models", model_id, "aliases", index), message))
+        return frozenset(owners)
+
+    def build(self, model_id: str, raw: Mapping[str, Any], aliases: tuple[str, ...]) -> Model | None:
+        """A model, or None where it has no sound endpoint."""
+        path: Path = ("models", model_id)
+        if "endpoints" not in raw:
+            self.problems.append(self.document.problem(path, "must have endpoints", of_key=True))
+            return None
+        endpoints = tuple(self._build_endpoints(path, raw["endpoints"]))
+        listing = self._find_listing(raw["endpoints"]) if "price" not in raw else None
+        price = listing.price if listing is not None else self._state_price(path, raw.get("price"))
+        return Model(
+            id=model_id,
+            endpoints=endpoints,
+            display_name=raw.get("display_name", model_id),
+            aliases=aliases,
+            price=price,
+            price_revision=price.revision if price is not None else "",
+            context_limit_tokens=self._find_limit(raw, listing),
+            max_output_tokens=_whole(raw.get("max_output_tokens")),
+            defaults=build_settings(raw.get("defaults", {})),
+            is_enabled=raw.get("is_enabled", True),
+        )
+
+    def _build_endpoints(self, path: Path, raw: list[Mapping[str, Any]]) -> Iterator[Endpoint]:
+        for index, entry in enumerate(raw):
+            provider_id = entry["provider"]
+            if provider_id in self.offers.providers:
+                quirks = build_quirks(self.providers[provider_id].get("quirks", {}), entry.get("quirks", {}))
+                yield Endpoint(provider_id, entry["upstream_model"], quirks)
+            elif provider_id not in self.offers.declared:
+                message = f"there is no provider {provider_id}; {suggest(provider_id, self.offers.declared)}"
+                where = (*path, "endpoints", index, "provider")
+                self.problems.append(self.document.problem(where, message))
+
+    def _find_listing(self, raw: list[Mapping[str, Any]]) -> Listing | None:
+        """The listing that is true at every endpoint: one price per model cannot say more."""
+        listings = [
+            find_listing(price_provider, entry["upstream_model"], self.on) if price_provider else None
+            for entry in raw
+            for price_provider in [self.providers.get(entry["provider"], {}).get("price_provider")]
+        ]
+        first = listings[0]
+        return first if first is not None and all(listing == first for listing in listings) else None
+
+    def _find_limit(self, raw: Mapping[str, Any], listing: Listing | None) -> int | None:
+        if "context_limit_tokens" in raw:
+            return _whole(raw["context_limit_tokens"])
+        return listing.context_limit_tokens if listing is not None else None
+
+    def _state_price(self, path: Path, raw: Mapping[str, Any] | None) -> Price | None:
+        if raw is None:
+            return None
+        try:
+            date.fromisoformat(raw["checked"])
+        except ValueError:
+            self.problems.append(self.document.problem((*path, "price", "checked"), "there is no such day"))
+        return parse_price(raw, f"configuration:{raw['checked']}")
+
+
+def _whole(value: Any) -> int | None:
+    # JSON Schema takes 3.0 for an integer.
+    return int(value) if value is not None else None

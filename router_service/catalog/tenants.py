@@ -1,0 +1,207 @@
+"""Who uses it: organizations, their applications, and the deployment's credentials."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from router_service.catalog.catalog import (
+    DEFAULT_PAYERS,
+    Application,
+    DeploymentCredential,
+    Organization,
+    Route,
+    Snapshot,
+)
+from router_service.catalog.document import Document
+from router_service.catalog.problems import Path, Problem, suggest
+from router_service.catalog.settings import build_settings
+from router_service.core.resolution import Payer, PayerFailoverCause
+
+_ID = "[a-z][a-z0-9-]{1,61}[a-z0-9]"
+_CREDENTIAL = re.compile(
+    rf"(?:(?P<deployment>deployment)|organizations/(?P<organization>{_ID})(?:/users/(?P<user>{_ID}))?)"
+    rf"/credentials/(?P<credential>{_ID})"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tenants:
+    """Builds tenants over a snapshot of the offers. The `declared_…` names are all that the file has, faulty or not."""
+
+    document: Document
+    snapshot: Snapshot
+    declared_providers: frozenset[str]
+    declared_models: frozenset[str]
+    declared_credentials: frozenset[str]
+    problems: list[Problem]
+
+    def build_credentials(self) -> dict[str, DeploymentCredential]:
+        """The deployment's credentials."""
+        built: dict[str, DeploymentCredential] = {}
+        for credential_id, raw in self.document.value.get("deployment_credentials", {}).items():
+            self.check_provider(("deployment_credentials", credential_id, "provider"), raw["provider"])
+            payers = frozenset(Payer(payer) for payer in raw["payers"])
+            built[credential_id] = DeploymentCredential(credential_id, raw["provider"], payers)
+        return built
+
+    def build_organizations(self) -> dict[str, Organization]:
+        """The organizations with their applications."""
+        built: dict[str, Organization] = {}
+        for organization_id, raw in self.document.value.get("organizations", {}).items():
+            path: Path = ("organizations", organization_id)
+            users = tuple(raw.get("users", ()))
+            if "default_model" in raw:
+                self.check_model((*path, "default_model"), raw["default_model"])
+            applications = {
+                application_id: self._build_application(
+                    (*path, "applications", application_id), _Owner(organization_id, users), application
+                )
+                for application_id, application in raw.get("applications", {}).items()
+            }
+            built[organization_id] = Organization(
+                id=organization_id,
+                markup_basis_points=int(raw.get("markup_basis_points", 0)),
+                default_model=raw.get("default_model", ""),
+                users=users,
+                applications=applications,
+            )
+        return built
+
+    def check_model(self, path: Path, reference: str) -> str:
+        """The id of a model, or the reference itself with a problem recorded."""
+        model = self.snapshot.find_model(reference)
+        if model is not None:
+            return model.id
+        if reference not in self.declared_models:
+            known = {*self.snapshot.models, *self.snapshot.references}
+            self._complain(path, f"there is no model {reference}; {suggest(reference, known)}")
+        return reference
+
+    def check_provider(self, path: Path, provider_id: str) -> None:
+        """Records a problem where there is no such provider."""
+        if provider_id not in self.declared_providers:
+            self._complain(path, f"there is no provider {provider_id}; {suggest(provider_id, self.declared_providers)}")
+
+    def _complain(self, path: Path, message: str, *, of_key: bool = False) -> None:
+        self.problems.append(self.document.problem(path, message, of_key=of_key))
+
+    def _build_application(self, path: Path, owner: "_Owner", raw: Mapping[str, Any]) -> Application:
+        payers = tuple(Payer(payer) for payer in raw["payers"]) if "payers" in raw else DEFAULT_PAYERS
+        for index, provider_id in enumerate(raw.get("provider_order", ())):
+            self.check_provider((*path, "provider_order", index), provider_id)
+        if "native_provider" in raw:
+            self.check_provider((*path, "native_provider"), raw["native_provider"])
+        application = Application(
+            name=f"organizations/{owner.organization}/applications/{path[-1]}",
+            payers=payers,
+            payer_failover_on=frozenset(PayerFailoverCause(cause) for cause in raw.get("payer_failover_on", ())),
+            default_model=raw.get("default_model", ""),
+            allowed_models=tuple(raw.get("allowed_models", ("*",))),
+            native_provider=raw.get("native_provider", ""),
+            byok_supported=raw.get("byok_supported", True),
+            bindings=self._build_bindings(path, owner, raw.get("bindings", {})),
+            provider_order=tuple(raw.get("provider_order", ())),
+            fallbacks=self._build_fallbacks(path, owner, raw),
+        )
+        self._check_models(path, raw, application)
+        return application
+
+    def _check_models(self, path: Path, raw: Mapping[str, Any], application: Application) -> None:
+        for index, pattern in enumerate(raw.get("allowed_models", ())):
+            is_plain = not any(character in pattern for character in "*?[")
+            model = self.snapshot.find_model(pattern)
+            is_known = pattern in (self.declared_models if model is None else self.snapshot.models)
+            if is_plain and not is_known:
+                advice = f"write its id {model.id}" if model is not None else suggest(pattern, self.snapshot.models)
+                self._complain((*path, "allowed_models", index), f"there is no model with this id; {advice}")
+        if "default_model" in raw:
+            model_id = self.check_model((*path, "default_model"), raw["default_model"])
+            if model_id in self.snapshot.models and not application.allows(model_id):
+                message = "this model is not in the application's allowed_models; add it there or choose another"
+                self._complain((*path, "default_model"), message)
+
+    def _build_bindings(self, path: Path, owner: "_Owner", raw: Mapping[str, str]) -> dict[Payer, str]:
+        bindings: dict[Payer, str] = {}
+        for key, name in raw.items():
+            payer = Payer(key)
+            bindings[payer] = name
+            fault = self._find_credential_fault(owner, name, payer)
+            if fault:
+                self._complain((*path, "bindings", key), fault)
+        return bindings
+
+    def _find_credential_fault(self, owner: "_Owner", name: str, payer: Payer | None) -> str:
+        """What is wrong with a credential's name. `payer` None means any payer that the name itself tells."""
+        match = _CREDENTIAL.fullmatch(name)
+        if match is None:
+            return f"is not a credential's name; write {_show_form(owner, payer)}"
+        is_mine = match["organization"] == owner.organization
+        if match["organization"] is not None and not is_mine:
+            return f"belongs to another organization; write {_show_form(owner, payer)}"
+        if match["user"] is not None and match["user"] not in owner.users:
+            return f"belongs to a user who is not in this organization; {suggest(match['user'], owner.users)}"
+        held_by = Payer.USER_KEY if match["user"] else Payer.ORGANIZATION_KEY if is_mine else None
+        if payer is not None and (payer if payer.is_own_key else None) is not held_by:
+            return f"cannot serve {payer.value}; write {_show_form(owner, payer)}"
+        if match["deployment"]:
+            return self._find_deployment_fault(match["credential"], payer)
+        return ""
+
+    def _find_deployment_fault(self, credential_id: str, payer: Payer | None) -> str:
+        known = self.declared_credentials
+        if credential_id not in known:
+            return f"there is no deployment credential {credential_id}; {suggest(credential_id, known)}"
+        credential = self.document.value.get("deployment_credentials", {}).get(credential_id)
+        if credential is not None and payer is not None and payer.value not in credential["payers"]:
+            return f"does not serve {payer.value}; add it to deployment_credentials.{credential_id}.payers"
+        return ""
+
+    def _build_fallbacks(self, path: Path, owner: "_Owner", raw: Mapping[str, Any]) -> tuple[Route, ...]:
+        routes: list[Route] = []
+        seen: dict[tuple[str, str, str], str] = {}
+        main = self.snapshot.find_model(raw.get("default_model", ""))
+        if main is not None:
+            seen[main.id, "", ""] = "the default model itself"
+        for index, entry in enumerate(raw.get("fallbacks", ())):
+            here: Path = (*path, "fallbacks", index)
+            provider_id, credential = entry.get("provider", ""), entry.get("credential", "")
+            model_id = self.check_model((*here, "model"), entry["model"])
+            if provider_id:
+                self._check_offer(here, model_id, provider_id)
+            fault = self._find_credential_fault(owner, credential, None) if credential else ""
+            if fault:
+                self._complain((*here, "credential"), fault)
+            first = seen.setdefault((model_id, provider_id, credential), f"fallbacks[{index}]")
+            if first != f"fallbacks[{index}]":
+                self._complain(here, f"is the same route as {first}; remove it")
+            on_context = entry.get("on_context_too_long", False)
+            settings = build_settings(entry.get("settings", {}))
+            routes.append(Route(entry["model"], provider_id, credential, settings, on_context))
+        return tuple(routes)
+
+    def _check_offer(self, here: Path, model_id: str, provider_id: str) -> None:
+        self.check_provider((*here, "provider"), provider_id)
+        model = self.snapshot.models.get(model_id)
+        if model is None or provider_id not in self.declared_providers:
+            return
+        offering = [endpoint.provider for endpoint in model.endpoints]
+        if offering and provider_id not in offering:
+            message = f"{provider_id} is no endpoint of {model_id}; {suggest(provider_id, offering)}"
+            self._complain((*here, "provider"), message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """The organization that an application belongs to."""
+
+    organization: str
+    users: tuple[str, ...]
+
+
+def _show_form(owner: _Owner, payer: Payer | None) -> str:
+    if payer is Payer.USER_KEY:
+        return f"organizations/{owner.organization}/users/{{user}}/credentials/{{credential}}"
+    if payer is None or payer is Payer.ORGANIZATION_KEY:
+        return f"organizations/{owner.organization}/credentials/{{credential}}"
+    return "deployment/credentials/{credential}"

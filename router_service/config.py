@@ -1,0 +1,210 @@
+"""Every setting of the router's process and its default: the one place for both.
+
+What is configured for callers (providers, models, organizations) is in the configuration file: see `catalog`.
+`load_config` takes the environment as an argument; only `__main__` passes the real one.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TypeVar
+
+MEBIBYTE = 1 << 20
+KIBIBYTE = 1 << 10
+
+_HOME = Path(".keyswitch")
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A host and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The settings of a router. Paths may be relative to the working directory."""
+
+    home: Path = _HOME
+    configuration: Path = _HOME / "keyswitch.yaml"
+    ledger: Path = _HOME / "router.db"
+    listen: Address = Address("127.0.0.1", 8760)
+    http_listen: Address = Address("127.0.0.1", 8761)
+    lease_target: Address = Address("127.0.0.1", 8771)
+    certificate: Path = _HOME / "router.pem"
+    private_key: Path = _HOME / "router-key.pem"
+    authority: Path = _HOME / "ca.pem"
+    log_level: str = "info"
+    disconnect_grace_seconds: float = 2.0
+    lease_ttl_seconds: float = 300.0
+    lease_refresh_margin_seconds: float = 30.0
+    lease_timeout_seconds: float = 5.0
+    drain_seconds: float = 10.0
+    reload_interval_seconds: float = 2.0
+    max_message_bytes: int = 32 * MEBIBYTE
+    max_message_margin_bytes: int = 64 * KIBIBYTE
+    commit_hold_bytes: int = 64 * KIBIBYTE
+    max_attempts: int = 3
+    request_id_retention_seconds: float = 86400.0
+
+    @classmethod
+    def below(cls, home: Path) -> "Config":
+        """The defaults of a home directory."""
+        return cls(
+            home=home,
+            configuration=home / "keyswitch.yaml",
+            ledger=home / "router.db",
+            certificate=home / "router.pem",
+            private_key=home / "router-key.pem",
+            authority=home / "ca.pem",
+        )
+
+    @property
+    def max_transport_message_bytes(self) -> int:
+        """What the transport lets in: more than a message may have, so that ours is the refusal of one too large."""
+        return self.max_message_bytes + self.max_message_margin_bytes
+
+
+class SettingsError(Exception):
+    """Environment variables that cannot be used. The text has a line for each and never a value."""
+
+    def __init__(self, faults: list[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(faults))
+
+
+_PREFIX = "KEYSWITCH_"
+_LOG_LEVELS = ("debug", "info", "warning", "error")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]")
+_DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
+_TYPO_CUTOFF = 0.93  # lets other programs of the deployment have variables of this prefix
+
+
+def load_config(environ: Mapping[str, str]) -> Config:
+    """The settings that an environment asks for. Raises SettingsError with every faulty variable."""
+    reader = _Reader(environ)
+    home = reader.read("HOME", _HOME, _parse_path)
+    default = Config.below(home)
+    config = Config(
+        home=home,
+        configuration=reader.read("CONFIG", default.configuration, _parse_path),
+        ledger=reader.read("LEDGER", default.ledger, _parse_path),
+        listen=reader.read("LISTEN", default.listen, _parse_listener),
+        http_listen=reader.read("HTTP_LISTEN", default.http_listen, _parse_listener),
+        lease_target=reader.read("LEASE_TARGET", default.lease_target, _parse_target),
+        certificate=reader.read("TLS_CERTIFICATE", default.certificate, _parse_path),
+        private_key=reader.read("TLS_PRIVATE_KEY", default.private_key, _parse_path),
+        authority=reader.read("TLS_AUTHORITY", default.authority, _parse_path),
+        log_level=reader.read("LOG_LEVEL", default.log_level, _parse_log_level),
+        disconnect_grace_seconds=reader.read(
+            "DISCONNECT_GRACE_SECONDS", default.disconnect_grace_seconds, _seconds(0, 600)
+        ),
+        lease_ttl_seconds=reader.read("LEASE_TTL_SECONDS", default.lease_ttl_seconds, _seconds(10, 3600)),
+        lease_refresh_margin_seconds=reader.read(
+            "LEASE_REFRESH_MARGIN_SECONDS", default.lease_refresh_margin_seconds, _seconds(0, 600)
+        ),
+        lease_timeout_seconds=reader.read("LEASE_TIMEOUT_SECONDS", default.lease_timeout_seconds, _seconds(0.1, 60)),
+        drain_seconds=reader.read("DRAIN_SECONDS", default.drain_seconds, _seconds(0, 3600)),
+        reload_interval_seconds=reader.read(
+            "RELOAD_INTERVAL_SECONDS", default.reload_interval_seconds, _seconds(0, 3600)
+        ),
+        max_message_bytes=reader.read(
+            "MAX_MESSAGE_BYTES", default.max_message_bytes, _whole(64 * KIBIBYTE, 256 * MEBIBYTE)
+        ),
+        commit_hold_bytes=reader.read("COMMIT_HOLD_BYTES", default.commit_hold_bytes, _whole(KIBIBYTE, MEBIBYTE)),
+        max_attempts=reader.read("MAX_ATTEMPTS", default.max_attempts, _whole(1, 10)),
+        request_id_retention_seconds=reader.read(
+            "REQUEST_ID_RETENTION_SECONDS", default.request_id_retention_seconds, _seconds(60, 2_592_000)
+        ),
+    )
+    reader.finish()
+    if config.lease_refresh_margin_seconds >= config.lease_ttl_seconds:
+        raise SettingsError(["KEYSWITCH_LEASE_REFRESH_MARGIN_SECONDS must be less than KEYSWITCH_LEASE_TTL_SECONDS"])
+    return config
+
+
+class _Reader:
+    """Reads variables, remembers which there are, and collects what is wrong with them."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._known: set[str] = set()
+        self._faults: list[str] = []
+
+    def read(self, name: str, default: Value, parse: Callable[[str], Value]) -> Value:
+        """The value of a variable; the default where it is not set or empty, or faulty."""
+        variable = _PREFIX + name
+        self._known.add(variable)
+        text = self._environ.get(variable, "")
+        if not text:
+            return default
+        try:
+            return parse(text)
+        except ValueError as error:
+            self._faults.append(f"{variable} {error}; unset it for the default ({default})")
+            return default
+
+    def finish(self) -> None:
+        """Raises SettingsError where something was wrong, a misspelt name included."""
+        for variable in sorted(self._environ):
+            if variable.startswith(_PREFIX) and variable not in self._known:
+                near = get_close_matches(variable, self._known, n=1, cutoff=_TYPO_CUTOFF)
+                if near:
+                    self._faults.append(f"{variable} is not a setting; did you mean {near[0]}?")
+        if self._faults:
+            raise SettingsError(self._faults)
+
+
+def _parse_path(text: str) -> Path:
+    if "\0" in text:
+        raise ValueError("must be a path")
+    return Path(text).expanduser()
+
+
+def _parse_listener(text: str) -> Address:
+    return _parse_address(text, lowest_port=0)
+
+
+def _parse_target(text: str) -> Address:
+    return _parse_address(text, lowest_port=1)
+
+
+def _parse_address(text: str, lowest_port: int) -> Address:
+    host, colon, port = text.rpartition(":")
+    is_port = port.isascii() and port.isdigit() and len(port) <= 5 and lowest_port <= int(port) <= 65535
+    if not colon or _HOST.fullmatch(host) is None or not is_port:
+        raise ValueError("must be host:port, such as 127.0.0.1:8760 or [::1]:8760")
+    return Address(host.strip("[]"), int(port))
+
+
+def _parse_log_level(text: str) -> str:
+    if text.lower() not in _LOG_LEVELS:
+        raise ValueError(f"must be one of {', '.join(_LOG_LEVELS)}")
+    return text.lower()
+
+
+def _seconds(lowest: float, highest: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        if _DECIMAL.fullmatch(text) is None or not lowest <= float(text) <= highest:
+            raise ValueError(f"must be a number of seconds from {lowest:g} to {highest:g}")
+        return float(text)
+
+    return parse
+
+
+def _whole(lowest: int, highest: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        is_number = text.isascii() and text.isdigit() and len(text) <= 12
+        if not is_number or not lowest <= int(text) <= highest:
+            raise ValueError(f"must be a whole number from {lowest} to {highest}")
+        return int(text)
+
+    return parse

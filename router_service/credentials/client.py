@@ -1,0 +1,303 @@
+"""The router's side of the credential service: what is leased, and the watch that keeps it honest."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import grpc
+import structlog
+from keyswitch.vault.v1 import (
+    credential_pb2,
+    credential_test_pb2,
+    lease_pb2,
+    lease_service_pb2,
+    lease_service_pb2_grpc,
+    token_service_pb2,
+    token_service_pb2_grpc,
+)
+
+from router_service.core.caller import Caller, Credential, Holdings
+from router_service.credentials.errors import fault_of, unavailable
+from router_service.credentials.leases import Lease, Leases
+from router_service.credentials.owners import Owned, Owners
+from router_service.credentials.recipient import Recipient
+from router_service.credentials.uses import Uses
+
+CALL_SECONDS = 5.0
+RECONNECT_SECONDS = 0.2
+SILENCE_SECONDS = 3.0
+"""The service speaks twice a second; a watch that is silent for longer is half dead and is begun anew."""
+
+log = structlog.get_logger(__name__)
+
+
+class Credentials:
+    """Leases, lists and reports. Fails closed: without a fresh word from the watch nothing is leased or reused."""
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        recipient: Recipient,
+        *,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        disconnect_grace_seconds: float,
+        on_token_revoked: Callable[[str, float], None],
+    ) -> None:
+        self._channel = channel
+        self._stub = lease_service_pb2_grpc.LeaseServiceStub(channel)
+        self._tokens = token_service_pb2_grpc.TokenServiceStub(channel)
+        self._recipient = recipient
+        self._clock = clock
+        self._monotonic = monotonic
+        self._grace_seconds = disconnect_grace_seconds
+        self._on_token_revoked = on_token_revoked
+        self._owners = Owners()
+        self.leases = Leases(clock)
+        self.uses = Uses(self._send_uses, lambda count: log.error("uses_lost", count=count))
+        self._revision = 0
+        self._heard = float("-inf")
+        self._watch: asyncio.Task[None] | None = None
+        self.connected = asyncio.Event()
+
+    def start(self) -> None:
+        """Begins to watch and to report."""
+        self._watch = asyncio.create_task(self._watch_changes())
+        self.uses.start()
+
+    async def stop(self) -> None:
+        """Reports what is left and closes the channel."""
+        await self.uses.stop()
+        if self._watch is not None:
+            self._watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watch
+        await self._channel.close()
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the watch spoke within the disconnect grace."""
+        return self._monotonic() - self._heard <= self._grace_seconds
+
+    def _demand_fresh(self) -> None:
+        if not self.is_fresh:
+            message = "The credential service is out of reach, so no key may be used; it is not about your key."
+            raise unavailable(message, {"cause": "disconnected"})
+
+    async def signing_keys(self) -> token_service_pb2.GetSigningKeysResponse:
+        """The public keys that verify callers' tokens."""
+        try:
+            return await self._tokens.GetSigningKeys(token_service_pb2.GetSigningKeysRequest(), timeout=CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            metadata = {"cause": error.code().name}
+            raise unavailable(
+                "The credential service is out of reach, so tokens cannot be verified.", metadata
+            ) from None
+
+    async def holdings(self, caller: Caller, user: str) -> Holdings:
+        """What the user, the organization and the deployment have, for a plan."""
+
+        async def load(owner: str) -> Owned:
+            return await self._list(owner, caller)
+
+        async def owned(owner: str) -> Owned:
+            return await self._owners.get(owner, caller.token_id, load)
+
+        self._demand_fresh()
+        deployment = await owned("deployment")
+        organization = await owned(caller.organization) if caller.organization else None
+        personal = await owned(user) if user else None
+        narrowest = personal or organization or deployment
+        return Holdings(
+            personal.credentials if personal else (),
+            organization.credentials if organization else (),
+            deployment.credentials,
+            narrowest.user_credentials_enabled,
+        )
+
+    async def list_owner(self, owner: str, caller: Caller) -> tuple[Credential, ...]:
+        """What one owner has now, asked afresh."""
+        return (await self._list(owner, caller)).credentials
+
+    async def _list(self, owner: str, caller: Caller) -> Owned:
+        credentials: list[Credential] = []
+        page_token = ""
+        while True:
+            request = lease_service_pb2.ListLeasableRequest(
+                parent=owner, page_size=1000, page_token=page_token, caller_proof=caller.proof.reveal()
+            )
+            try:
+                page = await self._stub.ListLeasable(request, timeout=CALL_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                raise fault_of(error, owner) from None
+            credentials += [_credential(item) for item in page.credentials]
+            page_token = page.next_page_token
+            if not page_token:
+                return Owned(tuple(credentials), page.user_credentials_enabled)
+
+    def forget(self, credential: str) -> None:
+        """The credential is not what it was thought to be: list its owner anew, lease it anew."""
+        self._owners.forget(_owner(credential))
+        self.leases.drop_credential(credential)
+
+    async def lease(
+        self,
+        credential: str,
+        *,
+        origin: str,
+        caller: Caller,
+        principal: str,
+        request_id: str,
+        purpose: "lease_pb2.LeasePurpose.ValueType" = lease_pb2.LEASE_PURPOSE_COMPLETION,
+        rejected_lease_id: str = "",
+    ) -> Lease:
+        """The secret of the active version, from the cache or freshly leased. Raises Fault or StaleCredential."""
+        self._demand_fresh()
+
+        async def load() -> Lease:
+            return await self.lease_version(
+                f"{credential}/versions/active",
+                origin=origin,
+                caller=caller,
+                principal=principal,
+                request_id=request_id,
+                purpose=purpose,
+                rejected_lease_id=rejected_lease_id,
+            )
+
+        held = self.leases.held(credential, origin)
+        lease = held if held is not None else await self.leases.get(credential, origin, caller.token_id, load)
+        self._demand_fresh()
+        return lease
+
+    async def lease_version(
+        self,
+        name: str,
+        *,
+        origin: str,
+        caller: Caller,
+        principal: str,
+        request_id: str,
+        purpose: "lease_pb2.LeasePurpose.ValueType",
+        rejected_lease_id: str = "",
+    ) -> Lease:
+        """Leases one version, past the cache."""
+        request = lease_service_pb2.LeaseCredentialRequest(
+            name=name,
+            purpose=purpose,
+            request_id=request_id,
+            principal=principal,
+            caller_proof=caller.proof.reveal(),
+            origin=origin,
+            recipient_public_key=self._recipient.public_key,
+            recipient_key_signature=self._recipient.signature,
+            recipient_certificate_chain=self._recipient.certificate_chain,
+            rejected_lease_id=rejected_lease_id,
+        )
+        credential = name.partition("/versions/")[0]
+        try:
+            answer = await self._stub.LeaseCredential(request, timeout=CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise fault_of(error, credential) from None
+        secret = self._recipient.open(answer, origin)
+        return Lease(answer.lease_id, credential, answer.credential_version, origin, answer.expire_time.seconds, secret)
+
+    async def report_test(self, lease_id: str, test: credential_test_pb2.CredentialTest) -> None:
+        """Keeps the outcome of a test with the version."""
+        request = lease_service_pb2.ReportTestRequest(lease_id=lease_id, test=test)
+        try:
+            await self._stub.ReportTest(request, timeout=CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise fault_of(error, test.credential_version) from None
+
+    async def _send_uses(self, uses: list[lease_pb2.CredentialUse]) -> None:
+        await self._stub.ReportUses(lease_service_pb2.ReportUsesRequest(uses=uses), timeout=CALL_SECONDS)
+
+    async def _watch_changes(self) -> None:
+        while True:
+            request = lease_service_pb2.WatchCredentialChangesRequest(after_revision=self._revision)
+            call = self._stub.WatchCredentialChanges(request)
+            try:
+                while True:
+                    message = await asyncio.wait_for(call.read(), SILENCE_SECONDS)
+                    if not isinstance(message, lease_service_pb2.WatchCredentialChangesResponse):
+                        break  # the end of the stream
+                    self._apply(message)
+            except grpc.aio.AioRpcError as error:
+                log.warning("watch_lost", code=error.code().name)
+            except TimeoutError:
+                log.warning("watch_silent")
+            finally:
+                call.cancel()
+                self.connected.clear()
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    def _apply(self, message: lease_service_pb2.WatchCredentialChangesResponse) -> None:
+        if message.is_reset:
+            self.leases.drop_all()
+            self._owners.forget_below("deployment")
+        for change in message.changes:
+            self._apply_change(change)
+        self._revision = message.revision
+        self._heard = self._monotonic()
+        self.connected.set()
+
+    def _apply_change(self, change: lease_service_pb2.CredentialChange) -> None:
+        match change.WhichOneof("change"):
+            case "credential":
+                self._apply_update(change.credential)
+            case "owner_revocation":
+                owner = change.owner_revocation.owner
+                self._owners.forget_below(owner)
+                self.leases.drop_below(owner)
+                if change.owner_revocation.kill_in_flight:
+                    self.leases.kill(owner)
+            case "token_revocation":
+                revocation = change.token_revocation
+                self._on_token_revoked(revocation.token_id, revocation.expire_time.seconds)
+            case "credential_policy":
+                self._owners.forget_below(change.credential_policy.owner)
+            case _:
+                self.leases.drop_all()
+                self._owners.forget_below("deployment")
+
+    def _apply_update(self, update: lease_service_pb2.CredentialUpdate) -> None:
+        self._owners.forget(_owner(update.credential))
+        if update.type != lease_service_pb2.CREDENTIAL_CHANGE_TYPE_UPDATED:
+            self.leases.drop_credential(update.credential)
+        if update.kill_in_flight:
+            self.leases.kill(update.credential_version or update.credential)
+
+
+def channel_credentials(ca_pem: bytes, certificate_pem: bytes, key_pem: bytes) -> grpc.ChannelCredentials:
+    """mTLS with the deployment's own authority."""
+    return grpc.ssl_channel_credentials(ca_pem, key_pem, certificate_pem)
+
+
+def open_channel(target: str, credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
+    """The channel to the lease listener. Keepalive finds a dead peer; no proxy of the environment is used."""
+    options: Sequence[tuple[str, int]] = (
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+    )
+    return grpc.aio.secure_channel(target, credentials, options=options)
+
+
+def _owner(credential: str) -> str:
+    return credential.partition("/credentials/")[0]
+
+
+def _credential(item: credential_pb2.Credential) -> Credential:
+    return Credential(
+        name=item.name,
+        provider=item.provider,
+        plan=item.plan,
+        allowed_origins=tuple(item.allowed_origins),
+        is_enabled=item.state == credential_pb2.CREDENTIAL_STATE_ENABLED,
+        active_version=item.active_version,
+        expire_time=item.expire_time.seconds if item.HasField("expire_time") else None,
+    )

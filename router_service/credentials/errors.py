@@ -1,0 +1,74 @@
+"""What an error of the credential service means for a call: one table."""
+
+from collections.abc import Mapping
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from keyswitch.vault.v1 import error_reason_pb2 as vault_reasons
+
+from router_service.core.faults import Fault, Reason
+
+RETRY_SECONDS = 1.0
+
+STALE = frozenset(
+    {
+        vault_reasons.ERROR_REASON_CREDENTIAL_UNKNOWN,
+        vault_reasons.ERROR_REASON_CREDENTIAL_DELETED,
+        vault_reasons.ERROR_REASON_CREDENTIAL_DESTROYED,
+        vault_reasons.ERROR_REASON_CREDENTIAL_DISABLED,
+        vault_reasons.ERROR_REASON_VERSION_NOT_ACTIVE,
+        vault_reasons.ERROR_REASON_ORIGIN_NOT_ALLOWED,
+        vault_reasons.ERROR_REASON_BYOK_DISABLED,
+    }
+)
+"""The credential is not what the plan was made from: plan again."""
+
+NOT_PROVEN = frozenset(
+    {
+        vault_reasons.ERROR_REASON_CALLER_PROOF_REQUIRED,
+        vault_reasons.ERROR_REASON_CALLER_UNKNOWN,
+    }
+)
+
+
+class StaleCredential(Exception):
+    """A lease was refused because the credential changed since the plan was made. `reason` is the vault's."""
+
+    def __init__(self, credential: str, reason: str) -> None:
+        super().__init__(reason)
+        self.credential = credential
+        self.reason = reason
+
+
+def fault_of(error: grpc.aio.AioRpcError, credential: str) -> Fault | StaleCredential:
+    """The fault that an error of the credential service becomes. Its text goes nowhere."""
+    info = _error_info(error)
+    try:
+        reason = vault_reasons.ErrorReason.Value(info.reason) if info else vault_reasons.ERROR_REASON_UNSPECIFIED
+    except ValueError:
+        reason = vault_reasons.ERROR_REASON_UNSPECIFIED
+    if reason in STALE:
+        return StaleCredential(credential, vault_reasons.ErrorReason.Name(reason))
+    if reason in NOT_PROVEN:
+        message = "The credential service does not accept your token for this key; renew the token."
+        return Fault(Reason.CALLER_UNKNOWN, message, metadata={"cause": "proof_rejected"})
+    metadata: Mapping[str, str] = {"vaultReason": info.reason} if info is not None else {"cause": error.code().name}
+    return unavailable("The credential service cannot give the key now; this is not about your key.", metadata)
+
+
+def unavailable(message: str, metadata: Mapping[str, str]) -> Fault:
+    """The credential service is out of reach or out of order."""
+    return Fault(Reason.CREDENTIALS_UNAVAILABLE, message, metadata=metadata, retry_after_seconds=RETRY_SECONDS)
+
+
+def _error_info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo | None:
+    try:
+        status = rpc_status.from_call(error)  # type: ignore[arg-type] # AioRpcError has the two methods that it reads
+    except ValueError:
+        return None
+    for detail in status.details if status is not None else ():
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info):
+            return info
+    return None

@@ -1,0 +1,125 @@
+"""Leases in hand. Loading is single-flight; a change drops them; nothing is used when the watch is silent for too long.
+
+A revocation may overtake the answer of a lease that was asked for before it. So every drop counts, and an answer that
+was asked for before a drop of its credential is thrown away and asked for again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from router_service.core.faults import Fault
+from router_service.core.secret import Secret
+from router_service.credentials.errors import unavailable
+
+MARGIN_SECONDS = 2.0
+"""A lease is not used for a new attempt in its last moments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A secret that may be used for one origin until a time."""
+
+    id: str
+    credential: str
+    credential_version: str
+    origin: str
+    expire_time: float
+    secret: Secret = field(repr=False)
+
+
+Load = Callable[[], Awaitable[Lease]]
+Cut = Callable[[], None]
+
+
+class Leases:
+    """The cache, and the streams that use what is in it."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._held: dict[tuple[str, str], Lease] = {}
+        self._loading: dict[tuple[str, str, str], asyncio.Task[Lease]] = {}
+        self._drops: dict[str, int] = {}
+        self._all_drops = 0
+        self._streams: dict[str, set[Cut]] = {}  # by credential version
+
+    def held(self, credential: str, origin: str) -> Lease | None:
+        """The lease in hand, if it still holds."""
+        lease = self._held.get((credential, origin))
+        if lease is not None and lease.expire_time - MARGIN_SECONDS > self._clock():
+            return lease
+        return None
+
+    async def get(self, credential: str, origin: str, token_id: str, load: Load) -> Lease:
+        """The lease in hand, or a new one. Callers with the same token wait for one loading together."""
+        for _ in range(3):
+            lease = self.held(credential, origin)
+            if lease is not None:
+                return lease
+            key = (credential, origin, token_id)
+            task = self._loading.get(key)
+            if task is None:
+                task = asyncio.ensure_future(self._load(credential, origin, load))
+                self._loading[key] = task
+                task.add_done_callback(lambda _, key=key: self._loading.pop(key, None))  # type: ignore[misc]
+            try:
+                return await asyncio.shield(task)
+            except _OvertakenError:
+                continue
+        raise _overtaken_fault()
+
+    async def _load(self, credential: str, origin: str, load: Load) -> Lease:
+        before = (self._drops.get(credential, 0), self._all_drops)
+        lease = await load()
+        if before != (self._drops.get(credential, 0), self._all_drops):
+            raise _OvertakenError
+        self._held[credential, origin] = lease
+        return lease
+
+    def forget(self, lease: Lease) -> None:
+        """Drops a lease whose secret the upstream has rejected, unless another one took its place."""
+        if self._held.get((lease.credential, lease.origin)) is lease:
+            del self._held[lease.credential, lease.origin]
+
+    def drop_credential(self, credential: str) -> None:
+        """Drops what is held of a credential, and what is being loaded of it."""
+        self._drops[credential] = self._drops.get(credential, 0) + 1
+        for key in [key for key in self._held if key[0] == credential]:
+            del self._held[key]
+
+    def drop_below(self, owner: str) -> None:
+        """Drops what is held of an owner and of those below it."""
+        self._all_drops += 1
+        for key in [key for key in self._held if key[0].startswith(f"{owner}/")]:
+            del self._held[key]
+
+    def drop_all(self) -> None:
+        """Drops everything."""
+        self._all_drops += 1
+        self._held.clear()
+
+    def attach(self, credential_version: str, cut: Cut) -> Callable[[], None]:
+        """Notes that a stream uses a version; `cut` is called on a revocation. Gives what ends the note."""
+        streams = self._streams.setdefault(credential_version, set())
+        streams.add(cut)
+
+        def detach() -> None:
+            streams.discard(cut)
+            if not streams and self._streams.get(credential_version) is streams:
+                del self._streams[credential_version]
+
+        return detach
+
+    def kill(self, prefix: str) -> None:
+        """Cuts the streams that use a version, or any version below a credential or an owner."""
+        for version in [version for version in self._streams if version == prefix or version.startswith(f"{prefix}/")]:
+            for cut in list(self._streams.get(version, ())):
+                cut()
+
+
+class _OvertakenError(Exception):
+    """The credential was dropped while its lease was on the way."""
+
+
+def _overtaken_fault() -> Fault:
+    return unavailable("The key kept changing while it was fetched; try again.", {"cause": "changing"})

@@ -1,0 +1,14 @@
+"""All dialects, listed by hand: a new wire is one module and one line here."""
+
+from collections.abc import Mapping
+
+from router_service.dialects.anthropic_messages import AnthropicMessages
+from router_service.dialects.base import Dialect
+from router_service.dialects.openai_chat import OpenAIChat
+
+DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (OpenAIChat(), AnthropicMessages())}
+
+
+def find(name: str) -> Dialect | None:
+    """The dialect of a name; None where there is none."""
+    return DIALECTS.get(name)

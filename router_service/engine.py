@@ -1,0 +1,525 @@
+"""A call from its plan to its receipt: attempts, retries, failover, money, and what is given back on every way out."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from router_service.catalog.catalog import Application, Organization, Snapshot
+from router_service.core.caller import Caller, Holdings
+from router_service.core.faults import Fault, Reason
+from router_service.core.money import MoneyError, estimate_input_tokens, upper_bound
+from router_service.core.outcome import AttemptFailed, Output, ResponseEnded, ResponseStarted
+from router_service.core.receipt import CostUnknown, Receipt, ReceiptState
+from router_service.core.request import Completion, Notice, ProviderOptions, WarningReason
+from router_service.core.resolution import Payer, Resolution, SkippedCandidate, SkipReason
+from router_service.credentials.client import Credentials
+from router_service.credentials.errors import StaleCredential
+from router_service.credentials.leases import Lease
+from router_service.credentials.uses import UseOutcome
+from router_service.dialects.base import Encoded
+from router_service.dialects.registry import DIALECTS
+from router_service.exchange import Exchange, Sink, Timeouts, drain
+from router_service.ledger.ledger import Ledger
+from router_service.observe.metrics import Metrics
+from router_service.policy.call import Call, Candidate, Plan
+from router_service.policy.plan import plan
+from router_service.policy.retry import next_step
+from router_service.policy.settings import merge_settings, select_options
+from router_service.record import AttemptRecord, CallRecord
+from router_service.upstream.auth import apply
+from router_service.upstream.client import Upstream, UpstreamRequest, UpstreamResponse
+
+RESERVATION_SECONDS = 3600.0
+SETTLE_AGAIN_SECONDS = 1.0
+UNKNOWN_MAX_OUTPUT_TOKENS = 32_768
+"""Reserved for an answer whose length neither the call nor the catalog bounds."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A completion that came in: parsed, the caller verified, its tenant found."""
+
+    call: Call
+    completion: Completion  # model and provider are filled in for each attempt
+    options: Sequence[tuple[ProviderOptions, Mapping[str, object]]]
+    caller: Caller
+    principal: str
+    user: str
+    request_id: str
+    min_flush_seconds: float = 0.0
+
+    @property
+    def organization(self) -> Organization:
+        """The tenant."""
+        return self.call.organization
+
+    @property
+    def application(self) -> Application:
+        """The program that calls."""
+        return self.call.application
+
+
+class CallFailed(Exception):
+    """A call ended without an answer. `receipt` is None where nothing was planned."""
+
+    def __init__(self, fault: Fault, receipt: Receipt | None) -> None:
+        super().__init__(fault.reason.value)
+        self.fault = fault
+        self.receipt = receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """What the engine reaches the world through."""
+
+    credentials: Credentials
+    ledger: Ledger
+    upstream: Upstream
+    metrics: Metrics
+    clock: Callable[[], float]
+    sleep: Callable[[float], Coroutine[object, object, None]]
+    spread: Callable[[], float]  # in [0, 1)
+
+
+class Engine:
+    """Runs calls. Holds those in flight, and the work that outlives its call (settling, draining)."""
+
+    def __init__(self, edges: Edges) -> None:
+        self.edges = edges
+        self._in_flight: dict[str, CallRecord] = {}
+        self._tasks: set[asyncio.Future[None]] = set()
+        self.is_closing = False
+
+    def in_flight(self, response_id: str) -> CallRecord | None:
+        """A call that runs."""
+        return self._in_flight.get(response_id)
+
+    def in_flight_by_request(self, organization: str, request_id: str) -> CallRecord | None:
+        """A call that runs under a caller's id."""
+        for record in self._in_flight.values():
+            if record.request_id == request_id and record.organization == organization:
+                return record
+        return None
+
+    def spawn(self, work: Coroutine[object, object, None]) -> None:
+        """Work that must be done although the call that began it may be gone."""
+        task: asyncio.Future[None] = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Waits for what outlives its call."""
+        self.is_closing = True
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def run(self, request: Request, snapshot: Snapshot, response_id: str, sink: Sink) -> None:
+        """Answers into the sink. Raises CallFailed; a cancel is recorded and passes through."""
+        edges = self.edges
+        record = CallRecord(
+            response_id,
+            request.organization.id,
+            request.principal,
+            request.request_id,
+            edges.clock(),
+            request.organization.markup_basis_points,
+        )
+        run = _Run(self, request, snapshot, record, sink)
+        self._in_flight[response_id] = record
+        try:
+            await run.answer()
+        except Fault as fault:
+            record.end(ReceiptState.FAILED, edges.clock(), fault)
+            raise CallFailed(fault, run.earlier_receipt or record.receipt()) from None
+        finally:
+            if record.state is ReceiptState.IN_FLIGHT:
+                record.end(ReceiptState.CANCELLED, edges.clock())
+            del self._in_flight[response_id]
+            run.finish()
+
+
+@dataclass(slots=True)
+class _Run:
+    """One call."""
+
+    engine: Engine
+    request: Request
+    snapshot: Snapshot
+    record: CallRecord
+    sink: Sink
+    earlier_receipt: Receipt | None = None
+    _is_claimed: bool = False
+    _reservations: int = 0
+
+    async def answer(self) -> None:
+        """Claims the request's id, plans, and tries the candidates."""
+        if self.request.request_id:
+            await self._claim()
+        for _ in range(3):
+            made = await self._make_plan()
+            try:
+                await self._try_candidates(made)
+            except StaleCredential as stale:
+                # The credential changed after it was listed: what is there now decides.
+                self.engine.edges.credentials.forget(stale.credential)
+                self.record.skipped.clear()
+                continue
+            return
+        message = "The keys of this call kept changing while it was planned; try again."
+        metadata = {"model": self.request.call.model}
+        raise Fault(Reason.NO_USABLE_CREDENTIAL, message, metadata=metadata)
+
+    async def _claim(self) -> None:
+        ledger, record = self.engine.edges.ledger, self.record
+        earlier = await ledger.claim(record.organization, record.request_id, record.response_id, record.create_time)
+        if earlier is None:
+            self._is_claimed = True
+            return
+        running = self.engine.in_flight(earlier)
+        self.earlier_receipt = running.receipt() if running is not None else await ledger.get_receipt(earlier)
+        message = "A call with this request id runs or has ended; its receipt says what became of it."
+        metadata = {"requestId": record.request_id}
+        raise Fault(Reason.REQUEST_ID_REUSED, message, metadata=metadata)
+
+    async def _make_plan(self) -> Plan:
+        edges, request = self.engine.edges, self.request
+        holdings: Holdings = await edges.credentials.holdings(request.caller, request.user)
+        made = plan(request.call, self.snapshot, holdings, edges.clock())
+        self.record.skip(made.skipped)
+        if made.failure is not None:
+            raise made.failure
+        return made
+
+    async def _try_candidates(self, made: Plan) -> None:
+        """Attempt after attempt, until one answers or none may follow."""
+        current, tries_here = 0, 1
+        refetched = False
+        while True:
+            candidate = made.candidates[current]
+            number = len(self.record.attempts) + 1
+            try:
+                await self._attempt(candidate, number, made)
+                return
+            except Fault as fault:
+                attempt = self.record.attempts[-1] if len(self.record.attempts) == number else None
+                if attempt is not None and await self._is_rotated(fault, candidate, attempt, refetched):
+                    refetched = True
+                    await self._tell(attempt, fault, 0.0)
+                    continue
+                step = self._next(fault, made, current, tries_here, number)
+                if attempt is not None and not fault.metadata.get("committed"):
+                    await self._tell(attempt, fault, step[1] if step is not None else None)
+                if step is None:
+                    raise
+            tries_here = tries_here + 1 if step[0] == current else 1
+            current = step[0]
+            if step[1] > 0:
+                await self.engine.edges.sleep(step[1])
+
+    def _next(self, fault: Fault, made: Plan, current: int, tries_here: int, number: int) -> tuple[int, float] | None:
+        if fault.metadata.get("committed"):
+            return None
+        spread = self.engine.edges.spread()
+        step = next_step(fault, made.candidates, current, tries_here, made.failover_causes, spread)
+        if step is None:
+            return None
+        if number >= self.request.call.policy.max_attempts:
+            for candidate in made.candidates[current + 1 :]:
+                message = "The call's attempts were used up before its turn."
+                self.record.skipped.append(_skipped(candidate, SkipReason.ATTEMPTS_EXHAUSTED, message))
+            return None
+        return step.candidate, step.delay_seconds
+
+    async def _is_rotated(self, fault: Fault, candidate: Candidate, attempt: AttemptRecord, refetched: bool) -> bool:
+        """After a rejected key: whether another version is active meanwhile. Asked once per call."""
+        if fault.reason is not Reason.UPSTREAM_CREDENTIAL_REJECTED or refetched or candidate.credential is None:
+            return False
+        credentials = self.engine.edges.credentials
+        origin = candidate.provider.base_url.origin
+        held = credentials.leases.held(candidate.credential.name, origin)
+        if held is not None and held.id == attempt.lease_id:
+            credentials.leases.forget(held)
+        lease = await self._lease(candidate, attempt.lease_id)
+        return lease is not None and lease.credential_version != attempt.credential_version
+
+    async def _tell(self, attempt: AttemptRecord, fault: Fault, delay_seconds: float | None) -> None:
+        candidate = attempt.candidate
+        failed = AttemptFailed(
+            attempt.number,
+            candidate.model.id,
+            candidate.provider.name,
+            candidate.payer,
+            fault.reason,
+            delay_seconds,
+            attempt.usage,
+        )
+        await self.sink.send((failed,))
+
+    async def _lease(self, candidate: Candidate, rejected_lease_id: str = "") -> Lease | None:
+        if candidate.credential is None:
+            return None
+        return await self.engine.edges.credentials.lease(
+            candidate.credential.name,
+            origin=candidate.provider.base_url.origin,
+            caller=self.request.caller,
+            principal=self.request.principal,
+            request_id=self.record.response_id,
+            rejected_lease_id=rejected_lease_id,
+        )
+
+    async def _attempt(self, candidate: Candidate, number: int, made: Plan) -> None:
+        """Encodes, reserves, leases, sends; settles and reports whatever happens."""
+        encoded, warnings = self._encode(candidate)
+        edges = self.engine.edges
+        attempt = AttemptRecord(
+            number, candidate, "", "", edges.clock(), markup_basis_points=self.record.markup_basis_points
+        )
+        attempt.input_bytes = len(encoded.body)
+        is_reserved = False
+        self._reservations += 1
+        reservation = self._reservations
+        detach: Callable[[], None] | None = None
+        fault: Fault | None = None
+        try:
+            is_reserved = await self._reserve(candidate, reservation, encoded)
+            lease = await self._lease(candidate)
+            if lease is not None:
+                attempt.lease_id, attempt.credential_version = lease.id, lease.credential_version
+            self.record.attempts.append(attempt)
+            exchange = self._exchange(candidate, attempt, encoded, warnings, lease, made)
+            if lease is not None:
+                cut = _cut(exchange, lease)
+                detach = edges.credentials.leases.attach(lease.credential_version, cut)
+            await self._exchange_all(exchange, attempt)
+        except Fault as found:
+            fault = found
+            self._explain(found, candidate)
+            attempt.failure = found.reason
+            raise
+        finally:
+            if detach is not None:
+                detach()
+            attempt.end_time = edges.clock()
+            attempt.complete_usage()
+            if is_reserved:
+                self.engine.spawn(self._settle(attempt, reservation))
+            if attempt.was_sent:
+                self._report(attempt, fault)
+        await self._end(exchange, attempt)
+
+    async def _exchange_all(self, exchange: Exchange, attempt: AttemptRecord) -> None:
+        try:
+            await exchange.run()
+        except Fault as fault:
+            if exchange.is_committed:
+                fault.metadata["committed"] = "true"
+            raise
+
+    async def _end(self, exchange: Exchange, attempt: AttemptRecord) -> None:
+        """The answer is whole: the last events travel with the receipt."""
+        finished = exchange.finished
+        if finished is None:
+            raise AssertionError("an exchange that returns has finished")
+        self.record.end(ReceiptState.SUCCEEDED, self.engine.edges.clock())
+        receipt = self.record.receipt()
+        outputs: list[Output] = [*exchange.tail, ResponseEnded(finished.reason, finished.provider_reason, receipt)]
+        try:
+            await self.sink.send(outputs)
+        except BaseException:
+            self.record.state = ReceiptState.CANCELLED
+            raise
+
+    def _encode(self, candidate: Candidate) -> tuple[Encoded, tuple[Notice, ...]]:
+        request = self.request
+        asked = request.completion
+        settings = merge_settings((candidate.route_settings, asked.settings, candidate.model.defaults))
+        completion = replace(
+            asked,
+            model=candidate.endpoint.upstream_model,
+            provider=candidate.provider.name,
+            settings=settings,
+            options=select_options(request.options, candidate.provider),
+        )
+        encoded = DIALECTS[candidate.provider.dialect].encode(completion, candidate.endpoint.quirks)
+        warnings = encoded.warnings
+        if settings.upstream_routing is not None and not candidate.endpoint.quirks.is_router_like:
+            field_name = "settings.upstream_routing"
+            if not any(warning.field == field_name for warning in warnings):
+                message = f"{candidate.provider.name} does not choose among upstreams."
+                warnings = (*warnings, Notice(field_name, WarningReason.IGNORED, message))
+        return encoded, warnings
+
+    async def _reserve(self, candidate: Candidate, reservation: int, encoded: Encoded) -> bool:
+        if candidate.payer is not Payer.CREDITS:
+            return False
+        asked = self.request.completion.settings.max_output_tokens
+        most = asked or candidate.model.max_output_tokens or UNKNOWN_MAX_OUTPUT_TOKENS
+        try:
+            amount = upper_bound(
+                estimate_input_tokens(len(encoded.body)), most, candidate.model.price, self.record.markup_basis_points
+            )
+        except MoneyError:
+            amount = CostUnknown.NO_PRICE  # beyond all bounds: no credits cover it
+        if not isinstance(amount, int):
+            message = f"What {candidate.model.id} would cost cannot be bounded, so credits cannot pay for it."
+            raise Fault(Reason.PRICE_UNKNOWN, message, metadata={"model": candidate.model.id, "payer": "PAYER_CREDITS"})
+        edges, record = self.engine.edges, self.record
+        expire_time = edges.clock() + RESERVATION_SECONDS
+        await edges.ledger.reserve(
+            record.response_id, reservation, record.organization, amount, record.markup_basis_points, expire_time
+        )
+        return True
+
+    async def _settle(self, attempt: AttemptRecord, reservation: int) -> None:
+        """Charges what the attempt cost. Tried until the reservation itself would have expired."""
+        edges, response_id = self.engine.edges, self.record.response_id
+        cost = attempt.cost
+        charged = cost.charged if cost is not None else 0
+        give_up = edges.clock() + RESERVATION_SECONDS
+        while True:
+            try:
+                if isinstance(charged, int) and charged > 0:
+                    await edges.ledger.settle(response_id, reservation, charged, response_id)
+                else:
+                    await edges.ledger.cancel_reservation(response_id, reservation)
+            except Fault as fault:
+                log.error("settle_failed", response_id=response_id, attempt=attempt.number, reason=fault.reason.value)
+                if edges.clock() >= give_up or self.engine.is_closing:
+                    return
+                await edges.sleep(SETTLE_AGAIN_SECONDS)
+                continue
+            return
+
+    def _exchange(
+        self,
+        candidate: Candidate,
+        attempt: AttemptRecord,
+        encoded: Encoded,
+        warnings: tuple[Notice, ...],
+        lease: Lease | None,
+        made: Plan,
+    ) -> Exchange:
+        provider, policy = candidate.provider, self.request.call.policy
+        headers = (
+            ("accept", "text/event-stream" if self.request.completion.stream else "application/json"),
+            *provider.headers,
+            *encoded.headers.items(),
+            *apply(provider.auth, lease.secret if lease is not None else None),
+        )
+        upstream_request = UpstreamRequest(
+            encoded.method,
+            provider.base_url.join(encoded.path),
+            headers,
+            encoded.body,
+            provider.allowed_private_networks,
+        )
+        return Exchange(
+            upstream=self.engine.edges.upstream,
+            dialect=DIALECTS[provider.dialect],
+            quirks=candidate.endpoint.quirks,
+            request=upstream_request,
+            encoded=encoded,
+            record=attempt,
+            timeouts=Timeouts(
+                policy.first_content_timeout_seconds or provider.first_content_timeout_seconds,
+                policy.idle_timeout_seconds or provider.idle_timeout_seconds,
+            ),
+            sink=self.sink,
+            commit=lambda: self._started(candidate, attempt, warnings, made),
+            clock=self.engine.edges.clock,
+            spawn=self._drain,
+            min_flush_seconds=self.request.min_flush_seconds,
+        )
+
+    def _drain(self, response: UpstreamResponse) -> None:
+        self.engine.spawn(drain(response))
+
+    def _started(
+        self, candidate: Candidate, attempt: AttemptRecord, warnings: tuple[Notice, ...], made: Plan
+    ) -> ResponseStarted:
+        resolution = Resolution(
+            made.requested_model,
+            candidate.model.id,
+            candidate.source,
+            candidate.provider.name,
+            candidate.payer,
+            attempt.credential_version,
+            attempt.number,
+            made.skipped_choices,
+        )
+        return ResponseStarted(self.record.response_id, resolution, warnings, candidate.provider.dialect)
+
+    def _explain(self, fault: Fault, candidate: Candidate) -> None:
+        """Says where a fault of an attempt happened."""
+        if not fault.law.is_upstream:
+            return
+        fault.metadata.setdefault("provider", candidate.provider.name)
+        if fault.reason is Reason.UPSTREAM_MODEL_MISSING:
+            fault.metadata.setdefault("upstreamModelId", candidate.endpoint.upstream_model)
+        if candidate.credential is not None and fault.reason in _ABOUT_THE_KEY:
+            fault.metadata.setdefault("credential", candidate.credential.name)
+
+    def _report(self, attempt: AttemptRecord, fault: Fault | None) -> None:
+        """Puts the use of the secret on its way into the audit log, and counts the attempt."""
+        edges = self.engine.edges
+        edges.metrics.attempt(attempt, fault)
+        if not attempt.lease_id:
+            return
+        edges.credentials.uses.add(
+            lease_id=attempt.lease_id,
+            request_id=self.record.response_id,
+            attempt=attempt.number,
+            principal=self.request.principal,
+            outcome=_use_outcome(fault, is_finished=attempt.is_finished),
+            use_time=attempt.start_time,
+        )
+
+    def finish(self) -> None:
+        """Keeps the receipt, and frees the request's id where nothing was sent under it."""
+        edges, record = self.engine.edges, self.record
+        edges.metrics.call(record)
+        if self.earlier_receipt is not None:
+            return
+        if self._is_claimed and not record.was_sent and record.state is not ReceiptState.SUCCEEDED:
+            release = edges.ledger.release_claim(record.organization, record.request_id, record.response_id)
+            self.engine.spawn(_quietly(release))
+        if not edges.ledger.record_soon(record.receipt()):
+            log.error("receipt_lost", response_id=record.response_id)
+
+
+_ABOUT_THE_KEY = frozenset({Reason.UPSTREAM_CREDENTIAL_REJECTED, Reason.UPSTREAM_BALANCE_EXHAUSTED})
+
+
+def _use_outcome(fault: Fault | None, *, is_finished: bool) -> UseOutcome:
+    if fault is None:
+        return UseOutcome.SUCCEEDED if is_finished else UseOutcome.CANCELLED
+    match fault.reason:
+        case Reason.UPSTREAM_CREDENTIAL_REJECTED:
+            return UseOutcome.REJECTED
+        case Reason.CREDENTIAL_REVOKED:
+            return UseOutcome.KILLED
+        case _:
+            return UseOutcome.FAILED
+
+
+def _cut(exchange: Exchange, lease: Lease) -> Callable[[], None]:
+    def cut() -> None:
+        message = f"The key {lease.credential} was revoked, and the revocation cuts the streams that use it."
+        exchange.watchdog.cut(Fault(Reason.CREDENTIAL_REVOKED, message))
+
+    return cut
+
+
+def _skipped(candidate: Candidate, reason: SkipReason, message: str) -> SkippedCandidate:
+    return SkippedCandidate(candidate.model.id, candidate.provider.name, candidate.payer, reason, message)
+
+
+async def _quietly(work: Coroutine[object, object, None]) -> None:
+    try:
+        await work
+    except Fault:
+        log.error("release_claim_failed")

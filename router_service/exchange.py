@@ -1,0 +1,343 @@
+"""One attempt: a request to one provider and the answer back, event by event, up to and over the commit point.
+
+Events are held until the provider's first content. What fails before raises a Fault and nothing was seen of it; what
+fails after is marked as committed, and no other model's words are spliced in.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from router_service.core.events import (
+    ArgumentsDelta,
+    CitationDelta,
+    Event,
+    Finished,
+    Identified,
+    MediaDelta,
+    MediaStart,
+    PartStarted,
+    ProviderDelta,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallStart,
+    UsageUpdated,
+)
+from router_service.core.faults import Fault, Reason, violation
+from router_service.core.grammar import Grammar
+from router_service.core.outcome import Output
+from router_service.dialects.base import BodyFrame, Decoder, Dialect, Encoded, Frame, Quirks
+from router_service.framing.sse import SseFramer
+from router_service.record import AttemptRecord
+from router_service.upstream.client import Upstream, UpstreamRequest, UpstreamResponse
+
+HELD_BYTES = 64 * 1024
+CONNECT_SECONDS = 10.0
+MOST_ERROR_BYTES = 256 * 1024
+MOST_BODY_BYTES = 32 * 1024 * 1024
+DRAIN_SECONDS = 0.5
+
+
+class Sink(Protocol):
+    """Where the events of a call go. Waiting in `send` is how a slow reader slows the upstream."""
+
+    async def send(self, outputs: Sequence[Output]) -> None:
+        """Delivers, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """The shapes of a time-out, in seconds."""
+
+    first_content: float
+    idle: float
+
+
+class Watchdog:
+    """One timer for a whole attempt. `expect` sets when the upstream must have spoken, `rest` stops the clock."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, abort: Callable[[], None]) -> None:
+        self._loop = loop
+        self._abort = abort
+        self._deadline: float | None = None
+        self._kind = ""
+        self._timer: asyncio.TimerHandle | None = None
+        self.fault: Fault | None = None
+
+    def expect(self, deadline: float, kind: str) -> None:
+        """The upstream must speak before the deadline (of the loop's clock)."""
+        self._deadline = deadline
+        self._kind = kind
+        if self._timer is None or self._timer.when() > deadline:
+            self._arm(deadline)
+
+    def rest(self) -> None:
+        """The upstream spoke; until the next `expect` it is not its turn."""
+        self._deadline = None
+
+    def cut(self, fault: Fault) -> None:
+        """Ends the attempt now, for a reason of our own."""
+        if self.fault is None:
+            self.fault = fault
+            self._abort()
+
+    def stop(self) -> None:
+        """The attempt is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        if self._deadline is None:
+            return
+        if self._loop.time() < self._deadline:
+            self._arm(self._deadline)
+            return
+        what = "begin its answer" if self._kind == "firstContent" else "go on with its answer"
+        message = f"The provider did not {what} in time; try again, or allow it more time."
+        self.cut(Fault(Reason.UPSTREAM_TIMEOUT, message, metadata={"timeout": self._kind}))
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One attempt. `commit` gives what goes out before the provider's first event."""
+
+    upstream: Upstream
+    dialect: Dialect
+    quirks: Quirks
+    request: UpstreamRequest
+    encoded: Encoded
+    record: AttemptRecord
+    timeouts: Timeouts
+    sink: Sink
+    commit: Callable[[], Output]
+    clock: Callable[[], float]
+    spawn: Callable[[UpstreamResponse], None]
+    min_flush_seconds: float = 0.0
+    is_committed: bool = False
+    finished: Finished | None = None
+    tail: list[Output] = field(default_factory=list)
+    watchdog: Watchdog = field(init=False)
+    _response: UpstreamResponse | None = field(init=False, default=None)
+    _held: list[Output] = field(init=False, default_factory=list)
+    _held_bytes: int = field(init=False, default=0)
+    _grammar: Grammar = field(init=False, default_factory=Grammar)
+    _flushed: float = field(init=False, default=float("-inf"))
+
+    def __post_init__(self) -> None:
+        self.watchdog = Watchdog(asyncio.get_running_loop(), self._abort)
+
+    def _abort(self) -> None:
+        if self._response is not None:
+            self._response.abort()
+
+    async def run(self) -> None:
+        """Sends and follows the answer to its end; `tail` then holds what is still to be delivered. Raises Fault."""
+        try:
+            await self._run()
+        except Fault as fault:
+            # An abort of ours surfaces as a broken read; what counts is why we aborted.
+            raise self.watchdog.fault or fault from None
+        finally:
+            self.watchdog.stop()
+            response = self._response
+            if response is not None:
+                if self.finished is not None and self.watchdog.fault is None:
+                    self.spawn(response)
+                else:
+                    response.abort()
+
+    async def _run(self) -> None:
+        self.record.was_sent = True
+        started = self.watchdog_time()
+        response = await self.upstream.send(
+            self.request,
+            connect_timeout_seconds=CONNECT_SECONDS,
+            response_timeout_seconds=self.timeouts.first_content,
+        )
+        self._response = response
+        if self.watchdog.fault is not None:
+            raise self.watchdog.fault
+        first_deadline = started + self.timeouts.first_content
+        self.watchdog.expect(first_deadline, "firstContent")
+        status = response.status
+        if status != 200:
+            await self._refused(response, status)
+        decoder = self.dialect.decoder(self.quirks)
+        if response.headers.get("content-type", "").startswith("text/event-stream"):
+            await self._follow(response, decoder, first_deadline)
+        else:
+            await self._decode_body(response, decoder)
+        if self.finished is None:
+            raise violation("truncated", "The provider's answer ended before it was complete.")
+
+    def watchdog_time(self) -> float:
+        """The clock of the time-outs."""
+        return asyncio.get_running_loop().time()
+
+    async def _refused(self, response: UpstreamResponse, status: int) -> None:
+        if 300 <= status < 400 or status < 200:
+            raise violation(
+                "redirect", "The provider answered with a redirect, which is not followed; mend its base URL."
+            )
+        if status < 300:
+            raise violation("status", "The provider answered with a status that no completion has.")
+        body = await response.read_all(MOST_ERROR_BYTES)
+        self.record.was_refused = True
+        raise self.dialect.decode_error(status, response.headers, body)
+
+    async def _decode_body(self, response: UpstreamResponse, decoder: Decoder) -> None:
+        frame = BodyFrame(await response.read_all(MOST_BODY_BYTES))
+        self.watchdog.rest()
+        await self._decode(decoder, (frame,), is_end=True)
+
+    async def _follow(self, response: UpstreamResponse, decoder: Decoder, first_deadline: float) -> None:
+        framer = SseFramer()
+        loop = asyncio.get_running_loop()
+        watchdog = self.watchdog
+        while self.finished is None:
+            if self.is_committed:
+                watchdog.expect(loop.time() + self.timeouts.idle, "idle")
+            else:
+                watchdog.expect(first_deadline, "firstContent")
+            chunk = await (self._read_flushing(response) if self._held and self.is_committed else response.read_chunk())
+            watchdog.rest()
+            if not chunk:
+                await self._decode(decoder, framer.close(), is_end=True)
+                return
+            frames = framer.feed(chunk)
+            if frames:
+                await self._decode(decoder, frames, is_end=False)
+
+    async def _read_flushing(self, response: UpstreamResponse) -> bytes:
+        """Reads while events wait for `min_flush_seconds`: they go out in time although nothing more arrives."""
+        reading = asyncio.ensure_future(response.read_chunk())
+        try:
+            remaining = self._flushed + self.min_flush_seconds - self.watchdog_time()
+            await asyncio.wait({reading}, timeout=max(0.0, remaining))
+            if not reading.done():
+                out, self._held = self._held, []
+                self._flushed = self.watchdog_time()
+                await self.sink.send(out)
+            return await reading
+        finally:
+            reading.cancel()
+
+    async def _decode(self, decoder: Decoder, frames: Sequence[Frame], *, is_end: bool) -> None:
+        """Decodes, and delivers also what stood before a fault in the same read: how bytes were cut changes nothing."""
+        events: list[Event] = []
+        fault: Fault | None = None
+        try:
+            for frame in frames:
+                events += decoder.feed(frame)
+            if is_end:
+                events += decoder.close()
+        except Fault as found:
+            fault = found
+        await self._take(events)
+        if fault is not None:
+            raise fault
+
+    async def _take(self, events: Sequence[Event]) -> None:
+        """Checks events, keeps the books, and sends what may be sent."""
+        out = self._held
+        has_content = False
+        check = self._grammar.check
+        record = self.record
+        for event in events:
+            check(event)
+            kind = type(event)
+            if kind is TextDelta or kind is ReasoningDelta:
+                size = len(event.text)  # type: ignore[union-attr]
+                record.output_bytes += size
+                has_content = has_content or size > 0
+                out.append(event)  # type: ignore[arg-type]
+            elif isinstance(event, UsageUpdated):
+                self._note_usage(event)
+                out.append(event)
+            elif isinstance(event, Identified):
+                self._note_identity(event)
+            elif isinstance(event, Finished):
+                self.finished = event
+                record.is_finished = True
+                has_content = True
+            else:
+                record.output_bytes += _size(event)
+                has_content = has_content or _is_content(event)
+                out.append(event)
+        await self._deliver(has_content=has_content)
+
+    async def _deliver(self, *, has_content: bool) -> None:
+        out = self._held
+        if not self.is_committed:
+            self._held_bytes = self.record.output_bytes
+            if not has_content and self._held_bytes <= HELD_BYTES and len(out) <= 1024:
+                return
+            self.is_committed = True
+            self.record.first_content_time = self.clock()
+            out.insert(0, self.commit())
+        if self.finished is not None:
+            self.tail = out
+            return
+        if out:
+            if self.min_flush_seconds:
+                now = self.watchdog_time()
+                if now - self._flushed < self.min_flush_seconds:
+                    return
+                self._flushed = now
+            self._held = []
+            await self.sink.send(out)
+
+    def _note_usage(self, event: UsageUpdated) -> None:
+        self.record.usage = event.usage
+        if event.json:
+            self.record.usage_json = event.json
+        if event.charged_usd_nanos is not None:
+            self.record.upstream_charged_nanos = event.charged_usd_nanos
+
+    def _note_identity(self, event: Identified) -> None:
+        known = self.record.identity
+        self.record.identity = Identified(
+            event.request_id or known.request_id, event.model or known.model, event.backend or known.backend
+        )
+
+
+async def drain(response: UpstreamResponse) -> None:
+    """Reads what trails an answer (a last chunk mark), so that its connection can serve another call."""
+    try:
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while await response.read_chunk():
+                pass
+    except (Fault, TimeoutError):
+        response.abort()
+    await response.close()
+
+
+def _is_content(event: Event) -> bool:
+    match event:
+        case ArgumentsDelta() | ProviderDelta():
+            return bool(event.json)
+        case MediaDelta() | CitationDelta():
+            return True
+        case PartStarted(start=ToolCallStart() | MediaStart()):
+            return True
+        case _:
+            return False
+
+
+def _size(event: Event) -> int:
+    match event:
+        case ArgumentsDelta() | ProviderDelta():
+            return len(event.json)
+        case MediaDelta():
+            return len(event.data)
+        case _:
+            return 0

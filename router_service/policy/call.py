@@ -1,0 +1,75 @@
+"""A call as the decision sees it: what is asked for, by which application, under which narrowing of its policy."""
+
+from dataclasses import dataclass, field
+
+from router_service.catalog.catalog import Application, Endpoint, Model, Organization, Provider, Route
+from router_service.core.caller import Credential
+from router_service.core.faults import Fault
+from router_service.core.request import Settings
+from router_service.core.resolution import (
+    ModelSource,
+    Payer,
+    PayerFailoverCause,
+    SkippedCandidate,
+    SkippedModelChoice,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePolicy:
+    """What a call says of its route. None means the application's own."""
+
+    fallbacks: tuple[Route, ...] = ()
+    provider_order: tuple[str, ...] = ()  # provider ids
+    allow_fallbacks: bool = True
+    payers: tuple[Payer, ...] = ()
+    payer_failover_on: frozenset[PayerFailoverCause] | None = None
+    max_attempts: int = 3
+    first_content_timeout_seconds: float | None = None
+    idle_timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the content of a call needs from an endpoint."""
+
+    tool_dialects: frozenset[str] = frozenset()  # dialects of the provider tools in it
+    strict_schema: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is decided about."""
+
+    model: str
+    organization: Organization
+    application: Application
+    policy: RoutePolicy = RoutePolicy()
+    needs: Needs = Needs()
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A way to answer. `is_payer_failover`: reached only by a stated cause, because it is another payer's."""
+
+    model: Model
+    endpoint: Endpoint
+    provider: Provider
+    payer: Payer
+    credential: Credential | None  # None where the provider needs no key
+    source: ModelSource
+    is_payer_failover: bool = False
+    route_settings: Settings = Settings()
+    serves_longer_prompts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The decision. `failure` is set exactly when there is no candidate."""
+
+    requested_model: str
+    candidates: tuple[Candidate, ...]
+    skipped: tuple[SkippedCandidate, ...] = ()
+    skipped_choices: tuple[SkippedModelChoice, ...] = ()
+    failover_causes: frozenset[PayerFailoverCause] = frozenset()
+    failure: Fault | None = field(default=None, compare=False)

@@ -1,0 +1,249 @@
+"""The decision: which model answers, over which provider, on whose key, and who pays. Pure: it can be explained.
+
+The laws, in the order in which they are applied:
+
+1. The model is what the call names, else the first usable default (resolve.py).
+2. The payers are the application's, in its order, narrowed by the call. A call leaves payers out and never adds one.
+3. The first payer with a usable candidate is the payer of the call. Absence alone moves the question on.
+4. Other providers and the fallback routes under that payer follow without asking.
+5. Later payers follow only as failover candidates, where the application states causes for it.
+6. Where the application has a native provider and an own key for it is there, that key serves that provider's models
+   and nothing else: another model is an error, not a quiet switch to credits.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from router_service.catalog.catalog import Endpoint, Model, Provider, Route, Snapshot
+from router_service.core.caller import Credential, Holdings
+from router_service.core.faults import Fault, Reason, invalid
+from router_service.core.request import Settings
+from router_service.core.resolution import ModelSource, Payer, SkippedCandidate, SkipReason
+from router_service.policy.call import Call, Candidate, Plan
+from router_service.policy.payer import Refusal, credentials_of, pick_credential, refuse_payer
+from router_service.policy.resolve import ModelChoice, choose_model, named_model
+
+
+def plan(call: Call, snapshot: Snapshot, holdings: Holdings, now: float) -> Plan:
+    """Decides. Raises Fault for what the call itself has wrong; a call that nobody can serve has `failure` set."""
+    payers = narrowed_payers(call)
+    choice = choose_model(call, snapshot)
+    causes = call.application.payer_failover_on
+    if call.policy.payer_failover_on is not None:
+        if not call.policy.payer_failover_on <= causes:
+            raise invalid("call.route_policy.payer_failover_on", "It names a cause that the application does not have.")
+        causes = call.policy.payer_failover_on
+    planner = _Planner(call, snapshot, holdings, now)
+    own_key_fault = planner.check_native_provider(payers, choice)
+    if own_key_fault is not None:
+        return Plan(call.model, (), tuple(planner.skipped), choice.skipped, causes, own_key_fault)
+    for payer in Payer:
+        if payer in call.application.payers and payer not in payers:
+            planner.skip(choice.models[0].id if choice.models else call.model, "", payer, _excluded(payer))
+    routes = planner.routes(choice)
+    candidates = planner.candidates(payers, routes, may_fail_over=bool(causes))
+    failure = None if candidates else planner.failure(payers, choice)
+    return Plan(call.model, tuple(candidates), tuple(planner.skipped), choice.skipped, causes, failure)
+
+
+def narrowed_payers(call: Call) -> tuple[Payer, ...]:
+    """The application's payers that the call leaves in, in the application's order."""
+    wanted = call.policy.payers
+    for payer in wanted:
+        if payer not in call.application.payers:
+            raise invalid("call.route_policy.payers", f"{call.application.name} does not have the payer {payer.value}.")
+    return tuple(payer for payer in call.application.payers if not wanted or payer in wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """A model at an endpoint, before anybody asked who pays."""
+
+    model: Model
+    endpoint: Endpoint
+    provider: Provider
+    source: ModelSource
+    route: Route | None
+
+
+@dataclass(slots=True)
+class _Planner:
+    call: Call
+    snapshot: Snapshot
+    holdings: Holdings
+    now: float
+    skipped: list[SkippedCandidate] = field(default_factory=list)
+
+    def skip(self, model: str, provider: str, payer: Payer | None, refusal: Refusal) -> None:
+        self.skipped.append(SkippedCandidate(model, provider, payer, refusal.reason, refusal.message[:256]))
+
+    def check_native_provider(self, payers: Sequence[Payer], choice: ModelChoice) -> Fault | None:
+        """Law 6, for a model that something names."""
+        native = self.call.application.native_provider
+        if not native or choice.source is ModelSource.FIRST_USABLE or not choice.models:
+            return None
+        model = choice.models[0]
+        if any(endpoint.provider == native for endpoint in model.endpoints):
+            return None
+        provider = self.snapshot.providers[native]
+        for payer in payers:
+            if not payer.is_own_key or refuse_payer(payer, self.call, self.snapshot, self.holdings):
+                continue
+            available = credentials_of(payer, self.holdings, self.snapshot)
+            found = pick_credential(payer, self.call, provider, model, available, self.now)
+            if isinstance(found, Refusal):
+                continue
+            message = (
+                f"{self.call.application.name} has an own key for {provider.name}, and own keys serve only that "
+                f"provider's models. Name one of those, or have an administrator remove the key."
+            )
+            self.skip(model.id, provider.name, payer, Refusal(SkipReason.MODEL_NOT_ALLOWED_WITH_OWN_KEY, message))
+            return Fault(
+                Reason.MODEL_NOT_ALLOWED_WITH_OWN_KEY,
+                message,
+                metadata={"model": model.id, "nativeProvider": provider.name},
+            )
+        return None
+
+    def routes(self, choice: ModelChoice) -> list[list[_Option]]:
+        """The call's own model first, then each fallback route: the options of each in order."""
+        groups = [[option for model in choice.models for option in self._options(model, choice.source, None)]]
+        policy = self.call.policy
+        own = self.call.application.fallbacks if policy.allow_fallbacks else ()
+        for route in policy.fallbacks or own:
+            if policy.fallbacks:
+                model: Model | None = named_model(self.call, self.snapshot, route.model)
+            else:
+                model = self.snapshot.find_model(route.model)
+            if model is None or not model.is_enabled or not self.call.application.allows(model.id):
+                refusal = Refusal(SkipReason.MODEL_NOT_FOUND, "The route's model is not there or not allowed.")
+                self.skip(route.model, "", None, refusal)
+                continue
+            groups.append(list(self._options(model, ModelSource.FALLBACK_ROUTE, route)))
+        return groups
+
+    def _options(self, model: Model, source: ModelSource, route: Route | None) -> Iterator[_Option]:
+        for endpoint in self._ordered(model, route):
+            provider = self.snapshot.providers[endpoint.provider]
+            refusal = self._refuse_endpoint(model, endpoint, provider, route)
+            if refusal is None:
+                yield _Option(model, endpoint, provider, source, route)
+            else:
+                self.skip(model.id, provider.name, None, refusal)
+
+    def _ordered(self, model: Model, route: Route | None) -> Sequence[Endpoint]:
+        order = () if route is not None else self.call.policy.provider_order or self.call.application.provider_order
+        place = {provider: number for number, provider in enumerate(order)}
+        return sorted(model.endpoints, key=lambda endpoint: place.get(endpoint.provider, len(place)))
+
+    def _refuse_endpoint(
+        self, model: Model, endpoint: Endpoint, provider: Provider, route: Route | None
+    ) -> Refusal | None:
+        policy = self.call.policy
+        if not provider.is_enabled:
+            return Refusal(SkipReason.PROVIDER_DISABLED, f"{provider.name} is switched off by the operator.")
+        if route is not None and route.provider and route.provider != provider.id:
+            return Refusal(SkipReason.PROVIDER_EXCLUDED, "The fallback route names another provider.")
+        excluded = policy.provider_order and not policy.allow_fallbacks and provider.id not in policy.provider_order
+        if route is None and excluded:
+            return Refusal(SkipReason.PROVIDER_EXCLUDED, "The call's provider_order does not list it.")
+        needs = self.call.needs
+        if needs.tool_dialects - {provider.dialect}:
+            return Refusal(SkipReason.CAPABILITY_MISSING, "The call has a provider tool of another dialect.")
+        if needs.strict_schema and not endpoint.quirks.supports_strict_schema:
+            return Refusal(SkipReason.CAPABILITY_MISSING, f"{model.id} cannot promise a strict schema there.")
+        return None
+
+    def candidates(
+        self, payers: Sequence[Payer], routes: Sequence[Sequence[_Option]], *, may_fail_over: bool
+    ) -> list[Candidate]:
+        """Laws 3 to 5."""
+        chosen: list[Candidate] = []
+        paying: Payer | None = None
+        for payer in payers:
+            if paying is not None and not may_fail_over:
+                for option in routes[0]:
+                    message = f"{paying.value} comes first and has a key; nothing allows the bill to move on."
+                    refusal = Refusal(SkipReason.EARLIER_PAYER, message)
+                    self.skip(option.model.id, option.provider.name, payer, refusal)
+                continue
+            found = [
+                candidate
+                for options in routes
+                for option in options
+                if (candidate := self._candidate(payer, option, is_failover=paying is not None)) is not None
+            ]
+            serves_main = any(candidate.source is not ModelSource.FALLBACK_ROUTE for candidate in found)
+            if paying is None and serves_main:
+                paying = payer
+            if paying is not None:
+                chosen += found
+        if not chosen:
+            chosen = self._fallbacks_only(payers, routes[1:])
+        return chosen
+
+    def _fallbacks_only(self, payers: Sequence[Payer], routes: Sequence[Sequence[_Option]]) -> list[Candidate]:
+        """Nobody can pay for the call's own model: the first payer of the first route that somebody can pay for."""
+        before = len(self.skipped)
+        for options in routes:
+            for payer in payers:
+                found = [
+                    candidate
+                    for option in options
+                    if (candidate := self._candidate(payer, option, is_failover=False)) is not None
+                ]
+                if found:
+                    del self.skipped[before:]
+                    return found
+        del self.skipped[before:]
+        return []
+
+    def _candidate(self, payer: Payer, option: _Option, *, is_failover: bool) -> Candidate | None:
+        refusal = refuse_payer(payer, self.call, self.snapshot, self.holdings)
+        found = refusal or self._credential(payer, option)
+        if isinstance(found, Refusal):
+            self.skip(option.model.id, option.provider.name, payer, found)
+            return None
+        route = option.route
+        return Candidate(
+            option.model,
+            option.endpoint,
+            option.provider,
+            payer,
+            found,
+            option.source,
+            is_payer_failover=is_failover,
+            route_settings=route.settings if route is not None else Settings(),
+            serves_longer_prompts=route is not None and route.on_context_too_long,
+        )
+
+    def _credential(self, payer: Payer, option: _Option) -> Credential | Refusal | None:
+        native = self.call.application.native_provider
+        if payer.is_own_key and native and option.provider.id != native:
+            return Refusal(SkipReason.MODEL_NOT_ALLOWED_WITH_OWN_KEY, "Own keys serve only the native provider.")
+        available = credentials_of(payer, self.holdings, self.snapshot)
+        if option.route is not None and option.route.credential:
+            available = [credential for credential in available if credential.name == option.route.credential]
+        return pick_credential(payer, self.call, option.provider, option.model, available, self.now)
+
+    def failure(self, payers: Sequence[Payer], choice: ModelChoice) -> Fault:
+        """Why nothing is left, as the error of the call."""
+        model = choice.models[0].id if choice.models else self.call.model
+        asked = {skip.payer: skip for skip in self.skipped if skip.payer in payers}
+        names = ",".join(f"PAYER_{payer.value}" for payer in payers)
+        reasons = {skip.reason for skip in self.skipped if skip.payer in payers}
+        if SkipReason.PRICE_UNKNOWN in reasons and Payer.CREDITS in asked:
+            metadata = {"model": model, "payer": "PAYER_CREDITS"}
+            return Fault(Reason.PRICE_UNKNOWN, asked[Payer.CREDITS].message, metadata=metadata)
+        if reasons == {SkipReason.BYOK_DISABLED}:
+            message = "Keys of users are switched off in this deployment, and this call may use no other."
+            return Fault(Reason.BYOK_DISABLED, message, metadata={"payers": names})
+        first = next((skip.message for skip in self.skipped if skip.payer in payers), "")
+        metadata = {"model": model, "payers": names}
+        return Fault(
+            Reason.NO_USABLE_CREDENTIAL, f"Nobody can pay for {model or 'any model'}. {first}", metadata=metadata
+        )
+
+
+def _excluded(payer: Payer) -> Refusal:
+    return Refusal(SkipReason.PAYER_EXCLUDED, f"The call leaves {payer.value} out.")

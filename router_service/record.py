@@ -1,0 +1,158 @@
+"""A call as it happens, from which its receipt is made at any moment."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from router_service.core.events import Identified, Usage
+from router_service.core.faults import Fault, Reason
+from router_service.core.money import charge, list_price
+from router_service.core.receipt import Attempt, Cost, CostUnknown, Receipt, ReceiptState
+from router_service.core.resolution import Payer, SkippedCandidate
+from router_service.policy.call import Candidate
+
+MOST_SKIPPED = 16
+BYTES_PER_TOKEN = 4
+"""For estimates of an answer's tokens where the provider never said; a receipt marks them as estimates."""
+
+
+@dataclass(slots=True)
+class AttemptRecord:
+    """One attempt, while it runs and after."""
+
+    number: int
+    candidate: Candidate
+    credential_version: str
+    lease_id: str
+    start_time: float
+    was_sent: bool = False
+    first_content_time: float | None = None
+    end_time: float | None = None
+    failure: Reason | None = None
+    usage: Usage | None = None
+    usage_json: str = ""
+    upstream_charged_nanos: int | None = None
+    identity: Identified = Identified()
+    input_bytes: int = 0
+    output_bytes: int = 0
+    markup_basis_points: int = 0
+    was_refused: bool = False  # by an answer of the provider, before it generated anything
+    is_usage_estimated: bool = False
+    is_finished: bool = False  # the provider ended its answer itself
+
+    def complete_usage(self) -> None:
+        """Estimates what the provider did not say, for an answer of which something was delivered.
+
+        A running total that stops in the middle of an answer (Anthropic's first one is a placeholder) counts as the
+        least that was used.
+        """
+        if self.first_content_time is None:
+            return
+        known = self.usage or Usage()
+        estimated = -(-self.output_bytes // BYTES_PER_TOKEN)
+        output = known.output_tokens
+        if output is None or (not self.is_finished and output < estimated):
+            output = estimated
+        given = known.input_tokens
+        completed = replace(
+            known,
+            input_tokens=max(1, self.input_bytes // BYTES_PER_TOKEN) if given is None else given,
+            output_tokens=output,
+        )
+        self.is_usage_estimated = completed != self.usage
+        self.usage = completed
+
+    @property
+    def cost(self) -> Cost | None:
+        """What it cost; None when nothing was sent."""
+        if not self.was_sent:
+            return None
+        upstream = self.upstream_charged_nanos
+        if self.was_refused and self.usage is None:
+            return Cost(0 if upstream is None else upstream, 0, 0)
+        model = self.candidate.model
+        listed = list_price(self.usage, model.price)
+        is_credits = self.candidate.payer is Payer.CREDITS
+        charged: int | CostUnknown = 0
+        if is_credits:
+            amount = listed.amount
+            charged = charge(amount, self.markup_basis_points) if isinstance(amount, int) else amount
+        return Cost(
+            upstream if upstream is not None else CostUnknown.NOT_REPORTED,
+            listed.amount,
+            charged,
+            model.price_revision if isinstance(listed.amount, int) else "",
+            listed.is_estimate or self.is_usage_estimated,
+        )
+
+    def value(self) -> Attempt:
+        """As it is now."""
+        candidate = self.candidate
+        first, end = self.first_content_time, self.end_time
+        return Attempt(
+            number=self.number,
+            model=candidate.model.id,
+            provider=candidate.provider.name,
+            payer=candidate.payer,
+            credential_version=self.credential_version,
+            lease_id=self.lease_id,
+            start_time=self.start_time,
+            failure_reason=self.failure,
+            upstream_request_id=self.identity.request_id[:64],
+            upstream_backend=self.identity.backend[:64],
+            served_model_id=self.identity.model[:64],
+            time_to_first_content_seconds=None if first is None else first - self.start_time,
+            duration_seconds=None if end is None else end - self.start_time,
+            usage=self.usage,
+            cost=self.cost,
+            provider_usage_json=self.usage_json if len(self.usage_json) <= 16384 else "",
+        )
+
+
+@dataclass(slots=True)
+class CallRecord:
+    """A call. `organization` is an id, `principal` who may read the receipt besides its administrators."""
+
+    response_id: str
+    organization: str
+    principal: str
+    request_id: str
+    create_time: float
+    markup_basis_points: int
+    state: ReceiptState = ReceiptState.IN_FLIGHT
+    end_time: float | None = None
+    failure: Reason | None = None
+    attempts: list[AttemptRecord] = field(default_factory=list)
+    skipped: list[SkippedCandidate] = field(default_factory=list)
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether anything went to a provider."""
+        return any(attempt.was_sent for attempt in self.attempts)
+
+    def end(self, state: ReceiptState, now: float, fault: Fault | None = None) -> None:
+        """The call is over."""
+        self.state = state
+        self.end_time = now
+        self.failure = fault.reason if fault is not None else None
+
+    def skip(self, skipped: Sequence[SkippedCandidate]) -> None:
+        """Notes what was not taken."""
+        self.skipped += skipped
+
+    def receipt(self) -> Receipt:
+        """As it is now."""
+        paid_by_credits = any(attempt.candidate.payer is Payer.CREDITS for attempt in self.attempts)
+        return Receipt(
+            response_id=self.response_id,
+            organization=self.organization,
+            principal=self.principal,
+            request_id=self.request_id,
+            state=self.state,
+            create_time=self.create_time,
+            end_time=self.end_time,
+            failure_reason=self.failure,
+            attempts=tuple(attempt.value() for attempt in self.attempts),
+            skipped_candidates=tuple(self.skipped[:MOST_SKIPPED]),
+            skipped_candidate_count=len(self.skipped),
+            markup_basis_points=self.markup_basis_points if paid_by_credits else None,
+        )

@@ -1,0 +1,255 @@
+"""CredentialTestService: trying keys, and saying which keys there are."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from keyswitch.router.v1 import (
+    credential_test_service_pb2,
+    credential_test_service_pb2_grpc,
+)
+from keyswitch.vault.v1 import credential_test_pb2, lease_pb2
+
+from router_service.catalog.catalog import Application, Endpoint, Model, Organization, Provider, Snapshot
+from router_service.core.caller import Caller, Credential, Holdings
+from router_service.core.faults import Fault, Reason, invalid
+from router_service.core.resolution import Payer
+from router_service.credentials.client import Credentials
+from router_service.credentials.errors import StaleCredential
+from router_service.credentials.uses import UseOutcome
+from router_service.dialects.registry import DIALECTS
+from router_service.policy.call import Call
+from router_service.policy.payer import Refusal, credentials_of, pick_credential, refuse_payer
+from router_service.transport import wire_build
+from router_service.transport.interceptors.identity import caller
+from router_service.transport.request import (
+    NO_APPLICATION,
+    acting_user,
+    demand,
+    find_application,
+    find_organization,
+    not_found,
+)
+from router_service.upstream.client import Upstream
+from router_service.upstream.probe import ADVICE, MOST_MODELS, Finding, Outcome, probe, probe_model
+
+MOST_STATUSES = 1000
+
+
+class CredentialTestServicer(credential_test_service_pb2_grpc.CredentialTestServiceServicer):
+    """Never takes or gives a secret: a new key is tested here by its version's name."""
+
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        credentials: Credentials,
+        upstream: Upstream,
+        *,
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._snapshot = snapshot
+        self._credentials = credentials
+        self._upstream = upstream
+        self._clock = clock
+        self._new_id = new_id
+
+    async def TestCredential(  # noqa: N802 # gRPC's name
+        self, request: credential_test_service_pb2.TestCredentialRequest, context: Any
+    ) -> credential_test_service_pb2.TestCredentialResponse:
+        """What the provider answers is an outcome; only our own faults are errors."""
+        who, snapshot = caller(), self._snapshot()
+        demand(who, "test_credentials", "operator", "admin", "member")
+        credential, provider = await self._credential(request.credential_version, who, snapshot)
+        endpoint = _endpoint(request.model, provider, snapshot)
+        request_id, started = self._new_id(), self._clock()
+        try:
+            lease = await self._credentials.lease_version(
+                request.credential_version,
+                origin=provider.base_url.origin,
+                caller=who,
+                principal=who.principal,
+                request_id=request_id,
+                purpose=lease_pb2.LEASE_PURPOSE_TEST,
+            )
+        except StaleCredential as stale:
+            raise _untestable(stale, request.credential_version) from None
+        dialect = DIALECTS[provider.dialect]
+        finding = await probe(self._upstream, provider, dialect, lease.secret)
+        latency_seconds = self._clock() - started
+        if finding.outcome is Outcome.PASSED and endpoint is not None:
+            verified = await probe_model(self._upstream, provider, endpoint, dialect, lease.secret)
+            finding = Finding(verified.outcome, verified.upstream_status, verified.retry_after_seconds, finding.models)
+        self._credentials.uses.add(
+            lease_id=lease.id,
+            request_id=request_id,
+            attempt=1,
+            principal=who.principal,
+            outcome=_use_outcome(finding),
+            use_time=started,
+        )
+        answer = _response(finding, lease.credential_version, latency_seconds, self._clock(), provider, snapshot)
+        test = credential_test_pb2.CredentialTest(
+            credential_version=lease.credential_version, outcome=answer.outcome, test_time=answer.test_time
+        )
+        await self._credentials.report_test(lease.id, test)
+        self._credentials.forget(credential.name)
+        return answer
+
+    async def _credential(self, version_name: str, who: Caller, snapshot: Snapshot) -> tuple[Credential, Provider]:
+        name, separator, _ = version_name.partition("/versions/")
+        if not separator:
+            raise invalid("credential_version", "Name a version: …/credentials/{credential}/versions/{version}.")
+        owner = name.partition("/credentials/")[0]
+        user = owner if "/users/" in owner else ""
+        if owner == "deployment" and not who.has_role("operator"):
+            raise not_found(name)
+        organization = owner.partition("/users/")[0]
+        if owner != "deployment" and who.organization not in ("", organization):
+            raise not_found(name)
+        if user and user != who.user and not who.has_role("admin", "operator"):
+            raise not_found(name)
+        self._credentials.forget(name)
+        held = await self._credentials.list_owner(owner, who)
+        credential = next((item for item in held if item.name == name), None)
+        if credential is None:
+            raise not_found(name)
+        provider = snapshot.providers.get(credential.provider.removeprefix("providers/"))
+        if provider is None:
+            message = f"The credential is for {credential.provider}, which this router does not have."
+            raise Fault(Reason.RESOURCE_NOT_FOUND, message, metadata={"name": credential.provider})
+        return credential, provider
+
+    async def GetKeyStatus(  # noqa: N802 # gRPC's name
+        self, request: credential_test_service_pb2.GetKeyStatusRequest, context: Any
+    ) -> credential_test_service_pb2.GetKeyStatusResponse:
+        """For each application and provider, the key that a call would use."""
+        who, snapshot = caller(), self._snapshot()
+        demand(who, "test_credentials", "operator", "admin", "member", "auditor")
+        organization, applications = _applications(request.application, who, snapshot)
+        user = acting_user(request.on_behalf_of_user, who, organization)
+        holdings = await self._credentials.holdings(who, user)
+        providers = [snapshot.providers[key] for key in sorted(snapshot.providers)]
+        if request.provider:
+            providers = [provider for provider in providers if provider.name == request.provider]
+            if not providers:
+                raise not_found(request.provider)
+        statuses = [
+            _status(application, provider, organization, snapshot, holdings, self._clock())
+            for application in applications
+            for provider in providers
+        ]
+        return credential_test_service_pb2.GetKeyStatusResponse(statuses=statuses[:MOST_STATUSES])
+
+
+def _applications(name: str, who: Caller, snapshot: Snapshot) -> tuple[Organization, list[Application]]:
+    if name or who.application:
+        organization, application = find_application(name, who, snapshot)
+        return organization, [application]
+    organization = find_organization(who.organization, who, snapshot)
+    return organization, [
+        NO_APPLICATION,
+        *(organization.applications[key] for key in sorted(organization.applications)),
+    ]
+
+
+def _status(
+    application: Application,
+    provider: Provider,
+    organization: Organization,
+    snapshot: Snapshot,
+    holdings: Holdings,
+    now: float,
+) -> credential_test_service_pb2.KeyStatus:
+    """The first payer that has a usable key for the provider."""
+    call = Call("", organization, application)
+    status = credential_test_service_pb2.KeyStatus(
+        application="" if application is NO_APPLICATION else application.name,
+        provider=provider.name,
+        state=credential_test_service_pb2.KEY_STATE_NONE,
+        is_saved_key_ignored=_is_ignored(call, provider, snapshot, holdings),
+    )
+    for payer, credential in _usable(call, provider, snapshot, holdings, now):
+        status.state = (
+            credential_test_service_pb2.KEY_STATE_SAVED
+            if payer.is_own_key
+            else credential_test_service_pb2.KEY_STATE_SHARED
+        )
+        status.payer = wire_build.payer(payer)
+        if payer.is_own_key:
+            status.credential = credential.name
+        break
+    return status
+
+
+def _usable(
+    call: Call, provider: Provider, snapshot: Snapshot, holdings: Holdings, now: float
+) -> Iterator[tuple[Payer, Credential]]:
+    priced = Model("", (), price=None)
+    native = call.application.native_provider
+    for payer in call.application.payers:
+        if refuse_payer(payer, call, snapshot, holdings) or (payer.is_own_key and native not in ("", provider.id)):
+            continue
+        asked = Payer.SHARED_KEY if payer is Payer.CREDITS else payer  # whether a price is known is the model's matter
+        available = credentials_of(payer, holdings, snapshot)
+        found = pick_credential(asked, call, provider, priced, available, now)
+        if found is not None and not isinstance(found, Refusal):
+            yield payer, found
+
+
+def _is_ignored(call: Call, provider: Provider, snapshot: Snapshot, holdings: Holdings) -> bool:
+    has_key = any(credential.provider == provider.name for credential in holdings.user)
+    return has_key and refuse_payer(Payer.USER_KEY, call, snapshot, holdings) is not None
+
+
+def _endpoint(reference: str, provider: Provider, snapshot: Snapshot) -> Endpoint | None:
+    if not reference:
+        return None
+    model = snapshot.find_model(reference)
+    found = model and next((item for item in model.endpoints if item.provider == provider.id), None)
+    if not found:
+        metadata = {"model": reference[:128]}
+        raise Fault(
+            Reason.MODEL_NOT_FOUND, f"No model {reference[:128]!r} is had from {provider.name}.", metadata=metadata
+        )
+    return found
+
+
+def _untestable(stale: StaleCredential, version: str) -> Fault:
+    message = "This version cannot be tested: it is disabled, destroyed, expired or not for the provider's origin."
+    metadata = {"name": version[:256], "vaultReason": stale.reason}
+    return Fault(Reason.NO_USABLE_CREDENTIAL, message, metadata=metadata)
+
+
+def _use_outcome(finding: Finding) -> UseOutcome:
+    match finding.outcome:
+        case Outcome.PASSED:
+            return UseOutcome.SUCCEEDED
+        case Outcome.INVALID_KEY:
+            return UseOutcome.REJECTED
+        case _:
+            return UseOutcome.FAILED
+
+
+def _response(
+    finding: Finding, version: str, latency_seconds: float, now: float, provider: Provider, snapshot: Snapshot
+) -> credential_test_service_pb2.TestCredentialResponse:
+    catalogued = {
+        endpoint.upstream_model: model.id
+        for model in snapshot.models.values()
+        for endpoint in model.endpoints
+        if endpoint.provider == provider.id
+    }
+    answer = credential_test_service_pb2.TestCredentialResponse(
+        outcome=credential_test_pb2.CredentialTestOutcome.Value(f"CREDENTIAL_TEST_OUTCOME_{finding.outcome.value}"),
+        credential_version=version,
+        message=ADVICE[finding.outcome],
+        upstream_status=finding.upstream_status,
+        latency=wire_build.duration(latency_seconds),
+        test_time=wire_build.timestamp(now),
+        is_models_truncated=len(finding.models) > MOST_MODELS,
+    )
+    if finding.retry_after_seconds is not None:
+        answer.retry_delay.CopyFrom(wire_build.duration(finding.retry_after_seconds))
+    for upstream_id in finding.models[:MOST_MODELS]:
+        answer.models.add(upstream_model_id=upstream_id, model=catalogued.get(upstream_id, ""))
+    return answer

@@ -1,0 +1,105 @@
+"""A request with its caller and its tenant: what may be asked is settled here, before anything is planned."""
+
+from keyswitch.router.v1 import completion_pb2
+
+from router_service.catalog.catalog import Application, Organization, Snapshot
+from router_service.core.caller import Caller
+from router_service.core.faults import Fault, Reason, invalid
+from router_service.engine import Request
+from router_service.policy.call import Call
+from router_service.transport import wire_parse
+
+NO_APPLICATION = Application(name="(no application)")
+
+
+def parse_request(
+    given: completion_pb2.CompletionCall, caller: Caller, snapshot: Snapshot, *, stream: bool, min_flush_seconds: float
+) -> Request:
+    """What the engine runs. Raises Fault."""
+    demand(caller, "complete", "operator", "admin", "member")
+    wire_parse.check_call(given)
+    organization, application = find_application(given.application, caller, snapshot)
+    user = acting_user(given.on_behalf_of_user, caller, organization)
+    completion = wire_parse.parse_completion(given.spec, stream=stream)
+    call = Call(
+        given.spec.model,
+        organization,
+        application,
+        wire_parse.parse_policy(given.route_policy, snapshot),
+        wire_parse.parse_needs(completion),
+    )
+    return Request(
+        call=call,
+        completion=completion,
+        options=wire_parse.parse_entries(completion.settings),
+        caller=caller,
+        principal=user or application_principal(application, caller, organization),
+        user=user,
+        request_id=wire_parse.check_uuid4(given.request_id, "call.request_id"),
+        min_flush_seconds=min_flush_seconds,
+    )
+
+
+def demand(caller: Caller, scope: str, *roles: str) -> None:
+    """Refuses a caller without any of the roles, or whose scopes leave this out."""
+    if not caller.has_role(*roles):
+        message = f"This needs the role {' or '.join(roles)}; ask an administrator of your organization."
+        raise Fault(Reason.CALLER_NOT_ALLOWED, message, metadata={"missingRole": roles[-1]})
+    if not caller.allows(scope):
+        message = f"Your token has not the scope {scope}; ask for one that has."
+        raise Fault(Reason.CALLER_NOT_ALLOWED, message, metadata={"missingScope": scope})
+
+
+def find_organization(name: str, caller: Caller, snapshot: Snapshot) -> Organization:
+    """An organization that the caller belongs to, or any for the deployment's callers."""
+    organization = snapshot.organizations.get(name.removeprefix("organizations/"))
+    is_own = caller.organization in ("", name)
+    if not name.startswith("organizations/") or organization is None or not is_own:
+        raise not_found(name)
+    return organization
+
+
+def find_application(name: str, caller: Caller, snapshot: Snapshot) -> tuple[Organization, Application]:
+    """The application that a call names, or its token does; without one the organization's own defaults hold."""
+    if name and caller.application and name != caller.application:
+        message = "Your token belongs to another application."
+        raise Fault(Reason.CALLER_NOT_ALLOWED, message, metadata={"application": caller.application})
+    name = name or caller.application
+    if not name:
+        if not caller.organization:
+            raise invalid("call.application", "A token of the deployment must name an application, and so its tenant.")
+        return find_organization(caller.organization, caller, snapshot), NO_APPLICATION
+    owner, separator, application_id = name.partition("/applications/")
+    if not separator:
+        raise invalid("call.application", "An application is organizations/{organization}/applications/{application}.")
+    organization = find_organization(owner, caller, snapshot)
+    application = organization.applications.get(application_id)
+    if application is None:
+        raise not_found(name)
+    return organization, application
+
+
+def acting_user(on_behalf_of: str, caller: Caller, organization: Organization) -> str:
+    """Whose call it is: the token's user, or the one that a service may act for."""
+    if not on_behalf_of or on_behalf_of == caller.user:
+        return caller.user
+    if not caller.allows("act_on_behalf"):
+        message = "Your token may not act on behalf of others; it needs the scope act_on_behalf."
+        raise Fault(Reason.CALLER_NOT_ALLOWED, message, metadata={"missingScope": "act_on_behalf"})
+    owner, _, user = on_behalf_of.partition("/users/")
+    if owner != f"organizations/{organization.id}" or user not in organization.users:
+        raise not_found(on_behalf_of)
+    return on_behalf_of
+
+
+def application_principal(application: Application, caller: Caller, organization: Organization) -> str:
+    """Whom a call without a user serves."""
+    if application is not NO_APPLICATION:
+        return application.name
+    return caller.principal if caller.organization else f"organizations/{organization.id}/applications/none"
+
+
+def not_found(name: str) -> Fault:
+    """There is no such resource, or the caller may not know of it: the two look the same."""
+    message = "There is no such resource, or it is not yours."
+    return Fault(Reason.RESOURCE_NOT_FOUND, message, metadata={"name": name[:256]})

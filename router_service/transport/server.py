@@ -1,0 +1,90 @@
+"""The gRPC server: its options, its services, its health."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from keyswitch.router.v1 import (
+    budget_service_pb2_grpc,
+    completion_service_pb2_grpc,
+    credential_test_service_pb2_grpc,
+    model_service_pb2_grpc,
+    provider_service_pb2_grpc,
+    usage_service_pb2_grpc,
+)
+
+from router_service.transport.catalog_servicers import ModelServicer, ProviderServicer
+from router_service.transport.completion_servicer import CompletionServicer
+from router_service.transport.credential_test_servicer import CredentialTestServicer
+from router_service.transport.interceptors.faults import FaultsInterceptor
+from router_service.transport.interceptors.identity import IdentityInterceptor, Verifier
+from router_service.transport.money_servicers import BudgetServicer, UsageServicer
+
+SERVICES = (
+    "keyswitch.router.v1.CompletionService",
+    "keyswitch.router.v1.CredentialTestService",
+    "keyswitch.router.v1.ModelService",
+    "keyswitch.router.v1.ProviderService",
+    "keyswitch.router.v1.UsageService",
+    "keyswitch.router.v1.BudgetService",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Servicers:
+    """What is served."""
+
+    completion: CompletionServicer
+    credential_test: CredentialTestServicer
+    model: ModelServicer
+    provider: ProviderServicer
+    usage: UsageServicer
+    budget: BudgetServicer
+
+
+class Health:
+    """What grpc.health.v1 says, for the whole server and for each service."""
+
+    def __init__(self) -> None:
+        self.servicer = health.aio.HealthServicer()
+
+    async def set(self, *, is_serving: bool) -> None:
+        """Flips all of them."""
+        status = health_pb2.HealthCheckResponse.SERVING if is_serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", *SERVICES):
+            await self.servicer.set(service, status)
+
+
+def build_server(
+    servicers: Servicers,
+    verifier: Verifier,
+    *,
+    new_incident: Callable[[], str],
+    most_request_bytes: int,
+    most_transport_bytes: int,
+) -> tuple[grpc.aio.Server, Health]:
+    """A server that still has no port. One address, one process: SO_REUSEPORT is off."""
+    options: Sequence[tuple[str, int]] = (
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", most_transport_bytes),
+        ("grpc.max_send_message_length", most_transport_bytes),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.max_connection_age_ms", 3_600_000),
+        ("grpc.max_connection_age_grace_ms", 600_000),
+    )
+    interceptors = (FaultsInterceptor(new_incident, most_request_bytes), IdentityInterceptor(verifier))
+    server = grpc.aio.server(interceptors=interceptors, options=options)
+    completion_service_pb2_grpc.add_CompletionServiceServicer_to_server(servicers.completion, server)
+    credential_test_service_pb2_grpc.add_CredentialTestServiceServicer_to_server(servicers.credential_test, server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(servicers.model, server)
+    provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(servicers.provider, server)
+    usage_service_pb2_grpc.add_UsageServiceServicer_to_server(servicers.usage, server)
+    budget_service_pb2_grpc.add_BudgetServiceServicer_to_server(servicers.budget, server)
+    found = Health()
+    health_pb2_grpc.add_HealthServicer_to_server(found.servicer, server)
+    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    return server, found

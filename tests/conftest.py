@@ -1,0 +1,58 @@
+"""Fixtures that several kinds of tests share."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from keyswitch.vault.v1 import token_service_pb2
+
+from deploy.local.stack import APPLICATION, KEY_PREFIX, USER, Stack, free_ports
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Both services and the practice provider, as processes."""
+
+    stack: Stack
+    router_target: str
+    vault_target: str
+    ca_path: Path
+    operator_token: str
+    admin_token: str
+    member_token: str
+    practice_key: str
+
+
+@pytest.fixture(scope="session")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A local deployment on free ports, shared by the whole run."""
+    stack = Stack(tmp_path_factory.mktemp("home"), free_ports(), gap_seconds=0.002)
+
+    async def start() -> Deployment:
+        await stack.start()
+        await stack.furnish()
+        operator_token = stack.operator_token()
+        async with stack.client(operator_token) as client:
+            admin_token = await stack.issue_token(client, "tests", [token_service_pb2.CALLER_ROLE_ADMIN])
+            member_token = await stack.issue_token(
+                client, "tests", [token_service_pb2.CALLER_ROLE_MEMBER], user=USER, application=APPLICATION
+            )
+        return Deployment(
+            stack,
+            stack.router_target,
+            stack.vault_target,
+            stack.ca_path,
+            operator_token,
+            admin_token,
+            member_token,
+            KEY_PREFIX + "0" * 24,
+        )
+
+    try:
+        yield asyncio.run(start())
+    finally:
+        asyncio.run(stack.stop())
+
+

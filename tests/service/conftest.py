@@ -1,0 +1,5 @@
+"""Fixtures of the tests that run whole services or real servers."""
+
+from tests.fakes.vault_server import own_vault_server, vault_binary, vault_server
+
+__all__ = ["own_vault_server", "vault_binary", "vault_server"]

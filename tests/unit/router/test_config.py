@@ -1,0 +1,88 @@
+"""The process's settings: defaults in one place, every variable checked by name."""
+
+# ruff: noqa: E501 - a message is one line, here as it is there
+
+from pathlib import Path
+
+import pytest
+
+from router_service.config import Address, Config, SettingsError, load_config
+
+
+def test_defaults() -> None:
+    config = load_config({})
+    assert config == Config()
+    assert config.home == Path(".keyswitch")
+    assert config.configuration == Path(".keyswitch/keyswitch.yaml")
+    assert str(config.listen) == "127.0.0.1:8760"
+    assert str(config.http_listen) == "127.0.0.1:8761"
+    assert str(config.lease_target) == "127.0.0.1:8771"
+    assert config.max_message_bytes == 33_554_432
+    assert config.max_transport_message_bytes > config.max_message_bytes
+    assert (config.max_attempts, config.disconnect_grace_seconds, config.drain_seconds) == (3, 2.0, 10.0)
+    assert (config.commit_hold_bytes, config.request_id_retention_seconds) == (65_536, 86_400.0)
+
+
+def test_everything_follows_home_unless_it_is_set_itself() -> None:
+    config = load_config({"KEYSWITCH_HOME": "/srv/k", "KEYSWITCH_LEDGER": "/data/r.db", "KEYSWITCH_CONFIG": ""})
+    assert config.configuration == Path("/srv/k/keyswitch.yaml")
+    assert config.authority == Path("/srv/k/ca.pem")
+    assert config.certificate == Path("/srv/k/router.pem")
+    assert config.private_key == Path("/srv/k/router-key.pem")
+    assert config.ledger == Path("/data/r.db")
+
+
+def test_values_are_read() -> None:
+    config = load_config(
+        {
+            "KEYSWITCH_LISTEN": "[::1]:0",
+            "KEYSWITCH_LEASE_TARGET": "vault.internal:8771",
+            "KEYSWITCH_LOG_LEVEL": "DEBUG",
+            "KEYSWITCH_DISCONNECT_GRACE_SECONDS": "0.5",
+            "KEYSWITCH_MAX_ATTEMPTS": "1",
+            "PATH": "/bin",
+            "KEYSWITCH_RECORDINGS": "somewhere else's",
+        }
+    )
+    assert config.listen == Address("::1", 0)
+    assert str(config.listen) == "[::1]:0"
+    assert config.lease_target == Address("vault.internal", 8771)
+    assert (config.log_level, config.disconnect_grace_seconds, config.max_attempts) == ("debug", 0.5, 1)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "message"),
+    [
+        ("LISTEN", "8760", "must be host:port, such as 127.0.0.1:8760 or [::1]:8760; unset it for the default (127.0.0.1:8760)"),
+        ("LISTEN", "::1:8760", "must be host:port, such as 127.0.0.1:8760 or [::1]:8760; unset it for the default (127.0.0.1:8760)"),
+        ("HTTP_LISTEN", "a:70000", "must be host:port, such as 127.0.0.1:8760 or [::1]:8760; unset it for the default (127.0.0.1:8761)"),
+        ("LEASE_TARGET", "a:0", "must be host:port, such as 127.0.0.1:8760 or [::1]:8760; unset it for the default (127.0.0.1:8771)"),
+        ("LOG_LEVEL", "loud", "must be one of debug, info, warning, error; unset it for the default (info)"),
+        ("MAX_ATTEMPTS", "0", "must be a whole number from 1 to 10; unset it for the default (3)"),
+        ("MAX_ATTEMPTS", "٣", "must be a whole number from 1 to 10; unset it for the default (3)"),
+        ("DRAIN_SECONDS", "nan", "must be a number of seconds from 0 to 3600; unset it for the default (10.0)"),
+        ("DRAIN_SECONDS", "-1", "must be a number of seconds from 0 to 3600; unset it for the default (10.0)"),
+        ("MAX_MESSAGE_BYTES", "32MiB", "must be a whole number from 65536 to 268435456; unset it for the default (33554432)"),
+        ("LEDGER", "a\0b", "must be a path; unset it for the default (.keyswitch/router.db)"),
+    ],
+)  # fmt: skip
+def test_a_faulty_variable_is_named(variable: str, text: str, message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_config({f"KEYSWITCH_{variable}": text})
+    assert caught.value.faults == (f"KEYSWITCH_{variable} {message}",)
+
+
+def test_all_faults_come_together_and_a_misspelt_name_is_one() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_config({"KEYSWITCH_LISTEN": "x", "KEYSWITCH_HTTP_LISTN": "127.0.0.1:1", "KEYSWITCH_LOG_LEVEL": "x"})
+    assert [fault.split(" ")[0] for fault in caught.value.faults] == [
+        "KEYSWITCH_LISTEN",
+        "KEYSWITCH_LOG_LEVEL",
+        "KEYSWITCH_HTTP_LISTN",
+    ]
+    assert caught.value.faults[2].endswith("did you mean KEYSWITCH_HTTP_LISTEN?")
+
+
+def test_a_lease_must_outlive_its_refresh_margin() -> None:
+    with pytest.raises(SettingsError, match="LEASE_REFRESH_MARGIN_SECONDS"):
+        load_config({"KEYSWITCH_LEASE_TTL_SECONDS": "20"})

@@ -1,0 +1,81 @@
+"""Runs the credential service: reads the environment, hardens the process, serves until a signal."""
+
+import asyncio
+import ctypes
+import os
+import resource
+import signal
+import sys
+from collections.abc import Mapping
+
+import structlog
+
+from vault_service.config import Config, ConfigError, load_config
+from vault_service.observe.logs import configure_logs
+
+_PR_SET_DUMPABLE = 4
+_EXIT_CONFIGURATION = 78
+
+
+def main(environment: Mapping[str, str]) -> int:
+    """Gives the exit code."""
+    try:
+        refuse_tracing(environment)
+        config = load_config(environment)
+    except ConfigError as error:
+        sys.stderr.write(f"vault_service: {error}\n")
+        return _EXIT_CONFIGURATION
+    harden_process()
+    configure_logs()
+    return asyncio.run(_run(config))
+
+
+def refuse_tracing(environment: Mapping[str, str]) -> None:
+    """Raises where gRPC would print what it carries."""
+    if environment.get("GRPC_TRACE"):
+        raise ConfigError("GRPC_TRACE is set: gRPC would print messages with secrets; unset it")
+    if environment.get("GRPC_VERBOSITY", "").lower() == "debug":
+        raise ConfigError("GRPC_VERBOSITY is debug: gRPC would print messages with secrets; unset it")
+
+
+def harden_process() -> None:
+    """No core dumps, and no other process of the user may read this one's memory."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "the process cannot be made undumpable")
+
+
+async def _run(config: Config) -> int:
+    from vault_service.app import serve
+    from vault_service.audit.chain import ChainBroken
+    from vault_service.core.faults import Fault
+    from vault_service.store.store import StoreError
+
+    log = structlog.stdlib.get_logger("vault_service")
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    try:
+        running = await serve(config)
+    except (StoreError, ChainBroken) as error:
+        log.critical("cannot_start", cause=str(error))
+        return 1
+    except Fault as fault:
+        log.critical("cannot_start", reason=fault.reason.value, metadata=fault.metadata)
+        return 1
+    except FileNotFoundError as error:
+        log.critical(
+            "cannot_start",
+            cause="a file is missing; `python -m vault_service.devca` makes certificates for development",
+            file=str(error.filename),
+        )
+        return 1
+    await stopped.wait()
+    await running.stop()
+    log.info("stopped")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(os.environ))

@@ -1,0 +1,309 @@
+"""Builds the service and runs it. The only module that makes objects of the others."""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+from keyswitch.vault.v1 import audit_pb2
+
+from vault_service.audit.recorder import SERVICE, Recorder
+from vault_service.audit.sink import Files, Sink
+from vault_service.bootstrap import issue_operator_token
+from vault_service.config import Config
+from vault_service.core.changes import ChangeLog
+from vault_service.core.credentials import Credentials
+from vault_service.core.faults import Fault
+from vault_service.core.issuance import Issuance
+from vault_service.core.leases import LastUses, Leases
+from vault_service.core.policies import Policies
+from vault_service.core.tokens import Verifier
+from vault_service.leasing import LeasePolicy, Leasing
+from vault_service.observe.metrics import Metrics
+from vault_service.store.store import Store, StoreError
+from vault_service.transport.audit_servicer import AuditServicer
+from vault_service.transport.credential_servicer import CredentialServicer
+from vault_service.transport.http import HttpServer
+from vault_service.transport.interceptors.deadline import DeadlineInterceptor
+from vault_service.transport.interceptors.faults import FaultsInterceptor
+from vault_service.transport.interceptors.identity import CertificateIdentityInterceptor, TokenIdentityInterceptor
+from vault_service.transport.interceptors.size import SizeInterceptor
+from vault_service.transport.lease_servicer import LeaseServicer
+from vault_service.transport.server import Listener, ListenerLimits, make_lease_listener, make_management_listener
+from vault_service.transport.tls import Certificates
+from vault_service.transport.token_servicer import TokenServicer
+from vault_service.transport.wire_secrets import lease_material
+
+_log = structlog.stdlib.get_logger("vault_service.app")
+_STORE_CHECK_SECONDS = 1.0
+
+Clock = Callable[[], float]
+
+
+def make_lease_id() -> str:
+    """Gives 128 random bits in base64url: 22 characters."""
+    return secrets.token_urlsafe(16)
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What the running service consists of."""
+
+    config: Config
+    store: Store
+    sink: Sink
+    recorder: Recorder
+    changes: ChangeLog
+    issuance: Issuance
+    metrics: Metrics
+    management: Listener
+    lease: Listener
+    clock: Clock
+    monotonic: Clock
+
+
+class RunningService:
+    """A service whose ports are bound. `stop` drains it; it is to be awaited exactly as `serve` was."""
+
+    def __init__(self, parts: _Parts, *, management_port: int, lease_port: int) -> None:
+        self._parts = parts
+        self.management_port = management_port
+        self.lease_port = lease_port
+        self.is_serving = False
+        self.http = HttpServer(parts.metrics, lambda: self.is_serving)
+        self._is_bootstrapped = False
+        self._is_stopping = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def config(self) -> Config:
+        """What it runs with."""
+        return self._parts.config
+
+    @property
+    def http_port(self) -> int:
+        """The port of probes and metrics; 0 where none is served."""
+        return self.http.port
+
+    async def start(self) -> None:
+        """Lets callers in."""
+        parts = self._parts
+        await self._check()
+        await parts.management.server.start()
+        await parts.lease.server.start()
+        if parts.config.http_address:
+            await self.http.start(*_host_and_port(parts.config.http_address))
+        self._tasks = [
+            asyncio.create_task(self._watch_health()),
+            asyncio.create_task(parts.changes.poll(parts.config.leases.change_poll_seconds, _log_poll_error)),
+        ]
+
+    async def stop(self, grace_seconds: float | None = None) -> None:
+        """Says NOT_SERVING, lets calls end within the grace, writes the last record, lets go of everything."""
+        if self._is_stopping:
+            return
+        self._is_stopping = True
+        parts = self._parts
+        grace = parts.config.drain_seconds if grace_seconds is None else grace_seconds
+        await self._set_serving(False)
+        await parts.changes.close()
+        await asyncio.gather(parts.management.server.stop(grace), parts.lease.server.stop(grace))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.http.stop()
+        with contextlib.suppress(Fault):
+            await parts.recorder.note(SERVICE, audit_pb2.AUDIT_ACTION_STOP, f"chains/{parts.sink.chain}")
+        await parts.sink.close()
+        await parts.store.close()
+
+    async def _watch_health(self) -> None:
+        while True:
+            await asyncio.sleep(self._parts.config.health_interval_seconds)
+            await self._check()
+
+    async def _check(self) -> None:
+        parts = self._parts
+        is_store_ready = await self._is_store_ready()
+        await self._set_serving(is_store_ready and parts.sink.closed_cause is None and not self._is_stopping)
+
+    async def _is_store_ready(self) -> bool:
+        parts = self._parts
+        try:
+            async with asyncio.timeout(_STORE_CHECK_SECONDS):
+                await parts.store.check()
+                if not self._is_bootstrapped:
+                    await self._bootstrap()
+        except (StoreError, Fault, TimeoutError) as error:
+            if self.is_serving or not self._is_bootstrapped:
+                _log.warning("store_not_ready", error_type=type(error).__name__)
+            return False
+        return True
+
+    async def _bootstrap(self) -> None:
+        parts = self._parts
+        await parts.changes.refresh()
+        was_issued = await issue_operator_token(
+            parts.store,
+            parts.issuance,
+            parts.recorder,
+            parts.config.operator_token_file,
+            lifetime_seconds=parts.config.operator_token_seconds,
+            reissue=parts.config.reissue_operator_token,
+            clock=parts.clock,
+        )
+        self._is_bootstrapped = True
+        if was_issued:
+            _log.info("operator_token_written", file=str(parts.config.operator_token_file))
+
+    async def _set_serving(self, is_serving: bool) -> None:
+        parts = self._parts
+        if is_serving != self.is_serving:
+            _log.info("serving" if is_serving else "not_serving", audit_cause=parts.sink.closed_cause)
+        self.is_serving = is_serving
+        await parts.management.health.set_serving(is_serving)
+        await parts.lease.health.set_serving(is_serving)
+        parts.metrics.set_state(is_serving=is_serving, revision=parts.changes.revision)
+
+
+async def serve(
+    config: Config,
+    *,
+    store: Store | None = None,
+    clock: Clock = time.time,
+    monotonic: Clock = time.monotonic,
+    files: Files | None = None,
+    new_id: Callable[[], str] = make_lease_id,
+) -> RunningService:
+    """Starts a service and gives it when its ports are bound. A port 0 in the configuration is chosen by the system.
+
+    A store that is given is closed with the service, like one that was made here.
+    """
+    config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    certificates = Certificates(config.tls)
+    opened = store or await _open_store(config)
+    sink: Sink | None = None
+    try:
+        sink = Sink(config.audit_folder, config.chain, clock=clock, files=files)
+        parts = _build(config, opened, sink, certificates, clock=clock, monotonic=monotonic, new_id=new_id)
+        cut = f"an incomplete last line of {sink.cut_bytes} bytes was cut" if sink.cut_bytes else ""
+        await parts.recorder.note(SERVICE, audit_pb2.AUDIT_ACTION_START, f"chains/{config.chain}", note=cut)
+        running = RunningService(
+            parts,
+            management_port=parts.management.server.add_secure_port(
+                config.management_address, certificates.credentials(require_client=False)
+            ),
+            lease_port=parts.lease.server.add_secure_port(
+                config.lease_address, certificates.credentials(require_client=True)
+            ),
+        )
+        await running.start()
+    except BaseException:
+        if sink is not None:
+            await sink.close()
+        await opened.close()
+        raise
+    _log.info("started", management_port=running.management_port, lease_port=running.lease_port, store=config.store)
+    return running
+
+
+def _build(
+    config: Config,
+    store: Store,
+    sink: Sink,
+    certificates: Certificates,
+    *,
+    clock: Clock,
+    monotonic: Clock,
+    new_id: Callable[[], str],
+) -> _Parts:
+    metrics = Metrics()
+    recorder = Recorder(sink, last_request_ids=store.last_request_ids)
+    changes = ChangeLog(store, clock=clock, monotonic=monotonic, fresh_seconds=config.leases.change_fresh_seconds)
+    policies = Policies(store, changes, deployment_default=config.user_credentials_enabled)
+    credentials = Credentials(store, changes, policies, clock=clock)
+    verifier = Verifier(store, changes, issuer=config.deployment, clock=clock)
+    issuance = Issuance(store, changes, issuer=config.deployment, clock=clock, new_id=new_id)
+    leases, last_uses = Leases(clock), LastUses()
+    policy = LeasePolicy(
+        ttl_seconds=config.leases.ttl_seconds,
+        require_caller_proof=config.leases.require_caller_proof,
+        allowed_identities=config.leases.allowed_identities,
+        authorities=lambda: certificates.authorities,
+    )
+    leasing = Leasing(credentials, policies, changes, verifier, leases, policy, clock=clock, to_leased=lease_material)
+    tokens = TokenServicer(issuance, store, recorder)
+    limits = ListenerLimits(config.max_message_bytes, config.max_connection_age_seconds, config.drain_seconds)
+    faults, size = FaultsInterceptor(metrics), SizeInterceptor(config.max_message_bytes)
+    management = make_management_listener(
+        [faults, TokenIdentityInterceptor(verifier, recorder), size],
+        CredentialServicer(credentials, policies, recorder, last_uses),
+        tokens,
+        AuditServicer(config.audit_folder, recorder),
+        limits,
+    )
+    lease_servicer = LeaseServicer(
+        leasing,
+        credentials,
+        policies,
+        changes,
+        recorder,
+        leases,
+        last_uses,
+        metrics,
+        clock=clock,
+        new_id=new_id,
+        heartbeat_seconds=config.leases.heartbeat_seconds,
+    )
+    identity = CertificateIdentityInterceptor(config.leases.allowed_identities, recorder)
+    lease = make_lease_listener([faults, identity, DeadlineInterceptor(), size], lease_servicer, tokens, limits)
+    return _Parts(config, store, sink, recorder, changes, issuance, metrics, management, lease, clock, monotonic)
+
+
+async def _open_store(config: Config) -> Store:
+    match config.store:
+        case "memory":
+            from vault_service.store.memory import MemoryStore
+
+            return MemoryStore()
+        case "hashicorp":
+            return _open_hashicorp(config)
+        case _:
+            from vault_service.store.embedded import EmbeddedStore
+
+            return await EmbeddedStore.open(config.store_folder)
+
+
+def _open_hashicorp(config: Config) -> Store:
+    from vault_service.store.hashicorp import HashiCorpStore
+    from vault_service.store.vault_settings import AppRoleFiles, TokenFile, VaultSettings
+
+    options = config.hashicorp
+    login: AppRoleFiles | TokenFile
+    if options.role_id_file is not None and options.secret_id_file is not None:
+        login = AppRoleFiles(role_id_file=options.role_id_file, secret_id_file=options.secret_id_file)
+    elif options.token_file is not None:
+        login = TokenFile(token_file=options.token_file)
+    else:
+        raise ValueError("the configuration of the Vault server names no way to log in")
+    return HashiCorpStore(
+        VaultSettings(
+            url=options.url,
+            login=login,
+            ca_file=options.ca_file,
+            kv_mount=options.kv_mount,
+            transit_mount=options.transit_mount,
+        )
+    )
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _log_poll_error(error: StoreError) -> None:
+    _log.warning("change_log_not_read", error_type=type(error).__name__)

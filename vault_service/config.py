@@ -1,0 +1,185 @@
+"""Every default and every setting of the service, and the one loader that reads them from the environment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vault_service.core.names import is_chain_id
+
+STORE_KINDS = ("embedded", "memory", "hashicorp")
+PREFIX = "KEYSWITCH_VAULT_"
+
+
+class ConfigError(Exception):
+    """The environment says something that cannot be; the text names the variable and what it may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Where the certificates are; relative ones were made absolute by the loader."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class HashicorpConfig:
+    """Which Vault server, and how to log in: an AppRole's two files, or a file with a token that others renew."""
+
+    url: str = ""
+    role_id_file: Path | None = None
+    secret_id_file: Path | None = None
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    kv_mount: str = "keyswitch"
+    transit_mount: str = "keyswitch-transit"
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseConfig:
+    """What is settled about leases and the change feed."""
+
+    ttl_seconds: int = 300
+    require_caller_proof: bool = True
+    heartbeat_seconds: float = 0.5
+    change_poll_seconds: float = 0.25
+    change_fresh_seconds: float = 1.0
+    allowed_identities: frozenset[str] = frozenset({"spiffe://keyswitch/router"})
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One running instance. An empty `http_address` serves no HTTP."""
+
+    home: Path
+    tls: TlsFiles
+    deployment: str = "keyswitch"
+    management_address: str = "127.0.0.1:8770"
+    lease_address: str = "127.0.0.1:8771"
+    http_address: str = "127.0.0.1:8772"
+    store: str = "embedded"
+    hashicorp: HashicorpConfig = field(default_factory=HashicorpConfig)
+    chain: str = "vault-0"
+    user_credentials_enabled: bool = True
+    leases: LeaseConfig = field(default_factory=LeaseConfig)
+    max_message_bytes: int = 1024 * 1024
+    health_interval_seconds: float = 0.25
+    drain_seconds: float = 10.0
+    max_connection_age_seconds: float = 3600.0
+    operator_token_seconds: float = 365 * 86_400.0
+    reissue_operator_token: bool = False
+
+    @property
+    def audit_folder(self) -> Path:
+        """Where the audit chains are."""
+        return self.home / "audit"
+
+    @property
+    def store_folder(self) -> Path:
+        """Where the embedded store is."""
+        return self.home / "vault"
+
+    @property
+    def operator_token_file(self) -> Path:
+        """Where the first start leaves the operator's token."""
+        return self.home / "operator.token"
+
+
+def make_config(home: Path, **changes: object) -> Config:
+    """Gives the defaults over a home folder, with some of the fields changed."""
+    tls = TlsFiles(ca=home / "ca.pem", certificate=home / "vault.pem", key=home / "vault-key.pem")
+    return Config(**{"home": home, "tls": tls, **changes})  # type: ignore[arg-type] # the caller names fields of Config
+
+
+def load_config(environment: Mapping[str, str]) -> Config:
+    """Reads the environment. Raises ConfigError; a name with our prefix that is not known is one, too."""
+    reader = _Reader(environment)
+    home = Path(environment.get("KEYSWITCH_HOME") or "./.keyswitch").absolute()
+    chain = reader.text("AUDIT_CHAIN", "vault-0")
+    if not is_chain_id(chain):
+        raise ConfigError(f"{PREFIX}AUDIT_CHAIN must match [a-z]([a-z0-9-]{{0,61}}[a-z0-9])?")
+    store = reader.text("STORE", "embedded")
+    if store not in STORE_KINDS:
+        raise ConfigError(f"{PREFIX}STORE must be one of {', '.join(STORE_KINDS)}")
+    defaults = LeaseConfig()
+    config = Config(
+        home=home,
+        tls=TlsFiles(
+            ca=reader.path("TLS_CA", home / "ca.pem"),
+            certificate=reader.path("TLS_CERTIFICATE", home / "vault.pem"),
+            key=reader.path("TLS_KEY", home / "vault-key.pem"),
+        ),
+        deployment=reader.text("DEPLOYMENT", "keyswitch"),
+        management_address=reader.text("MANAGEMENT_ADDRESS", "127.0.0.1:8770"),
+        lease_address=reader.text("LEASE_ADDRESS", "127.0.0.1:8771"),
+        http_address=reader.text("HTTP_ADDRESS", "127.0.0.1:8772"),
+        store=store,
+        hashicorp=_read_hashicorp(reader, required=store == "hashicorp"),
+        chain=chain,
+        user_credentials_enabled=reader.switch("USER_CREDENTIALS_ENABLED", True),
+        leases=LeaseConfig(
+            ttl_seconds=reader.whole("LEASE_TTL_SECONDS", defaults.ttl_seconds, 1, 3600),
+            require_caller_proof=reader.switch("REQUIRE_CALLER_PROOF", defaults.require_caller_proof),
+            allowed_identities=frozenset(
+                reader.text("ALLOWED_IDENTITIES", ",".join(defaults.allowed_identities)).split(",")
+            ),
+        ),
+        drain_seconds=float(reader.whole("DRAIN_SECONDS", 10, 0, 600)),
+        reissue_operator_token=reader.switch("REISSUE_OPERATOR_TOKEN", False),
+    )
+    reader.refuse_unknown()
+    return config
+
+
+class _Reader:
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._values = {name: value for name, value in environment.items() if name.startswith(PREFIX)}
+        self._known: set[str] = set()
+
+    def text(self, name: str, default: str) -> str:
+        self._known.add(PREFIX + name)
+        return self._values.get(PREFIX + name) or default
+
+    def path(self, name: str, default: Path) -> Path:
+        return Path(self.text(name, str(default))).absolute()
+
+    def optional_path(self, name: str) -> Path | None:
+        value = self.text(name, "")
+        return Path(value).absolute() if value else None
+
+    def switch(self, name: str, default: bool) -> bool:
+        value = self.text(name, "true" if default else "false").lower()
+        if value not in ("true", "false"):
+            raise ConfigError(f"{PREFIX}{name} must be true or false")
+        return value == "true"
+
+    def whole(self, name: str, default: int, least: int, most: int) -> int:
+        value = self.text(name, str(default))
+        if not value.isdecimal() or not least <= int(value) <= most:
+            raise ConfigError(f"{PREFIX}{name} must be a whole number from {least} to {most}")
+        return int(value)
+
+    def refuse_unknown(self) -> None:
+        unknown = sorted(set(self._values) - self._known)
+        if unknown:
+            raise ConfigError(f"{unknown[0]} is no setting of this service; known are {', '.join(sorted(self._known))}")
+
+
+def _read_hashicorp(reader: _Reader, *, required: bool) -> HashicorpConfig:
+    config = HashicorpConfig(
+        url=reader.text("HASHICORP_URL", ""),
+        role_id_file=reader.optional_path("HASHICORP_ROLE_ID_FILE"),
+        secret_id_file=reader.optional_path("HASHICORP_SECRET_ID_FILE"),
+        token_file=reader.optional_path("HASHICORP_TOKEN_FILE"),
+        ca_file=reader.optional_path("HASHICORP_CA_FILE"),
+        kv_mount=reader.text("HASHICORP_KV_MOUNT", HashicorpConfig().kv_mount),
+        transit_mount=reader.text("HASHICORP_TRANSIT_MOUNT", HashicorpConfig().transit_mount),
+    )
+    has_role = config.role_id_file is not None and config.secret_id_file is not None
+    if required and not (config.url and (has_role or config.token_file is not None)):
+        raise ConfigError(
+            f"{PREFIX}STORE=hashicorp needs {PREFIX}HASHICORP_URL and either both of {PREFIX}HASHICORP_ROLE_ID_FILE "
+            f"and {PREFIX}HASHICORP_SECRET_ID_FILE or {PREFIX}HASHICORP_TOKEN_FILE"
+        )
+    return config

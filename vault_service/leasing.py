@@ -1,0 +1,159 @@
+"""Giving a secret out: every check, then the bytes, sealed to the one process that asked.
+
+It runs between the two audit records of the lease: the intent is durable before anything is read here, and the outcome
+before what is returned here leaves the service.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from cryptography import x509
+
+from vault_service.core.access import Caller
+from vault_service.core.changes import ChangeLog
+from vault_service.core.credential import Credential, Version
+from vault_service.core.credentials import Credentials
+from vault_service.core.faults import Fault, Reason
+from vault_service.core.law import choose_version
+from vault_service.core.leases import Lease, Leases
+from vault_service.core.names import Owner, VersionName
+from vault_service.core.policies import Policies
+from vault_service.core.proofs import check_lease_proof, check_list_proof, refuse
+from vault_service.core.sealing import LeaseBinding, check_recipient, seal
+from vault_service.core.secret import Secret
+from vault_service.core.tokens import Verifier
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRequest:
+    """What a router asks for, well formed but not yet allowed. `principal` is who is served, or its organization."""
+
+    lease_id: str
+    version: VersionName
+    is_test: bool
+    principal: Owner
+    caller_proof: str
+    origin: str
+    recipient_public_key: bytes
+    recipient_key_signature: bytes
+    recipient_chain: Sequence[x509.Certificate]
+
+
+@dataclass(frozen=True, slots=True)
+class GivenLease:
+    """What may leave the service once its outcome is recorded. `revision` is of the changes it has taken in."""
+
+    version: VersionName
+    provider: str
+    expire_time_seconds: int
+    sealed_material: bytes
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeasePolicy:
+    """What the deployment has settled about leases."""
+
+    ttl_seconds: int
+    require_caller_proof: bool
+    allowed_identities: Collection[str]
+    authorities: Callable[[], Sequence[x509.Certificate]]
+
+
+class Leasing:
+    """Decides on leases and makes them."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        policies: Policies,
+        changes: ChangeLog,
+        verifier: Verifier,
+        leases: Leases,
+        policy: LeasePolicy,
+        *,
+        clock: Callable[[], float],
+        to_leased: Callable[[Secret], Secret],
+    ) -> None:
+        self._credentials = credentials
+        self._policies = policies
+        self._changes = changes
+        self._verifier = verifier
+        self._leases = leases
+        self._policy = policy
+        self._clock = clock
+        self._to_leased = to_leased
+
+    async def lease(self, request: LeaseRequest, *, call_id: str) -> GivenLease:
+        """Raises why it may not be had."""
+        now = self._clock()
+        check_recipient(
+            request.recipient_public_key,
+            request.recipient_key_signature,
+            request.recipient_chain,
+            authorities=self._policy.authorities(),
+            allowed_identities=self._policy.allowed_identities,
+            time_seconds=now,
+        )
+        await self._check_proof(request)
+        revision = self._changes.revision
+        credential, version = await self._choose(request, call_id=call_id)
+        name = VersionName(credential.name, version.number)
+        kept = await self._credentials.open_material(name, call_id=call_id)
+        expire_time = now + self._policy.ttl_seconds
+        if credential.draft.expire_time is not None:
+            expire_time = min(expire_time, credential.draft.expire_time)
+        binding = LeaseBinding(
+            lease_id=request.lease_id,
+            credential_version=str(name),
+            provider=credential.draft.provider,
+            origin=request.origin,
+            expire_time_seconds=int(expire_time),
+            recipient_public_key=request.recipient_public_key,
+        )
+        sealed = seal(self._to_leased(kept), binding)
+        self._leases.add(Lease(request.lease_id, name, request.is_test, expire_time))
+        return GivenLease(name, credential.draft.provider, int(expire_time), sealed, revision)
+
+    async def check_still_allowed(self, request: LeaseRequest, given: GivenLease, *, call_id: str) -> None:
+        """Looks again when something changed meanwhile: no lease leaves after a revocation was told."""
+        if self._changes.revision == given.revision:
+            return
+        _, version = await self._choose(request, call_id=call_id)
+        if version.number != given.version.number:
+            metadata = {"name": str(given.version), "state": "CREDENTIAL_VERSION_STATE_SUPERSEDED"}
+            raise Fault(Reason.VERSION_NOT_ACTIVE, metadata)
+
+    async def check_list_proof(self, caller_proof: str, owner: Owner) -> None:
+        """Raises unless the proof allows to plan with the owner's credentials."""
+        if caller_proof:
+            check_list_proof(await self._verify_proof(caller_proof), owner)
+        elif self._policy.require_caller_proof:
+            raise refuse("missing")
+
+    async def _check_proof(self, request: LeaseRequest) -> None:
+        owner = request.version.credential.owner
+        if request.caller_proof:
+            proof = await self._verify_proof(request.caller_proof)
+            check_lease_proof(proof, owner, request.principal, is_test=request.is_test)
+        elif self._policy.require_caller_proof:
+            raise refuse("missing")
+
+    async def _verify_proof(self, caller_proof: str) -> Caller:
+        try:
+            return await self._verifier.verify(caller_proof)
+        except Fault as fault:
+            if fault.reason is Reason.CALLER_UNKNOWN:
+                raise refuse(fault.metadata["cause"]) from None
+            raise
+
+    async def _choose(self, request: LeaseRequest, *, call_id: str) -> tuple[Credential, Version]:
+        name = request.version.credential
+        await self._policies.require(name.owner, request_id=call_id)
+        credential = await self._credentials.get(name, call_id=call_id)
+        version = choose_version(
+            credential, request.version.number, is_test=request.is_test, time_seconds=self._clock()
+        )
+        if request.origin not in credential.draft.allowed_origins:
+            raise Fault(Reason.ORIGIN_NOT_ALLOWED, {"name": str(name), "origin": request.origin})
+        return credential, version

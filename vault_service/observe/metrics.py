@@ -1,0 +1,45 @@
+"""Every metric of this service, by name. None has a label that a caller can choose."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+
+class Metrics:
+    """The metrics of one running service, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._calls = Counter(
+            "keyswitch_vault_calls", "Calls served, by method and status.", ["method", "code"], registry=self._registry
+        )
+        self._leases = Counter(
+            "keyswitch_vault_leases", "Leases given, by purpose.", ["purpose"], registry=self._registry
+        )
+        self._uses = Counter("keyswitch_vault_uses", "Uses that routers reported.", registry=self._registry)
+        self._watchers = Gauge("keyswitch_vault_watchers", "Open change feeds.", registry=self._registry)
+        self._revision = Gauge("keyswitch_vault_change_revision", "Newest known change.", registry=self._registry)
+        self._is_serving = Gauge("keyswitch_vault_serving", "1 while it can serve, else 0.", registry=self._registry)
+
+    def count_call(self, method: str, code: str) -> None:
+        """Counts a call when it has ended."""
+        self._calls.labels(method.rpartition("/")[2], code).inc()
+
+    def count_lease(self, purpose: str) -> None:
+        """Counts a lease that is given."""
+        self._leases.labels(purpose).inc()
+
+    def count_uses(self, uses: int) -> None:
+        """Counts reported uses."""
+        self._uses.inc(uses)
+
+    def add_watcher(self, delta: int) -> None:
+        """Counts an opened (1) or closed (-1) change feed."""
+        self._watchers.inc(delta)
+
+    def set_state(self, *, is_serving: bool, revision: int) -> None:
+        """Sets what the health check found."""
+        self._is_serving.set(1 if is_serving else 0)
+        self._revision.set(revision)
+
+    def render(self) -> bytes:
+        """Gives the text format of Prometheus."""
+        return generate_latest(self._registry)

@@ -1,0 +1,115 @@
+"""The store for one machine: SQLite documents and AES-256-GCM envelopes, with nothing else to install.
+
+SQLite runs in one thread of its own, so the event loop never waits for a disk and no two statements ever meet.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from vault_service.store.embedded_database import EmbeddedDatabase
+from vault_service.store.envelope import RandomBytes, close_envelope, key_id_of, open_envelope
+from vault_service.store.names import check_folder, check_path, check_tenant, children
+from vault_service.store.store import Document, SigningKey, Unavailable, Unsealable
+
+_SIGNING_KEY = "signing-1"
+
+T = TypeVar("T")
+
+
+class EmbeddedStore:
+    """A `Store` in a folder. Get one by `open`; one process at a time may have it open."""
+
+    def __init__(self, worker: ThreadPoolExecutor, database: EmbeddedDatabase, random_bytes: RandomBytes) -> None:
+        self._worker = worker
+        self._database = database
+        self._random_bytes = random_bytes
+        self._closed = False
+
+    @classmethod
+    async def open(
+        cls, folder: Path, *, clock: Callable[[], float] = time.time, random_bytes: RandomBytes = os.urandom
+    ) -> "EmbeddedStore":
+        """Opens the store, makes it on first use. Raises StoreError with what to do when it must not be opened."""
+        worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedded-store")
+        try:
+            database = await asyncio.get_running_loop().run_in_executor(
+                worker, lambda: EmbeddedDatabase(folder, clock=clock, random_bytes=random_bytes)
+            )
+        except BaseException:
+            worker.shutdown(wait=False)
+            raise
+        return cls(worker, database, random_bytes)
+
+    async def read(self, path: str, *, request_id: str = "") -> Document | None:
+        check_path(path)
+        return await self._run(lambda: self._database.read(path))
+
+    async def write(self, path: str, value: bytes, *, expected_revision: int, request_id: str = "") -> int:
+        check_path(path)
+        return await self._run(lambda: self._database.write(path, value, expected_revision))
+
+    async def delete(self, path: str, *, request_id: str = "") -> None:
+        check_path(path)
+        await self._run(lambda: self._database.delete(path))
+
+    async def list(self, prefix: str, *, request_id: str = "") -> Sequence[str]:
+        folder = check_folder(prefix)
+        return children(folder, await self._run(lambda: self._database.paths_below(folder)))
+
+    async def seal(self, tenant: str, plaintext: bytes, *, context: str, request_id: str = "") -> bytes:
+        name = _tenant_key(tenant)
+        key = await self._run(lambda: self._database.make_key(name))
+        return close_envelope(key.secret, plaintext, (tenant, context), self._random_bytes)
+
+    async def unseal(self, tenant: str, ciphertext: bytes, *, context: str, request_id: str = "") -> bytes:
+        name = _tenant_key(tenant)
+        key = await self._run(lambda: self._database.find_key(name))
+        if key is None:
+            raise Unsealable("the tenant has no key")
+        return open_envelope(key.secret, ciphertext, (tenant, context))
+
+    async def sign(self, payload: bytes) -> tuple[str, bytes]:
+        public, private = await self._signing_pair()
+        return public.key_id, private.sign(payload)
+
+    async def signing_keys(self) -> Sequence[SigningKey]:
+        return ((await self._signing_pair())[0],)
+
+    async def check(self) -> None:
+        await self._run(self._database.check)
+
+    def last_request_ids(self) -> Sequence[str]:
+        """Always empty: there is no server that would give ids."""
+        return ()
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        try:
+            await self._run(self._database.close)
+        finally:
+            self._closed = True
+            self._worker.shutdown(wait=False)
+
+    async def _signing_pair(self) -> tuple[SigningKey, Ed25519PrivateKey]:
+        key = await self._run(lambda: self._database.make_key(_SIGNING_KEY))
+        private = Ed25519PrivateKey.from_private_bytes(key.secret)
+        public_bytes = private.public_key().public_bytes_raw()
+        return SigningKey(key_id_of(public_bytes), public_bytes, key.create_time), private
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if self._closed:
+            raise Unavailable("the store is closed")
+        # A cancelled caller leaves its work running to the end: a commit is never cut in half.
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+
+
+def _tenant_key(tenant: str) -> str:
+    return f"tenant/{check_tenant(tenant)}"

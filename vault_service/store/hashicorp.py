@@ -1,0 +1,298 @@
+"""The store in a HashiCorp Vault server: documents in KV v2, keys in transit.
+
+Import this module only where Vault is configured: its client takes long to import. The client blocks, so it runs in a
+bounded pool of threads, and every call ends within `call_timeout_seconds` whatever the server does.
+
+The KV mount must keep one version (`max_versions=1`): with Vault's default of ten, a destroyed credential would stay
+readable as an earlier version of its document. `check` refuses to call such a mount ready.
+"""
+
+import asyncio
+import base64
+import contextlib
+import re
+import time
+import weakref
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from secrets import SystemRandom
+from typing import Any, TypeVar
+
+from hvac.api.secrets_engines import KvV2, Transit
+
+from vault_service.store import vault_login
+from vault_service.store.envelope import key_id_of
+from vault_service.store.hvac_session import Exchange, VaultAdapter, new_session
+from vault_service.store.names import check_folder, check_path, check_tenant
+from vault_service.store.store import Conflict, Denied, Document, SigningKey, StoreError, Unavailable, Unsealable
+from vault_service.store.vault_errors import Missing, Refused, TokenRefused
+from vault_service.store.vault_settings import AppRoleFiles, VaultSettings
+
+_MAX_REMEMBERED_IDS = 64
+_CIPHERTEXT = re.compile(rb"vault:v[1-9][0-9]*:([A-Za-z0-9+/=]+)")
+_JITTER = SystemRandom().random
+_REVOCATION_TIMEOUT_SECONDS = 2.0
+
+T = TypeVar("T")
+
+
+class HashiCorpStore:
+    """A `Store` in Vault. It logs in with its first call, so that it may be made while Vault is away."""
+
+    def __init__(
+        self,
+        settings: VaultSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[], float] = _JITTER,
+    ) -> None:
+        self._settings = settings
+        self._session = new_session(settings)
+        self._adapter = VaultAdapter(self._session, settings)
+        self._kv = KvV2(self._adapter)
+        self._transit = Transit(self._adapter)
+        self._threads = ThreadPoolExecutor(max_workers=settings.threads, thread_name_prefix="vault")
+        self._keeper = vault_login.TokenKeeper(
+            lambda: self._in_thread(lambda: vault_login.log_in(self._adapter, settings.login)),
+            lambda token: self._in_thread(lambda: vault_login.renew(self._adapter, token)),
+            clock=clock,
+            sleep=sleep,
+            jitter=jitter,
+        )
+        self._made_keys: set[str] = set()
+        self._signing_keys: dict[int, SigningKey] = {}
+        self._ids: weakref.WeakKeyDictionary[asyncio.Task[Any], deque[str]] = weakref.WeakKeyDictionary()
+        self._closed = False
+
+    async def read(self, path: str, *, request_id: str = "") -> Document | None:
+        check_path(path)
+        try:
+            answer = await self._call(
+                lambda: self._kv.read_secret_version(
+                    path, mount_point=self._settings.kv_mount, raise_on_deleted_version=True
+                ),
+                request_id,
+            )
+        except Missing:
+            return None
+        data = answer["data"]
+        return Document(_decode(data["data"].get("value")), int(data["metadata"]["version"]))
+
+    async def write(self, path: str, value: bytes, *, expected_revision: int, request_id: str = "") -> int:
+        check_path(path)
+        problem: StoreError
+        try:
+            answer = await self._call(
+                lambda: self._kv.create_or_update_secret(
+                    path, {"value": _encode(value)}, cas=expected_revision, mount_point=self._settings.kv_mount
+                ),
+                request_id,
+            )
+            return int(answer["data"]["version"])
+        except Refused as fault:
+            problem = (
+                Conflict("the document is not at the expected revision", status=fault.status)
+                if fault.cas_mismatch
+                else fault
+            )
+        raise problem
+
+    async def delete(self, path: str, *, request_id: str = "") -> None:
+        check_path(path)
+        with contextlib.suppress(Missing):
+            await self._call(
+                lambda: self._kv.delete_metadata_and_all_versions(path, mount_point=self._settings.kv_mount), request_id
+            )
+
+    async def list(self, prefix: str, *, request_id: str = "") -> Sequence[str]:
+        folder = check_folder(prefix)
+        try:
+            answer = await self._call(
+                lambda: self._kv.list_secrets(folder, mount_point=self._settings.kv_mount), request_id
+            )
+        except Missing:
+            return ()
+        return tuple(sorted(answer["data"]["keys"]))
+
+    async def seal(self, tenant: str, plaintext: bytes, *, context: str, request_id: str = "") -> bytes:
+        name = _tenant_key(tenant)
+        await self._make_key(name, request_id)
+        try:
+            answer = await self._call(
+                lambda: self._transit.encrypt_data(
+                    name,
+                    _encode(plaintext),
+                    associated_data=_encode(context.encode()),
+                    mount_point=self._settings.transit_mount,
+                ),
+                request_id,
+            )
+        except Denied:
+            # Encrypting without a key is refused too; the next call asks for one again.
+            self._made_keys.discard(name)
+            raise
+        return str(answer["data"]["ciphertext"]).encode("ascii")
+
+    async def unseal(self, tenant: str, ciphertext: bytes, *, context: str, request_id: str = "") -> bytes:
+        name = _tenant_key(tenant)
+        problem = Unsealable("the ciphertext does not open under this tenant and context")
+        if not _is_canonical(ciphertext):
+            raise problem
+        try:
+            answer = await self._call(
+                lambda: self._transit.decrypt_data(
+                    name,
+                    ciphertext.decode("ascii"),
+                    associated_data=_encode(context.encode()),
+                    mount_point=self._settings.transit_mount,
+                ),
+                request_id,
+            )
+            return _decode(answer["data"]["plaintext"])
+        except Refused as fault:
+            problem = Unsealable(str(problem), status=fault.status)
+        raise problem
+
+    async def sign(self, payload: bytes) -> tuple[str, bytes]:
+        if not self._signing_keys:
+            await self.signing_keys()
+        answer = await self._call(
+            lambda: self._transit.sign_data(
+                self._settings.signing_key, _encode(payload), mount_point=self._settings.transit_mount
+            )
+        )
+        _, version, signature = str(answer["data"]["signature"]).split(":", 2)
+        number = int(version.removeprefix("v"))
+        if number not in self._signing_keys:  # rotated by the operator meanwhile
+            await self.signing_keys()
+        return self._signing_keys[number].key_id, _decode(signature)
+
+    async def signing_keys(self) -> Sequence[SigningKey]:
+        try:
+            answer = await self._call(self._read_signing_key)
+        except Missing:
+            await self._call(lambda: self._create_key(self._settings.signing_key, "ed25519"))
+            answer = await self._call(self._read_signing_key)
+        self._signing_keys = {int(version): _signing_key(key) for version, key in answer["data"]["keys"].items()}
+        return tuple(key for _, key in sorted(self._signing_keys.items(), reverse=True))
+
+    async def check(self) -> None:
+        answer = await self._call(lambda: self._kv.read_configuration(mount_point=self._settings.kv_mount))
+        if answer["data"].get("max_versions") != 1:
+            mount = self._settings.kv_mount
+            raise Denied(
+                f"the Vault mount {mount} keeps earlier versions, so destroyed credentials would stay readable; "
+                f"run: vault write {mount}/config max_versions=1 cas_required=true"
+            )
+        with contextlib.suppress(Missing):  # the first signature makes the key; here the mount must answer
+            await self._call(self._read_signing_key)
+
+    def last_request_ids(self) -> Sequence[str]:
+        """The ids for this very task. A task that it starts has its own: bound calls by `asyncio.timeout`, which stays
+        in the task, and not by `asyncio.wait_for`, which before Python 3.12 starts one."""
+        task = asyncio.current_task()
+        return tuple(self._ids.pop(task, ())) if task is not None else ()
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        token = await self._keeper.close()
+        if token and isinstance(self._settings.login, AppRoleFiles):
+            # A token from a file is somebody else's. Ours would live on until its lease ends.
+            with contextlib.suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(_REVOCATION_TIMEOUT_SECONDS):
+                    await self._in_thread(lambda: vault_login.revoke(self._adapter, token))
+        self._closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._session.close()
+
+    async def _make_key(self, name: str, request_id: str) -> None:
+        """Makes a tenant's key where there is none. `encrypt` could do so in passing, and would for any mistyped name,
+        so the policy denies it that; making a key that exists changes nothing."""
+        if name not in self._made_keys:
+            await self._call(lambda: self._create_key(name, "aes256-gcm96"), request_id)
+            self._made_keys.add(name)
+
+    def _create_key(self, name: str, key_type: str) -> Any:
+        return self._transit.create_key(name, key_type=key_type, mount_point=self._settings.transit_mount)
+
+    def _read_signing_key(self) -> Any:
+        return self._transit.read_key(self._settings.signing_key, mount_point=self._settings.transit_mount)
+
+    async def _call(self, work: Callable[[], Any], request_id: str = "") -> Any:
+        """Does the work under the current token; once more after a new login when the token is refused."""
+        if self._closed:
+            raise Unavailable("the store is closed")
+        problem: StoreError
+        try:
+            async with asyncio.timeout(self._settings.call_timeout_seconds):
+                token = await self._keeper.token()
+                try:
+                    return await self._exchange(work, token, request_id)
+                except TokenRefused as refusal:
+                    problem = refusal
+                    if self._keeper.may_help(refusal):
+                        token = await self._keeper.replace(token)
+                        return await self._exchange(work, token, request_id)
+        except TokenRefused as refusal:
+            problem = refusal
+        except TimeoutError:
+            raise Unavailable("the Vault server did not answer in time") from None
+        raise Denied(
+            "Vault's policy refuses this service what it needs; compare it with deploy/vault/policies",
+            status=problem.status,
+            vault_request_ids=problem.vault_request_ids,
+        )
+
+    async def _exchange(self, work: Callable[[], Any], token: str, request_id: str) -> Any:
+        exchange = Exchange(token, request_id)
+
+        def run() -> Any:
+            with self._adapter.exchanging(exchange):
+                return work()
+
+        try:
+            return await self._in_thread(run)
+        finally:
+            task = asyncio.current_task()
+            if task is not None and exchange.vault_request_ids:
+                self._ids.setdefault(task, deque(maxlen=_MAX_REMEMBERED_IDS)).extend(exchange.vault_request_ids)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _tenant_key(tenant: str) -> str:
+    """Names the tenant's transit key: one key for each, so that deleting it shreds that tenant's secrets alone."""
+    return "tenant-" + check_tenant(tenant).replace("/", "-")
+
+
+def _encode(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")
+
+
+def _decode(text: object) -> bytes:
+    if isinstance(text, str):
+        with contextlib.suppress(ValueError):
+            return base64.b64decode(text, validate=True)
+    raise StoreError("a document in Vault is not what this service writes; something else writes to its mount")
+
+
+def _is_canonical(ciphertext: bytes) -> bool:
+    """Vault reads base64 leniently: bits after the end and line breaks may change and it still opens. Here they may
+    not, so that a ciphertext that was touched never passes for the one that was sealed."""
+    found = _CIPHERTEXT.fullmatch(ciphertext)
+    if found is None:
+        return False
+    try:
+        return base64.b64encode(base64.b64decode(found[1], validate=True)) == found[1]
+    except ValueError:
+        return False
+
+
+def _signing_key(key: dict[str, Any]) -> SigningKey:
+    public_key = _decode(key["public_key"])
+    return SigningKey(key_id_of(public_key), public_key, datetime.fromisoformat(key["creation_time"]).timestamp())

@@ -1,0 +1,133 @@
+"""hvac without its defaults: the HTTP session and the adapter through which every request to Vault goes.
+
+Left alone, hvac follows redirects and sends the token along, obeys proxies and variables of the environment, and raises
+errors that carry the answer's text but not its status. This adapter does none of that.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+from urllib.parse import quote
+
+import requests
+from hvac.adapters import JSONAdapter
+from requests.adapters import HTTPAdapter
+
+from vault_service.store.store import StoreError
+from vault_service.store.vault_errors import error_of, error_of_transport
+from vault_service.store.vault_settings import VaultSettings
+
+REQUEST_ID_HEADER = "X-Keyswitch-Request-Id"
+_MAX_REQUEST_ID_CHARACTERS = 128
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One piece of work in one thread: under which token it is done, for which call, and what ids Vault gave it."""
+
+    token: str = field(repr=False)
+    request_id: str = ""
+    vault_request_ids: list[str] = field(default_factory=list)
+
+
+def new_session(settings: VaultSettings) -> requests.Session:
+    """Gives a session that talks to the configured server and to nothing that the environment or an answer names."""
+    session = requests.Session()
+    session.trust_env = False  # no proxies, no .netrc, no certificate bundle from the environment
+    session.verify = str(settings.ca_file) if settings.ca_file else True
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    # Requests are repeated by the layers above, which know what may be repeated.
+    pool = HTTPAdapter(pool_connections=1, pool_maxsize=settings.threads, max_retries=0)
+    session.mount("https://", pool)
+    session.mount("http://", pool)
+    return session
+
+
+class VaultAdapter(JSONAdapter):  # type: ignore[misc]  # hvac ships no type information
+    """Sends what hvac's API classes ask for, and raises StoreError by the answer's status."""
+
+    def __init__(self, session: requests.Session, settings: VaultSettings) -> None:
+        # Token and redirects are given although `request` looks at neither: hvac's own defaults must not be in force.
+        super().__init__(
+            base_uri=settings.url,
+            token="",  # the token comes with each exchange
+            session=session,
+            allow_redirects=False,
+            timeout=(settings.connect_timeout_seconds, settings.read_timeout_seconds),
+        )
+        self._timeout = (settings.connect_timeout_seconds, settings.read_timeout_seconds)
+        self._local = threading.local()
+
+    @contextlib.contextmanager
+    def exchanging(self, exchange: Exchange) -> Iterator[None]:
+        """Does what is inside, in this thread, as part of the exchange."""
+        self._local.exchange = exchange
+        try:
+            yield
+        finally:
+            del self._local.exchange
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str] | None = None,
+        raise_exception: bool = True,
+        wrap_ttl: str | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Gives the answer's JSON object, an empty one where it has no body."""
+        exchange: Exchange = self._local.exchange
+        response = self._send(method.upper(), self.urljoin(self.base_uri, url), _headers(exchange), kwargs)
+        body = _json_object(response)
+        vault_request_id = body.get("request_id")
+        if isinstance(vault_request_id, str) and vault_request_id:
+            exchange.vault_request_ids.append(vault_request_id)
+        if response.status_code >= 300:
+            raise error_of(response.status_code, _errors(body), exchange.vault_request_ids)
+        return body
+
+    def _send(self, method: str, url: str, headers: dict[str, str], arguments: dict[str, Any]) -> requests.Response:
+        problem: StoreError
+        try:
+            response: requests.Response = self.session.request(
+                method,
+                url,
+                headers=headers,
+                params=arguments.get("params"),
+                json=arguments.get("json"),
+                timeout=self._timeout,
+                allow_redirects=False,
+            )
+            return response
+        except requests.RequestException as fault:
+            problem = error_of_transport(fault)
+        # Raised out here, so that the error has no context: requests' own ones hold the request with its headers.
+        raise problem
+
+
+def _headers(exchange: Exchange) -> dict[str, str]:
+    headers = {"X-Vault-Request": "true"}
+    if exchange.token:
+        headers["X-Vault-Token"] = exchange.token
+    if exchange.request_id:
+        headers[REQUEST_ID_HEADER] = quote(exchange.request_id, safe="/:@")[:_MAX_REQUEST_ID_CHARACTERS]
+    return headers
+
+
+def _json_object(response: requests.Response) -> dict[str, Any]:
+    if not response.content:
+        return {}
+    try:
+        body = response.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _errors(body: dict[str, Any]) -> Sequence[str]:
+    errors = body.get("errors")
+    return [text for text in errors if isinstance(text, str)] if isinstance(errors, list) else []

@@ -1,0 +1,76 @@
+"""The store that forgets: everything is in this process and ends with it. For tests.
+
+It awaits nothing, so each method is atomic on the event loop, which is all that compare-and-set needs here.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from vault_service.store.envelope import KEY_BYTES, RandomBytes, close_envelope, key_id_of, open_envelope
+from vault_service.store.names import check_folder, check_path, check_tenant, children
+from vault_service.store.store import Conflict, Document, SigningKey, Unsealable
+
+
+class MemoryStore:
+    """A `Store` over two dictionaries."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time, random_bytes: RandomBytes = os.urandom) -> None:
+        self._clock = clock
+        self._random_bytes = random_bytes
+        self._documents: dict[str, Document] = {}
+        self._tenant_keys: dict[str, bytes] = {}
+        self._signing: tuple[SigningKey, Ed25519PrivateKey] | None = None
+
+    async def read(self, path: str, *, request_id: str = "") -> Document | None:
+        return self._documents.get(check_path(path))
+
+    async def write(self, path: str, value: bytes, *, expected_revision: int, request_id: str = "") -> int:
+        current = self._documents.get(check_path(path))
+        if (current.revision if current else 0) != expected_revision:
+            raise Conflict("the document is not at the expected revision")
+        self._documents[path] = Document(bytes(value), expected_revision + 1)
+        return expected_revision + 1
+
+    async def delete(self, path: str, *, request_id: str = "") -> None:
+        self._documents.pop(check_path(path), None)
+
+    async def list(self, prefix: str, *, request_id: str = "") -> Sequence[str]:
+        return children(check_folder(prefix), [*self._documents])
+
+    async def seal(self, tenant: str, plaintext: bytes, *, context: str, request_id: str = "") -> bytes:
+        key = self._tenant_keys.get(check_tenant(tenant))
+        if key is None:
+            key = self._tenant_keys[tenant] = self._random_bytes(KEY_BYTES)
+        return close_envelope(key, plaintext, (tenant, context), self._random_bytes)
+
+    async def unseal(self, tenant: str, ciphertext: bytes, *, context: str, request_id: str = "") -> bytes:
+        key = self._tenant_keys.get(check_tenant(tenant))
+        if key is None:
+            raise Unsealable("the tenant has no key")
+        return open_envelope(key, ciphertext, (tenant, context))
+
+    async def sign(self, payload: bytes) -> tuple[str, bytes]:
+        public, private = self._signing_pair()
+        return public.key_id, private.sign(payload)
+
+    async def signing_keys(self) -> Sequence[SigningKey]:
+        return (self._signing_pair()[0],)
+
+    async def check(self) -> None:
+        return None
+
+    def last_request_ids(self) -> Sequence[str]:
+        return ()
+
+    async def close(self) -> None:
+        return None
+
+    def _signing_pair(self) -> tuple[SigningKey, Ed25519PrivateKey]:
+        if self._signing is None:
+            private = Ed25519PrivateKey.from_private_bytes(self._random_bytes(KEY_BYTES))
+            public_bytes = private.public_key().public_bytes_raw()
+            self._signing = SigningKey(key_id_of(public_bytes), public_bytes, self._clock()), private
+        return self._signing

@@ -1,0 +1,49 @@
+"""What is known of the call that is being served, set by the identity interceptor and read by the servicers."""
+
+import secrets
+from contextvars import ContextVar
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+import grpc
+
+from vault_service.audit.recorder import Actor
+from vault_service.core.access import Caller
+
+_ACTOR: ContextVar[Actor] = ContextVar("actor")
+_CALLER: ContextVar[Caller] = ContextVar("caller")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a proven caller. `call_id` goes to the store, and so into Vault's own audit log."""
+
+    actor: Actor
+    call_id: str
+
+
+def set_actor(actor: Actor) -> None:
+    """Sets who is served in this task."""
+    _ACTOR.set(actor)
+
+
+def set_caller(caller: Caller) -> None:
+    """Sets whose token came."""
+    _CALLER.set(caller)
+
+
+def current() -> Call:
+    """Gives the call that this task serves."""
+    return Call(_ACTOR.get(), secrets.token_hex(16))
+
+
+def caller() -> Caller:
+    """Gives whose token came; only methods behind the identity interceptor have one."""
+    return _CALLER.get()
+
+
+def peer_address(context: grpc.aio.ServicerContext[object, object]) -> str:
+    """Gives the peer's address and port, or "unix:"."""
+    peer = unquote(context.peer())
+    scheme, _, rest = peer.partition(":")
+    return rest if scheme in ("ipv4", "ipv6") else peer

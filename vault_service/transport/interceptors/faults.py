@@ -1,0 +1,73 @@
+"""The outermost interceptor: whatever goes wrong becomes a status here, and is logged here, once.
+
+grpc sends the text of an unhandled exception to the client, so nothing may pass unhandled. The text is not logged
+either: it may hold what the handler held. Type and place, with the incident's id, are what is logged.
+"""
+
+import asyncio
+import secrets
+import traceback
+from typing import Any
+
+import grpc
+import structlog
+
+from vault_service.core.faults import Fault, Reason, from_store
+from vault_service.observe.metrics import Metrics
+from vault_service.store.store import StoreError
+from vault_service.transport.interceptors.wrap import AroundInterceptor, Behaviour, Context
+from vault_service.transport.status import make_status
+
+_log = structlog.stdlib.get_logger("vault_service.faults")
+
+
+class FaultsInterceptor(AroundInterceptor):
+    """Turns exceptions into statuses."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def around(self, method: str, behaviour: Behaviour) -> Behaviour:
+        async def run(request: Any, context: Context) -> Any:
+            try:
+                answer = await behaviour(request, context)
+            except grpc.aio.AbortError:
+                raise
+            except asyncio.CancelledError:
+                self._metrics.count_call(method, "CANCELLED")
+                raise
+            except Fault as fault:
+                return await self._abort(context, method, fault)
+            except StoreError as error:
+                return await self._abort(context, method, from_store(error, ""), error)
+            except Exception as error:  # noqa: BLE001 - the border: no exception may reach grpc, which would send its text
+                if context.cancelled() or context.done():
+                    self._metrics.count_call(method, "CANCELLED")
+                    raise asyncio.CancelledError from None
+                return await self._abort(context, method, Fault(Reason.INTERNAL), error)
+            self._metrics.count_call(method, "OK")
+            return answer
+
+        return run
+
+    async def _abort(self, context: Context, method: str, fault: Fault, error: BaseException | None = None) -> None:
+        cause = error or fault.__cause__
+        if fault.reason is Reason.INTERNAL:
+            incident_id = secrets.token_hex(13)
+            fault = Fault(Reason.INTERNAL, {"incidentId": incident_id})
+            _log.error("internal_fault", method=method, incident_id=incident_id, **_place(cause))
+        else:
+            _log.info("refused", method=method, reason=fault.reason.value, **_place(cause))
+        self._metrics.count_call(method, fault.row.code.value)
+        await context.abort_with_status(make_status(fault))
+
+
+def _place(error: BaseException | None) -> dict[str, Any]:
+    """Gives the type of an exception and where it came from, without its text."""
+    if error is None:
+        return {}
+    frames = traceback.extract_tb(error.__traceback__)[-8:]
+    return {
+        "exception_type": type(error).__name__,
+        "frames": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
+    }

@@ -1,0 +1,116 @@
+"""Who calls: proven by a token on the management listener, by a client certificate on the lease listener.
+
+What is refused here is in the audit log as well.
+"""
+
+import hashlib
+from collections.abc import Collection
+from functools import lru_cache
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from keyswitch.vault.v1 import audit_pb2
+
+from vault_service.audit.recorder import Actor, Recorder
+from vault_service.core.access import Caller
+from vault_service.core.faults import Fault, Reason
+from vault_service.core.sealing import spiffe_id
+from vault_service.core.tokens import Verifier, unknown_caller
+from vault_service.transport.calls import peer_address, set_actor, set_caller
+from vault_service.transport.interceptors.wrap import AroundInterceptor, Behaviour, Context, is_infrastructure
+
+OPEN_METHODS = frozenset({"/keyswitch.vault.v1.TokenService/GetSigningKeys"})
+
+
+class TokenIdentityInterceptor(AroundInterceptor):
+    """Lets only bearers of valid tokens pass."""
+
+    def __init__(self, verifier: Verifier, recorder: Recorder) -> None:
+        self._verifier = verifier
+        self._recorder = recorder
+
+    def around(self, method: str, behaviour: Behaviour) -> Behaviour:
+        if method in OPEN_METHODS or is_infrastructure(method):
+            return behaviour
+
+        async def run(request: Any, context: Context) -> Any:
+            peer = peer_address(context)
+            try:
+                caller = await self._verifier.verify(_bearer_token(context))
+            except Fault as fault:
+                await self._recorder.note(
+                    Actor(peer=peer), audit_pb2.AUDIT_ACTION_AUTHENTICATE, "", fault, note=_method_name(method)
+                )
+                raise
+            set_caller(caller)
+            set_actor(token_actor(caller, peer))
+            return await behaviour(request, context)
+
+        return run
+
+
+class CertificateIdentityInterceptor(AroundInterceptor):
+    """Lets only allow-listed client certificates pass. The handshake has proven the certificate."""
+
+    def __init__(self, allowed_identities: Collection[str], recorder: Recorder) -> None:
+        self._allowed_identities = allowed_identities
+        self._recorder = recorder
+
+    def around(self, method: str, behaviour: Behaviour) -> Behaviour:
+        if method in OPEN_METHODS or is_infrastructure(method):
+            return behaviour
+
+        async def run(request: Any, context: Context) -> Any:
+            certificate = peer_certificate(context)
+            identity = spiffe_id(certificate) if certificate else ""
+            actor = Actor(
+                subject=identity,
+                proof=audit_pb2.AUDIT_IDENTITY_PROOF_CERTIFICATE,
+                certificate_hash=hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest()
+                if certificate
+                else b"",
+                peer=peer_address(context),
+            )
+            if identity not in self._allowed_identities:
+                fault = Fault(Reason.CALLER_NOT_ALLOWED, {"cause": "identity"})
+                await self._recorder.note(
+                    actor, audit_pb2.AUDIT_ACTION_AUTHENTICATE, "", fault, note=_method_name(method)
+                )
+                raise fault
+            set_actor(actor)
+            return await behaviour(request, context)
+
+        return run
+
+
+def token_actor(caller: Caller, peer: str) -> Actor:
+    """Gives how a token's bearer stands in the audit log."""
+    return Actor(
+        subject=caller.subject, proof=audit_pb2.AUDIT_IDENTITY_PROOF_TOKEN, token_id=caller.token_id, peer=peer
+    )
+
+
+def peer_certificate(context: Context) -> x509.Certificate | None:
+    """Gives the client certificate of the connection."""
+    values = context.auth_context().get("x509_pem_cert", ())
+    return _parse(bytes(next(iter(values)))) if values else None
+
+
+@lru_cache(maxsize=64)
+def _parse(pem: bytes) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(pem)
+
+
+def _bearer_token(context: Context) -> str:
+    values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+    if not values:
+        raise unknown_caller("token_missing")
+    scheme, _, token = str(values[0]).partition(" ")
+    if len(values) > 1 or scheme.lower() != "bearer":
+        raise unknown_caller("token_malformed")
+    return token.strip()
+
+
+def _method_name(method: str) -> str:
+    return method.rpartition("/")[2]

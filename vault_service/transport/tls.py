@@ -1,0 +1,68 @@
+"""TLS of the listeners, with certificates that may be replaced while the service runs.
+
+Every new handshake asks; files that cannot be read or do not fit together leave the last good ones in place.
+"""
+
+import grpc
+import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from vault_service.config import TlsFiles
+
+_log = structlog.stdlib.get_logger("vault_service.tls")
+_Stamp = tuple[int, ...]
+
+
+class Certificates:
+    """The certificates in the files, read anew when the files change."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+        self._stamp = self._read_stamp()
+        self._key, self._chain, self._ca = self._read()
+
+    @property
+    def authorities(self) -> list[x509.Certificate]:
+        """The authorities that clients' certificates must come from."""
+        return x509.load_pem_x509_certificates(self._ca)
+
+    def credentials(self, *, require_client: bool) -> grpc.ServerCredentials:
+        """Gives the credentials of a listener."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._configuration(require_client=require_client),
+            lambda: self._refreshed(require_client=require_client),
+            require_client_authentication=require_client,
+        )
+
+    def _refreshed(self, *, require_client: bool) -> grpc.ServerCertificateConfiguration:
+        self.refresh()
+        return self._configuration(require_client=require_client)
+
+    def refresh(self) -> None:
+        """Reads the files again where they have changed."""
+        try:
+            stamp = self._read_stamp()
+            if stamp != self._stamp:
+                self._key, self._chain, self._ca = self._read()
+                self._stamp = stamp
+        except (OSError, ValueError, TypeError) as error:
+            _log.warning("certificates_not_replaced", error_type=type(error).__name__)
+
+    def _configuration(self, *, require_client: bool) -> grpc.ServerCertificateConfiguration:
+        roots = self._ca if require_client else None
+        return grpc.ssl_server_certificate_configuration([(self._key, self._chain)], root_certificates=roots)
+
+    def _read(self) -> tuple[bytes, bytes, bytes]:
+        key, chain, ca = (path.read_bytes() for path in (self._files.key, self._files.certificate, self._files.ca))
+        leaf = x509.load_pem_x509_certificates(chain)[0]
+        x509.load_pem_x509_certificates(ca)
+        private_key = load_pem_private_key(key, password=None)
+        encoding = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+        if private_key.public_key().public_bytes(*encoding) != leaf.public_key().public_bytes(*encoding):
+            raise ValueError("the key is not the certificate's")
+        return key, chain, ca
+
+    def _read_stamp(self) -> _Stamp:
+        stats = [path.stat() for path in (self._files.key, self._files.certificate, self._files.ca)]
+        return tuple(part for stat in stats for part in (stat.st_mtime_ns, stat.st_ino, stat.st_size))

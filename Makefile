@@ -55,3 +55,38 @@ lock: $(TOOLS)/uv/bin/uv ## Pins the Python dependencies anew
 .PHONY: run
 run: $(VENV)/.run ## Starts everything locally, streams a completion, stays up until Ctrl-C
 	@exec $(PY) -m deploy.local.run
+
+# --- checking and testing --------------------------------------------------------------
+.PHONY: check lint types vault-server test test-python test-go test-recordings security bench format
+format: $(VENV)/.dev ## Formats the Python code
+	@$(VENV)/bin/ruff check -q --fix . ; $(VENV)/bin/ruff format -q .
+
+lint: $(VENV)/.dev
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check -q . && cd clients/go && test -z "$$(gofmt -l $$(find . -name '*.go' -not -path './gen/*'))" && go vet ./...
+
+types: $(VENV)/.dev
+	@$(VENV)/bin/mypy .
+
+check: lint types lint-contract gen-check ## Lint, types, contract lint, fresh stubs, layers
+	@$(PY) -m pytest -q tests/unit/test_layers.py
+	@echo "check: all green"
+
+vault-server: ## Finds or builds the real Vault server that tests use (once, up to ten minutes)
+	@tests/tools/vault/build >/dev/null
+
+test: test-python test-go ## Runs all tests; sets up what they need
+
+test-python: $(VENV)/.dev vault-server
+	@VAULT_BIN="$$(tests/tools/vault/build 2>/dev/null)" $(PY) -m pytest -q
+
+test-go:
+	@cd clients/go && GOTOOLCHAIN=local go test ./...
+
+test-recordings: $(VENV)/.dev ## Decodes every recorded answer of real providers
+	@$(PY) -m pytest -q tests/unit/dialects
+
+security: $(VENV)/.dev vault-server ## Runs the tests of the security promises
+	@VAULT_BIN="$$(tests/tools/vault/build 2>/dev/null)" $(PY) -m pytest -q -s tests/security
+
+bench: $(VENV)/.dev ## Measures the router against a bare pipe and a peer (minutes)
+	@$(PY) -m tests.bench

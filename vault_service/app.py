@@ -16,6 +16,7 @@ from vault_service.bootstrap import issue_operator_token
 from vault_service.config import Config
 from vault_service.core.changes import ChangeLog
 from vault_service.core.credentials import Credentials
+from vault_service.core.denials import Denials
 from vault_service.core.faults import Fault
 from vault_service.core.issuance import Issuance
 from vault_service.core.leases import LastUses, Leases
@@ -57,6 +58,7 @@ class _Parts:
     sink: Sink
     recorder: Recorder
     changes: ChangeLog
+    denials: Denials
     issuance: Issuance
     metrics: Metrics
     management: Listener
@@ -99,6 +101,7 @@ class RunningService:
         self._tasks = [
             asyncio.create_task(self._watch_health()),
             asyncio.create_task(parts.changes.poll(parts.config.leases.change_poll_seconds, _log_poll_error)),
+            asyncio.create_task(parts.denials.run(parts.config.denial_retry_seconds, _log_dropped_denial)),
         ]
 
     async def stop(self, grace_seconds: float | None = None) -> None:
@@ -114,6 +117,8 @@ class RunningService:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if parts.denials.names:
+            _log.critical("local_revocations_lost", names=parts.denials.names)
         await self.http.stop()
         with contextlib.suppress(Fault):
             await parts.recorder.note(SERVICE, audit_pb2.AUDIT_ACTION_STOP, f"chains/{parts.sink.chain}")
@@ -123,7 +128,11 @@ class RunningService:
     async def _watch_health(self) -> None:
         while True:
             await asyncio.sleep(self._parts.config.health_interval_seconds)
-            await self._check()
+            try:
+                await self._check()
+            except Exception as error:  # noqa: BLE001 - a check that died would leave the last word standing
+                _log.error("health_check_failed", error_type=type(error).__name__)
+                await self._set_serving(False)
 
     async def _check(self) -> None:
         parts = self._parts
@@ -186,6 +195,7 @@ async def serve(
     certificates = Certificates(config.tls)
     opened = store or await _open_store(config)
     sink: Sink | None = None
+    running: RunningService | None = None
     try:
         sink = Sink(config.audit_folder, config.chain, clock=clock, files=files)
         parts = _build(config, opened, sink, certificates, clock=clock, monotonic=monotonic, new_id=new_id)
@@ -202,6 +212,9 @@ async def serve(
         )
         await running.start()
     except BaseException:
+        if running is not None:
+            await running.stop(grace_seconds=0)
+            raise
         if sink is not None:
             await sink.close()
         await opened.close()
@@ -227,20 +240,30 @@ def _build(
     credentials = Credentials(store, changes, policies, clock=clock)
     verifier = Verifier(store, changes, issuer=config.deployment, clock=clock)
     issuance = Issuance(store, changes, issuer=config.deployment, clock=clock, new_id=new_id)
-    leases, last_uses = Leases(clock), LastUses()
+    leases, last_uses, denials = Leases(clock), LastUses(), Denials()
     policy = LeasePolicy(
         ttl_seconds=config.leases.ttl_seconds,
         require_caller_proof=config.leases.require_caller_proof,
         allowed_identities=config.leases.allowed_identities,
         authorities=lambda: certificates.authorities,
     )
-    leasing = Leasing(credentials, policies, changes, verifier, leases, policy, clock=clock, to_leased=lease_material)
+    leasing = Leasing(
+        credentials,
+        policies,
+        changes,
+        verifier,
+        leases,
+        policy,
+        denials=denials,
+        clock=clock,
+        to_leased=lease_material,
+    )
     tokens = TokenServicer(issuance, store, recorder)
     limits = ListenerLimits(config.max_message_bytes, config.max_connection_age_seconds, config.drain_seconds)
     faults, size = FaultsInterceptor(metrics), SizeInterceptor(config.max_message_bytes)
     management = make_management_listener(
         [faults, TokenIdentityInterceptor(verifier, recorder), size],
-        CredentialServicer(credentials, policies, recorder, last_uses),
+        CredentialServicer(credentials, policies, recorder, last_uses, denials),
         tokens,
         AuditServicer(config.audit_folder, recorder),
         limits,
@@ -260,7 +283,9 @@ def _build(
     )
     identity = CertificateIdentityInterceptor(config.leases.allowed_identities, recorder)
     lease = make_lease_listener([faults, identity, DeadlineInterceptor(), size], lease_servicer, tokens, limits)
-    return _Parts(config, store, sink, recorder, changes, issuance, metrics, management, lease, clock, monotonic)
+    return _Parts(
+        config, store, sink, recorder, changes, denials, issuance, metrics, management, lease, clock, monotonic
+    )
 
 
 async def _open_store(config: Config) -> Store:
@@ -307,3 +332,7 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 def _log_poll_error(error: StoreError) -> None:
     _log.warning("change_log_not_read", error_type=type(error).__name__)
+
+
+def _log_dropped_denial(name: str, fault: Fault) -> None:
+    _log.warning("local_revocation_not_written", name=name, reason=fault.reason.value)

@@ -65,6 +65,7 @@ class Config:
     leases: LeaseConfig = field(default_factory=LeaseConfig)
     max_message_bytes: int = 1024 * 1024
     health_interval_seconds: float = 0.25
+    denial_retry_seconds: float = 0.5
     drain_seconds: float = 10.0
     max_connection_age_seconds: float = 3600.0
     operator_token_seconds: float = 365 * 86_400.0

@@ -13,10 +13,11 @@ from vault_service.core.access import Caller
 from vault_service.core.changes import ChangeLog
 from vault_service.core.credential import Credential, Version
 from vault_service.core.credentials import Credentials
+from vault_service.core.denials import Denials
 from vault_service.core.faults import Fault, Reason
 from vault_service.core.law import choose_version
 from vault_service.core.leases import Lease, Leases
-from vault_service.core.names import Owner, VersionName
+from vault_service.core.names import CredentialName, Owner, VersionName
 from vault_service.core.policies import Policies
 from vault_service.core.proofs import check_lease_proof, check_list_proof, refuse
 from vault_service.core.sealing import LeaseBinding, check_recipient, seal
@@ -72,6 +73,7 @@ class Leasing:
         leases: Leases,
         policy: LeasePolicy,
         *,
+        denials: Denials,
         clock: Callable[[], float],
         to_leased: Callable[[Secret], Secret],
     ) -> None:
@@ -81,6 +83,7 @@ class Leasing:
         self._verifier = verifier
         self._leases = leases
         self._policy = policy
+        self._denials = denials
         self._clock = clock
         self._to_leased = to_leased
 
@@ -117,7 +120,7 @@ class Leasing:
 
     async def check_still_allowed(self, request: LeaseRequest, given: GivenLease, *, call_id: str) -> None:
         """Looks again when something changed meanwhile: no lease leaves after a revocation was told."""
-        if self._changes.revision == given.revision:
+        if self._changes.revision == given.revision and not self._denials.names:
             return
         _, version = await self._choose(request, call_id=call_id)
         if version.number != given.version.number:
@@ -149,11 +152,20 @@ class Leasing:
 
     async def _choose(self, request: LeaseRequest, *, call_id: str) -> tuple[Credential, Version]:
         name = request.version.credential
+        if self._denials.denies(request.version):
+            raise denied_locally(name)
         await self._policies.require(name.owner, request_id=call_id)
         credential = await self._credentials.get(name, call_id=call_id)
         version = choose_version(
             credential, request.version.number, is_test=request.is_test, time_seconds=self._clock()
         )
+        if self._denials.denies(VersionName(name, version.number)):
+            raise denied_locally(name)
         if request.origin not in credential.draft.allowed_origins:
             raise Fault(Reason.ORIGIN_NOT_ALLOWED, {"name": str(name), "origin": request.origin})
         return credential, version
+
+
+def denied_locally(name: CredentialName) -> Fault:
+    """Makes the fault of a revocation that only this instance knows of."""
+    return Fault(Reason.CREDENTIAL_DISABLED, {"name": str(name), "cause": "disabled"})

@@ -143,12 +143,8 @@ class Stack:
         self._check_ports()
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.home / "log").mkdir(mode=0o700, exist_ok=True)
-        subprocess.run(
-            [sys.executable, "-m", "vault_service.devca", "--home", str(self.home)],
-            cwd=ROOT,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        make_ca = [sys.executable, "-m", "vault_service.devca", "--home", str(self.home)]
+        await asyncio.to_thread(subprocess.run, make_ca, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         configuration = self.home / "keyswitch.yaml"
         if not configuration.exists():
             configuration.write_text(self.configuration.format(practice_port=self.ports.practice))

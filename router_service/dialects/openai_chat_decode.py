@@ -147,10 +147,10 @@ class OpenAIChatDecoder:
                 else:
                     for block in content:
                         self._feed_block(block, out)
+            self._feed_rare(message, out)
             if message.tool_calls:
                 for call in message.tool_calls:
                     self._feed_call(call, out)
-            self._feed_rare(message, out)
         if choice.finish_reason:
             if choice.finish_reason in _FAILURES:
                 raise Fault(
@@ -222,15 +222,15 @@ class OpenAIChatDecoder:
         if message.refusal:
             self._is_refusal = True
             self._parts.add_text(out, message.refusal)
-        if message.function_call is not None:
-            function = message.function_call
-            self._parts.add_call(out, _LEGACY_CALL, "", function.name or "", _arguments(function))
+        for raw in message.annotations or ():
+            self._feed_annotation(raw, out)
         for raw in message.images or ():
             image = read(read_image, raw)
             if image.image_url is not None:
                 self._feed_media(image.image_url.url, out)
-        for raw in message.annotations or ():
-            self._feed_annotation(raw, out)
+        if message.function_call is not None:
+            function = message.function_call
+            self._parts.add_call(out, _LEGACY_CALL, "", function.name or "", _arguments(function))
         if message.extra_content is not NO_RAW and says_something(message.extra_content):
             self._text_extra = message.extra_content
 

@@ -7,6 +7,7 @@ Connections are not reused, because a transport would share them by address betw
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -154,8 +155,9 @@ class HttpxResponse:
         network = self._response.extensions.get("network_stream")
         opened = network.get_extra_info("socket") if network is not None else None
         if opened is not None:
-            with contextlib.suppress(OSError):  # it is closed already
-                opened.shutdown(socket.SHUT_RDWR)
+            # Through a second descriptor, because the sockets that event loops show cannot all be shut down.
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(opened.fileno())) as twin:
+                twin.shutdown(socket.SHUT_RDWR)  # raises when it is closed already
         # httpx can only be told to clean up asynchronously; the connection itself is gone now.
         task = asyncio.get_running_loop().create_task(self._finish())
         self._closing.add(task)

@@ -76,6 +76,8 @@ class KeyswitchPeer:
         shutil.rmtree(self._home, ignore_errors=True)
         self._home.mkdir(mode=0o700, parents=True)
         (self._home / "keyswitch.yaml").write_text(json.dumps(_configuration(upstream_port)))  # JSON is YAML
+        certificates = [PYTHON, "-m", "vault_service.devca", "--home", str(self._home)]
+        await asyncio.to_thread(start_program("devca", certificates).process.wait, 30)
         self._vault = self._start_vault()
         await wait_for_port(self._vault, self._ports["management"])
         await self._store_key(upstream_port)

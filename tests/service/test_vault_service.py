@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import errno
 import hashlib
 import io
 import json
@@ -21,9 +22,15 @@ from keyswitch.vault.v1 import (
     audit_pb2,
     audit_service_pb2,
     credential_pb2,
-    credential_service_pb2 as credentials_pb,
     lease_pb2,
+)
+from keyswitch.vault.v1 import (
+    credential_service_pb2 as credentials_pb,
+)
+from keyswitch.vault.v1 import (
     lease_service_pb2 as leases_pb,
+)
+from keyswitch.vault.v1 import (
     token_service_pb2 as tokens_pb,
 )
 
@@ -32,7 +39,6 @@ from tests.service.vault_harness import (
     ADA,
     KEY,
     MAIN,
-    ORIGIN,
     Client,
     Refused,
     Router,
@@ -41,6 +47,7 @@ from tests.service.vault_harness import (
     open_channel,
     running_vault,
 )
+from vault_service.audit.sink import SystemFiles
 from vault_service.observe.logs import configure_logs
 from vault_service.store.memory import MemoryStore
 from vault_service.store.store import Unavailable
@@ -215,16 +222,16 @@ async def test_other_tenants_see_what_does_not_exist(vault: Vault) -> None:
 
 
 def management_methods() -> list[tuple[str, str, Any]]:
-    found = []
-    for module, service in (
+    modules = (
         (credentials_pb, "CredentialService"),
         (tokens_pb, "TokenService"),
         (audit_service_pb2, "AuditService"),
-    ):
-        descriptor = module.DESCRIPTOR.services_by_name[service]
-        for method in descriptor.methods:
-            found.append((service, method.name, getattr(module, method.input_type.name)))
-    return found
+    )
+    return [
+        (service, method.name, getattr(module, method.input_type.name))
+        for module, service in modules
+        for method in module.DESCRIPTOR.services_by_name[service].methods
+    ]
 
 
 @pytest.mark.parametrize(
@@ -336,17 +343,12 @@ async def test_a_refused_lease_has_both_records(vault: Vault) -> None:
     version = await vault.ready(admin)
     await refused(vault.take(version, "", request_id="refused-1"))
     lease = await vault.take(version, (await vault.issue(ACME, "MEMBER", user=ADA)).token, request_id="given-1")
-    for request_id, outcome in (
-        ("refused-1", audit_pb2.AUDIT_OUTCOME_DENIED),
-        ("given-1", audit_pb2.AUDIT_OUTCOME_SUCCEEDED),
+    denied = await read_records(admin, "refused-1")
+    given = await read_records(admin, "given-1")
+    for (ended, intended), outcome in (
+        (denied, audit_pb2.AUDIT_OUTCOME_DENIED),
+        (given, audit_pb2.AUDIT_OUTCOME_SUCCEEDED),
     ):
-        listed = await admin.call(
-            admin.audit.ListAuditRecords,
-            audit_service_pb2.ListAuditRecordsRequest(
-                parent="chains/vault-0", filter=audit_service_pb2.AuditFilter(request_id=request_id)
-            ),
-        )
-        ended, intended = listed.audit_records
         assert (ended.outcome, intended.outcome) == (outcome, audit_pb2.AUDIT_OUTCOME_INTENDED)
         assert ended.intent_record == intended.name
         assert ended.identity.subject == "spiffe://keyswitch/router"
@@ -354,11 +356,15 @@ async def test_a_refused_lease_has_both_records(vault: Vault) -> None:
         assert len(ended.identity.certificate_hash) == 32
         assert ended.purpose == lease_pb2.LEASE_PURPOSE_COMPLETION
         assert ended.peer.startswith(("127.0.0.1:", "[::1]:"))
-    assert lease.audit_record == ended.name
-    got = await admin.call(
-        admin.audit.GetAuditRecord, audit_service_pb2.GetAuditRecordRequest(name=lease.audit_record)
-    )
-    assert got.audit_record == ended
+    assert lease.audit_record == given[0].name
+    got = await admin.call(admin.audit.GetAuditRecord, audit_service_pb2.GetAuditRecordRequest(name=lease.audit_record))
+    assert got.audit_record == given[0]
+
+
+async def read_records(client: Client, request_id: str) -> list[Any]:
+    wanted = audit_service_pb2.AuditFilter(request_id=request_id)
+    request = audit_service_pb2.ListAuditRecordsRequest(parent="chains/vault-0", filter=wanted)
+    return list((await client.call(client.audit.ListAuditRecords, request)).audit_records)
 
 
 async def test_every_use_is_recorded_once(vault: Vault) -> None:
@@ -532,14 +538,13 @@ async def test_the_first_start_leaves_one_private_token_and_a_restart_goes_on(tm
 
 
 async def test_watchers_are_let_go_when_the_service_ends(tmp_path: Path) -> None:
-    async with running_vault(tmp_path) as vault:
-        async with Feed(vault) as feed:
-            await feed.read()
-            stopping = asyncio.create_task(vault.service.stop(grace_seconds=5))
-            while (message := await feed.read()) is not grpc.aio.EOF:
-                assert not message.is_reset
-            async with asyncio.timeout(4):
-                await stopping
+    async with running_vault(tmp_path) as vault, Feed(vault) as feed:
+        await feed.read()
+        stopping = asyncio.create_task(vault.service.stop(grace_seconds=5))
+        while (message := await feed.read()) is not grpc.aio.EOF:
+            assert not message.is_reset
+        async with asyncio.timeout(4):
+            await stopping
     assert b"AUDIT_ACTION_STOP" in vault.audit_bytes()
 
 
@@ -595,3 +600,78 @@ async def test_audit_pages_hold_every_record_once(vault: Vault) -> None:
     assert numbers == sorted(numbers, reverse=True)
 
 
+class ReadOnlyStore(MemoryStore):
+    """A store that takes no writes while it is away."""
+
+    is_away = False
+
+    async def write(self, path: str, value: bytes, *, expected_revision: int, request_id: str = "") -> int:
+        if self.is_away:
+            raise Unavailable("away", status=473)
+        return await super().write(path, value, expected_revision=expected_revision, request_id=request_id)
+
+
+async def test_a_revocation_can_hold_here_while_the_store_is_away(tmp_path: Path) -> None:
+    store = ReadOnlyStore()
+    async with running_vault(tmp_path, store=store, denial_retry_seconds=0.02) as vault:
+        admin = await vault.issue(ACME, "ADMIN")
+        ada = await vault.issue(ACME, "MEMBER", user=ADA)
+        version = await vault.ready(admin)
+        store.is_away = True
+        plain = credentials_pb.DisableCredentialRequest(name=MAIN)
+        refusal = await refused(admin.call(admin.credentials.DisableCredential, plain))
+        assert refusal.reason == "ERROR_REASON_VAULT_NOT_READY"
+        assert vault.router.open(await vault.take(version, ada.token)).api_key == KEY
+        locally = credentials_pb.DisableCredentialRequest(
+            name=MAIN, revocation=credentials_pb.Revocation(deny_locally=True)
+        )
+        answer = await admin.call(admin.credentials.DisableCredential, locally)
+        assert answer.is_local_only
+        assert (await refused(vault.take(version, ada.token))).reason == "ERROR_REASON_CREDENTIAL_DISABLED"
+        async with Feed(vault) as feed:
+            await feed.read()
+            store.is_away = False
+            (change,) = await feed.read_changes()
+            assert change.credential.type == leases_pb.CREDENTIAL_CHANGE_TYPE_DISABLED
+        got = await admin.call(admin.credentials.GetCredential, credentials_pb.GetCredentialRequest(name=MAIN))
+        assert got.credential.state == credential_pb2.CREDENTIAL_STATE_DISABLED
+
+
+async def test_leasing_stops_and_resumes_with_the_audit_log(tmp_path: Path) -> None:
+    files = FullDisk()
+    async with running_vault(tmp_path, files=files, health_interval_seconds=0.02) as vault:
+        admin = await vault.issue(ACME, "ADMIN")
+        ada = await vault.issue(ACME, "MEMBER", user=ADA)
+        version = await vault.ready(admin)
+        files.is_full = True
+        refusal = await refused(vault.take(version, ada.token))
+        assert (refusal.code, refusal.reason, refusal.metadata) == (
+            grpc.StatusCode.UNAVAILABLE,
+            "ERROR_REASON_AUDIT_FAILED",
+            {"cause": "no_space"},
+        )
+        stub: Any = health_pb2_grpc.HealthStub(vault.lease.channel)
+        call = stub.Watch(health_pb2.HealthCheckRequest(service=""), timeout=10)
+        await read_until(call, health_pb2.HealthCheckResponse.NOT_SERVING)
+        files.is_full = False
+        await read_until(call, health_pb2.HealthCheckResponse.SERVING)
+        call.cancel()
+        assert vault.router.open(await vault.take(version, ada.token)).api_key == KEY
+
+
+async def read_until(call: Any, status: int) -> None:
+    while (await call.read()).status != status:
+        pass
+
+
+class FullDisk(SystemFiles):
+    """A file system that is full while it is told so, half way through a line."""
+
+    is_full = False
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        if self.is_full:
+            if len(data) > 1:
+                return super().write(descriptor, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "full")
+        return super().write(descriptor, data)

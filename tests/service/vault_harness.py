@@ -1,7 +1,6 @@
 """The credential service in this process on free ports, with real TLS, and clients for its two listeners."""
 
 import datetime as dt
-import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from google.protobuf import duration_pb2
-from google.rpc import error_details_pb2  # type: ignore[import-untyped] # ships no types
+from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from keyswitch.vault.v1 import (
     audit_service_pb2_grpc,
@@ -242,7 +241,8 @@ def open_channel(home: Path, port: int, certificate: str | None = None) -> grpc.
     key = (home / f"{certificate}-key.pem").read_bytes() if certificate else None
     chain = (home / f"{certificate}.pem").read_bytes() if certificate else None
     return grpc.aio.secure_channel(
-        f"localhost:{port}", grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=chain)
+        f"localhost:{port}",
+        grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=chain),
     )
 
 
@@ -266,4 +266,4 @@ async def running_vault(home: Path, *, store: Store | None = None, **changes: An
 
 def is_private(path: Path) -> bool:
     """Whether only the owner may read a file."""
-    return os.stat(path).st_mode & 0o077 == 0
+    return path.stat().st_mode & 0o077 == 0

@@ -23,7 +23,6 @@ from router_service.framing.sse import SseFramer
 PROVIDER = "providers/test"
 QUIRKS = Quirks()
 EXHAUSTIVE_BYTES = 4096  # below this a body is cut at every position
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "dialects"
 
 
 @dataclass(frozen=True)
@@ -203,34 +202,3 @@ def json_events(body: bytes) -> list[dict[str, Any]]:
             if data and data != b"[DONE]":
                 found.append(json.loads(data))
     return found
-
-
-# -- fixtures --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Fixture:
-    """A case of our own: a title, what is asked, what the wire answers, what it must become."""
-
-    name: str
-    title: str
-    request: dict[str, Any]
-    body: bytes
-    expected: dict[str, Any]
-
-
-def fixtures(dialect: str) -> list[Fixture]:
-    """All fixtures of a dialect."""
-    return [_load_fixture(folder) for folder in sorted((FIXTURES / dialect).iterdir()) if folder.is_dir()]
-
-
-def _load_fixture(folder: Path) -> Fixture:
-    files = [path for path in folder.iterdir() if path.name.startswith("response.")]
-    assert len(files) == 1, folder
-    return Fixture(
-        name=folder.name,
-        title=(folder / "title.txt").read_text().strip(),
-        request=json.loads((folder / "request.json").read_text()),
-        body=files[0].read_bytes(),
-        expected=json.loads((folder / "expected.json").read_text()),
-    )

@@ -96,14 +96,18 @@ class Recorder:
         except Fault as fault:
             await self._end(actor, act, intent, fault)
             raise
-        except BaseException:
-            # Ours, or the caller went away. The record is written although nobody waits for it any longer.
-            await asyncio.shield(asyncio.ensure_future(self._end(actor, act, intent, Fault(Reason.INTERNAL))))
+        except asyncio.CancelledError:
+            # The caller went away. The record is written although nobody waits for it any longer.
+            await asyncio.shield(asyncio.ensure_future(self._end(actor, act, intent, None, was_left=True)))
+            raise
+        except Exception:
+            await self._end(actor, act, intent, Fault(Reason.INTERNAL))
             raise
         await self._end(actor, act, intent, None)
 
-    async def _end(self, actor: Actor, act: Act, intent: str, fault: Fault | None) -> None:
-        record = _record(actor, act, audit_pb2.AUDIT_OUTCOME_SUCCEEDED)
+    async def _end(self, actor: Actor, act: Act, intent: str, fault: Fault | None, *, was_left: bool = False) -> None:
+        outcome = audit_pb2.AUDIT_OUTCOME_FAILED if was_left else audit_pb2.AUDIT_OUTCOME_SUCCEEDED
+        record = _record(actor, act, outcome)
         _set_fault(record, fault)
         record.intent_record = intent
         record.vault_request_ids.extend(self._last_request_ids())

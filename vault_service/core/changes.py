@@ -123,6 +123,11 @@ class ChangeLog:
         return token_id in self._log.revoked
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether the log was ever read: before that nothing is known of revocations."""
+        return self._document_revision >= 0
+
+    @property
     def is_closed(self) -> bool:
         """Whether the service ends and readers are to go elsewhere."""
         return self._is_closed

@@ -98,7 +98,7 @@ class Credentials:
 
     async def delete(
         self, name: CredentialName, etag: str = "", how: Revocation = Revocation(), *, call_id: str = ""
-    ) -> None:
+    ) -> Credential:
         """Destroys all versions and leaves a tombstone. Told before the bytes go, so that nothing waits for them."""
         live = await self.disable(name, etag, how, call_id=call_id)
         await self._destroy_materials(live, call_id=call_id)
@@ -109,6 +109,7 @@ class Credentials:
             [CredentialUpdated("DELETED", str(name), live.draft.provider, kill_in_flight=how.kill_in_flight)],
             request_id=call_id,
         )
+        return live
 
     async def revoke_all(self, owner: Owner, how: Revocation = Revocation(), *, call_id: str = "") -> int:
         """Disables everything of an owner and of an organization's users; gives how many were enabled."""

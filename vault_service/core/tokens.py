@@ -62,6 +62,8 @@ class Verifier:
         """Raises CALLER_UNKNOWN with the cause."""
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
         caller = self._verified.get(digest)
+        if not self._changes.is_loaded:
+            await self._changes.refresh()
         if caller is None:
             caller = await self._verify(token)
             self._remember(digest, caller)

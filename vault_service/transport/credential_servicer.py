@@ -1,15 +1,17 @@
 """CredentialService: takes secrets in, and has no way to give one out."""
 # ruff: noqa: N802 - gRPC names the methods
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
-from keyswitch.vault.v1 import audit_pb2, credential_service_pb2_grpc
+from keyswitch.vault.v1 import audit_pb2, credential_pb2, credential_service_pb2_grpc
 from keyswitch.vault.v1 import credential_service_pb2 as pb
 
 from vault_service.audit.recorder import Recorder
 from vault_service.core.access import Permission, require
 from vault_service.core.credential import PASSED, Credential, Version
 from vault_service.core.credentials import Credentials
+from vault_service.core.denials import Denials
 from vault_service.core.faults import Fault, Reason, invalid
 from vault_service.core.law import require_version
 from vault_service.core.leases import LastUses
@@ -24,20 +26,26 @@ from vault_service.core.names import (
     parse_version,
 )
 from vault_service.core.policies import Policies
+from vault_service.store.store import Unavailable
 from vault_service.transport import wire
 from vault_service.transport.calls import caller, current
 from vault_service.transport.pages import cut_page
 from vault_service.transport.wire_secrets import read_material
 
+Done = TypeVar("Done")
+
 
 class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
     """The management plane."""
 
-    def __init__(self, credentials: Credentials, policies: Policies, recorder: Recorder, last_uses: LastUses) -> None:
+    def __init__(
+        self, credentials: Credentials, policies: Policies, recorder: Recorder, last_uses: LastUses, denials: Denials
+    ) -> None:
         self._credentials = credentials
         self._policies = policies
         self._recorder = recorder
         self._last_uses = last_uses
+        self._denials = denials
 
     async def CreateCredential(self, request: pb.CreateCredentialRequest, context: Any) -> pb.CreateCredentialResponse:
         owner = parse_owner(request.parent)
@@ -85,7 +93,16 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         action = audit_pb2.AUDIT_ACTION_DISABLE_CREDENTIAL
         async with self._recorder.doing(call.actor, action, str(name), note=request.revocation.note):
             require(caller(), Permission.REVOKE, name.owner, str(name))
-            credential = await self._credentials.disable(name, request.etag, how, call_id=call.call_id)
+            credential = await self._revoke(
+                request.revocation,
+                str(name),
+                lambda etag: self._credentials.disable(name, etag, how, call_id=call.call_id),
+                request.etag,
+            )
+        if credential is None:
+            state = credential_pb2.CREDENTIAL_STATE_DISABLED
+            known = credential_pb2.Credential(name=str(name), state=state)
+            return pb.DisableCredentialResponse(credential=known, is_local_only=True)
         return pb.DisableCredentialResponse(credential=self._build(credential))
 
     async def EnableCredential(self, request: pb.EnableCredentialRequest, context: Any) -> pb.EnableCredentialResponse:
@@ -103,8 +120,13 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         action = audit_pb2.AUDIT_ACTION_DELETE_CREDENTIAL
         async with self._recorder.doing(call.actor, action, str(name), note=request.revocation.note):
             require(caller(), Permission.REVOKE, name.owner, str(name))
-            await self._credentials.delete(name, request.etag, how, call_id=call.call_id)
-        return pb.DeleteCredentialResponse()
+            done = await self._revoke(
+                request.revocation,
+                str(name),
+                lambda etag: self._credentials.delete(name, etag, how, call_id=call.call_id),
+                request.etag,
+            )
+        return pb.DeleteCredentialResponse(is_local_only=done is None)
 
     async def RevokeAllCredentials(
         self, request: pb.RevokeAllCredentialsRequest, context: Any
@@ -115,8 +137,13 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         action = audit_pb2.AUDIT_ACTION_REVOKE_ALL_CREDENTIALS
         async with self._recorder.doing(call.actor, action, str(owner), note=request.revocation.note):
             require(caller(), Permission.REVOKE, owner, str(owner))
-            disabled = await self._credentials.revoke_all(owner, how, call_id=call.call_id)
-        return pb.RevokeAllCredentialsResponse(disabled_count=disabled)
+            disabled = await self._revoke(
+                request.revocation,
+                str(owner),
+                lambda _: self._credentials.revoke_all(owner, how, call_id=call.call_id),
+                "",
+            )
+        return pb.RevokeAllCredentialsResponse(disabled_count=disabled or 0, is_local_only=disabled is None)
 
     async def AddCredentialVersion(
         self, request: pb.AddCredentialVersionRequest, context: Any
@@ -185,7 +212,14 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         action = audit_pb2.AUDIT_ACTION_DISABLE_VERSION
         async with self._recorder.doing(call.actor, action, str(name), note=request.revocation.note):
             require(caller(), Permission.REVOKE, name.credential.owner, str(name))
-            credential = await self._credentials.disable_version(name, request.etag, how, call_id=call.call_id)
+            credential = await self._revoke(
+                request.revocation,
+                str(name),
+                lambda etag: self._credentials.disable_version(name, etag, how, call_id=call.call_id),
+                request.etag,
+            )
+        if credential is None:
+            return pb.DisableCredentialVersionResponse(credential_version=_disabled_version(name), is_local_only=True)
         return pb.DisableCredentialVersionResponse(credential_version=self._build_named(credential, name))
 
     async def DestroyCredentialVersion(
@@ -197,7 +231,14 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         action = audit_pb2.AUDIT_ACTION_DESTROY_VERSION
         async with self._recorder.doing(call.actor, action, str(name), note=request.revocation.note):
             require(caller(), Permission.REVOKE, name.credential.owner, str(name))
-            credential = await self._credentials.destroy_version(name, request.etag, how, call_id=call.call_id)
+            credential = await self._revoke(
+                request.revocation,
+                str(name),
+                lambda etag: self._credentials.destroy_version(name, etag, how, call_id=call.call_id),
+                request.etag,
+            )
+        if credential is None:
+            return pb.DestroyCredentialVersionResponse(credential_version=_disabled_version(name), is_local_only=True)
         return pb.DestroyCredentialVersionResponse(credential_version=self._build_named(credential, name))
 
     async def GetCredentialPolicy(
@@ -221,6 +262,19 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
             require(caller(), Permission.SET_POLICY, owner, wanted.name)
             policy = await self._policies.set(owner, enabled, wanted.etag, request_id=call.call_id)
         return pb.SetCredentialPolicyResponse(credential_policy=wire.build_policy(policy))
+
+    async def _revoke(
+        self, revocation: pb.Revocation, name: str, write: Callable[[str], Awaitable[Done]], etag: str
+    ) -> Done | None:
+        """Gives what was written, or None where it holds only here so far."""
+        try:
+            return await write(etag)
+        except Unavailable:
+            if not revocation.deny_locally:
+                raise
+        # Later the etag may well have changed; the revocation is wanted all the same.
+        self._denials.add(name, lambda: write(""))
+        return None
 
     async def _read(self, name: CredentialName) -> Credential:
         call = current()
@@ -247,3 +301,9 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         if name.number is None:
             raise invalid("name", "must name a version by its number")
         return self._build_version(credential, require_version(credential, name.number))
+
+
+def _disabled_version(name: VersionName) -> credential_pb2.CredentialVersion:
+    """What can be said of a version while the store is away."""
+    state = credential_pb2.CREDENTIAL_VERSION_STATE_DISABLED
+    return credential_pb2.CredentialVersion(name=str(name), state=state)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from google.protobuf import duration_pb2, timestamp_pb2
-from google.rpc import code_pb2, error_details_pb2  # type: ignore[import-untyped] # ships no types
+from google.rpc import code_pb2, error_details_pb2
 from keyswitch.router.v1 import (
     budget_service_pb2,
     completion_service_pb2,
@@ -158,8 +158,9 @@ def test_chat_keeps_the_answer_apart_from_what_is_said_about_it(terminal: Termin
     assert '→ get_time({"zone":1})' in result.stderr
     assert "! settings.sampling.top_k ignored: it cannot do this" in result.stderr
     assert (
-        "practice/echo · practice · paid by CREDITS (deployment/credentials/practice v3) · 12 in + 20 out (5 reasoning) "
-        "tokens · list $0.0000092 · charged $0.00000966 (markup 5 %) · 0.42 s" in result.stderr
+        "practice/echo · practice · paid by CREDITS (deployment/credentials/practice v3) · "
+        "12 in + 20 out (5 reasoning) tokens · list $0.0000092 · charged $0.00000966 (markup 5 %) · 0.42 s"
+        in result.stderr
     )
     assert "receipt r-1" in result.stderr
     call = terminal.services.asked("StreamComplete").call
@@ -372,7 +373,9 @@ def test_keys_add_to_a_key_that_exists_is_a_rotation(terminal: Terminal) -> None
         code_pb2.ALREADY_EXISTS, "taken", "ERROR_REASON_CREDENTIAL_EXISTS"
     )
     there = credential_pb2.Credential(name=OWN, provider="providers/practice")
-    terminal.services.answers["GetCredential"] = credential_service_pb2.GetCredentialResponse(credential=there)
+    terminal.services.answers["GetCredential"] = lambda _: credential_service_pb2.GetCredentialResponse(
+        credential=there
+    )
     assert terminal.run("keys", "add", "practice", given=KEY).exit_code == 0
     there.provider = "providers/other"
     terminal.services.requests.clear()

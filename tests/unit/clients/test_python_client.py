@@ -8,7 +8,7 @@ from datetime import timedelta
 import grpc
 import pytest
 from google.protobuf import duration_pb2
-from google.rpc import code_pb2, error_details_pb2  # type: ignore[import-untyped] # ships no types
+from google.rpc import code_pb2, error_details_pb2
 from keyswitch.router.v1 import (
     completion_pb2,
     content_pb2,

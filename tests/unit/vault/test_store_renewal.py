@@ -228,7 +228,7 @@ async def test_a_policy_that_forbids_renewals_leads_to_logins_without_a_gap() ->
     issuer.renewal_fault = TokenRefused("no", status=403)
     await assert_no_gap(issuer, keeper, 100)
     assert 5 <= issuer.logins <= 8
-    assert issuer.renewals == issuer.logins - 1
+    assert issuer.renewals in {issuer.logins, issuer.logins - 1}  # one try for each token
     await keeper.close()
 
 

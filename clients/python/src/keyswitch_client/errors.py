@@ -9,10 +9,7 @@ from typing import Self, cast
 
 import grpc
 from google.protobuf.message import DecodeError
-from google.rpc import (  # type: ignore[import-untyped] # the package ships no type information
-    error_details_pb2,
-    status_pb2,
-)
+from google.rpc import error_details_pb2, status_pb2
 from keyswitch.router.v1 import receipt_pb2
 
 _DETAILS_KEY = "grpc-status-details-bin"

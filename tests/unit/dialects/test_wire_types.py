@@ -1,0 +1,55 @@
+"""Request bodies against the parameter types of the official SDKs."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from anthropic.types import message_create_params as anthropic_params
+from openai.types.chat import completion_create_params as openai_params
+from pydantic import TypeAdapter, ValidationError
+
+from router_service.dialects.registry import DIALECTS
+from tests.suites.dialect_fixtures import Fixture, fixtures
+
+ADAPTERS: dict[str, dict[bool, TypeAdapter[Any]]] = {
+    "openai_chat": {
+        True: TypeAdapter(openai_params.CompletionCreateParamsStreaming),
+        False: TypeAdapter(openai_params.CompletionCreateParamsNonStreaming),
+    },
+    "anthropic_messages": {
+        True: TypeAdapter(anthropic_params.MessageCreateParamsStreaming),
+        False: TypeAdapter(anthropic_params.MessageCreateParamsNonStreaming),
+    },
+}
+
+
+def consume(value: object) -> None:
+    """Reads what pydantic validates only when it is read."""
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            consume(inner)
+    elif isinstance(value, list | tuple) or (isinstance(value, Iterator) or hasattr(value, "__next__")):
+        for inner in value:  # type: ignore[union-attr]  # a validating iterator of pydantic has no public type
+            consume(inner)
+
+
+def validate(name: str, wire: dict[str, Any]) -> None:
+    consume(ADAPTERS[name][bool(wire.get("stream"))].validate_python(wire))
+
+
+@pytest.mark.parametrize(
+    ("name", "case"), [pytest.param(name, case, id=f"{name}-{case.name}") for name in DIALECTS for case in fixtures(name)]
+)
+def test_a_request_fits_the_sdks_types(name: str, case: Fixture) -> None:
+    validate(name, case.request["wire"])
+
+
+def test_the_check_sees_what_is_wrong_deep_inside() -> None:
+    wrong_content = [{"type": "text", "text": 5}]
+    with pytest.raises(ValidationError):
+        validate("openai_chat", {"model": "m", "stream": True, "messages": [{"role": "user", "content": wrong_content}]})
+    with pytest.raises(ValidationError):
+        validate(
+            "anthropic_messages",
+            {"model": "m", "max_tokens": 5, "stream": True, "messages": [{"role": "user", "content": wrong_content}]},
+        )

@@ -125,6 +125,7 @@ async def serve(
         clock=clock,
         monotonic=monotonic,
         disconnect_grace_seconds=config.disconnect_grace_seconds,
+        call_seconds=config.lease_timeout_seconds,
         on_token_revoked=verifier.revoke,
     )
     upstream = upstream or AiohttpUpstream(own_listeners=_own_listeners(config))

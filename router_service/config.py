@@ -44,16 +44,11 @@ class Config:
     authority: Path = _HOME / "ca.pem"
     log_level: str = "info"
     disconnect_grace_seconds: float = 2.0
-    lease_ttl_seconds: float = 300.0
-    lease_refresh_margin_seconds: float = 30.0
     lease_timeout_seconds: float = 5.0
     drain_seconds: float = 10.0
     reload_interval_seconds: float = 2.0
     max_message_bytes: int = 32 * MEBIBYTE
     max_message_margin_bytes: int = 64 * KIBIBYTE
-    commit_hold_bytes: int = 64 * KIBIBYTE
-    max_attempts: int = 3
-    request_id_retention_seconds: float = 86400.0
 
     @classmethod
     def below(cls, home: Path) -> "Config":
@@ -107,10 +102,6 @@ def load_config(environ: Mapping[str, str]) -> Config:
         disconnect_grace_seconds=reader.read(
             "DISCONNECT_GRACE_SECONDS", default.disconnect_grace_seconds, _seconds(0, 600)
         ),
-        lease_ttl_seconds=reader.read("LEASE_TTL_SECONDS", default.lease_ttl_seconds, _seconds(10, 3600)),
-        lease_refresh_margin_seconds=reader.read(
-            "LEASE_REFRESH_MARGIN_SECONDS", default.lease_refresh_margin_seconds, _seconds(0, 600)
-        ),
         lease_timeout_seconds=reader.read("LEASE_TIMEOUT_SECONDS", default.lease_timeout_seconds, _seconds(0.1, 60)),
         drain_seconds=reader.read("DRAIN_SECONDS", default.drain_seconds, _seconds(0, 3600)),
         reload_interval_seconds=reader.read(
@@ -119,15 +110,8 @@ def load_config(environ: Mapping[str, str]) -> Config:
         max_message_bytes=reader.read(
             "MAX_MESSAGE_BYTES", default.max_message_bytes, _whole(64 * KIBIBYTE, 256 * MEBIBYTE)
         ),
-        commit_hold_bytes=reader.read("COMMIT_HOLD_BYTES", default.commit_hold_bytes, _whole(KIBIBYTE, MEBIBYTE)),
-        max_attempts=reader.read("MAX_ATTEMPTS", default.max_attempts, _whole(1, 10)),
-        request_id_retention_seconds=reader.read(
-            "REQUEST_ID_RETENTION_SECONDS", default.request_id_retention_seconds, _seconds(60, 2_592_000)
-        ),
     )
     reader.finish()
-    if config.lease_refresh_margin_seconds >= config.lease_ttl_seconds:
-        raise SettingsError(["KEYSWITCH_LEASE_REFRESH_MARGIN_SECONDS must be less than KEYSWITCH_LEASE_TTL_SECONDS"])
     return config
 
 

@@ -23,7 +23,6 @@ from router_service.credentials.owners import Owned, Owners
 from router_service.credentials.recipient import Recipient
 from router_service.credentials.uses import Uses
 
-CALL_SECONDS = 5.0
 RECONNECT_SECONDS = 0.2
 SILENCE_SECONDS = 3.0
 """The service speaks twice a second; a watch that is silent for longer is half dead and is begun anew."""
@@ -42,6 +41,7 @@ class Credentials:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         disconnect_grace_seconds: float,
+        call_seconds: float,
         on_token_revoked: Callable[[str, float], None],
     ) -> None:
         self._channel = channel
@@ -51,6 +51,7 @@ class Credentials:
         self._clock = clock
         self._monotonic = monotonic
         self._grace_seconds = disconnect_grace_seconds
+        self._call_seconds = call_seconds
         self._on_token_revoked = on_token_revoked
         self._owners = Owners()
         self.leases = Leases(clock)
@@ -87,7 +88,9 @@ class Credentials:
     async def signing_keys(self) -> token_service_pb2.GetSigningKeysResponse:
         """The public keys that verify callers' tokens."""
         try:
-            return await self._tokens.GetSigningKeys(token_service_pb2.GetSigningKeysRequest(), timeout=CALL_SECONDS)
+            return await self._tokens.GetSigningKeys(
+                token_service_pb2.GetSigningKeysRequest(), timeout=self._call_seconds
+            )
         except grpc.aio.AioRpcError as error:
             metadata = {"cause": error.code().name}
             raise unavailable(
@@ -127,7 +130,7 @@ class Credentials:
                 parent=owner, page_size=1000, page_token=page_token, caller_proof=caller.proof.reveal()
             )
             try:
-                page = await self._stub.ListLeasable(request, timeout=CALL_SECONDS)
+                page = await self._stub.ListLeasable(request, timeout=self._call_seconds)
             except grpc.aio.AioRpcError as error:
                 raise fault_of(error, owner) from None
             credentials += [_credential(item) for item in page.credentials]
@@ -196,7 +199,7 @@ class Credentials:
         )
         credential = name.partition("/versions/")[0]
         try:
-            answer = await self._stub.LeaseCredential(request, timeout=CALL_SECONDS)
+            answer = await self._stub.LeaseCredential(request, timeout=self._call_seconds)
         except grpc.aio.AioRpcError as error:
             raise fault_of(error, credential) from None
         secret = self._recipient.open(answer, origin)
@@ -206,12 +209,12 @@ class Credentials:
         """Keeps the outcome of a test with the version."""
         request = lease_service_pb2.ReportTestRequest(lease_id=lease_id, test=test)
         try:
-            await self._stub.ReportTest(request, timeout=CALL_SECONDS)
+            await self._stub.ReportTest(request, timeout=self._call_seconds)
         except grpc.aio.AioRpcError as error:
             raise fault_of(error, test.credential_version) from None
 
     async def _send_uses(self, uses: list[lease_pb2.CredentialUse]) -> None:
-        await self._stub.ReportUses(lease_service_pb2.ReportUsesRequest(uses=uses), timeout=CALL_SECONDS)
+        await self._stub.ReportUses(lease_service_pb2.ReportUsesRequest(uses=uses), timeout=self._call_seconds)
 
     async def _watch_changes(self) -> None:
         while True:

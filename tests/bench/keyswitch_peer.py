@@ -26,8 +26,10 @@ from keyswitch.vault.v1.token_service_pb2_grpc import TokenServiceStub
 from tests.bench import upstream
 from tests.bench.processes import ROOT, WORK, Program, free_port, start_program, wait_for_port
 
-if TYPE_CHECKING:  # this class is only in the stubs' type information
+if TYPE_CHECKING:  # these classes are only in the stubs' type information
     from keyswitch.router.v1.completion_service_pb2_grpc import CompletionServiceAsyncStub
+    from keyswitch.vault.v1.credential_service_pb2_grpc import CredentialServiceAsyncStub
+    from keyswitch.vault.v1.token_service_pb2_grpc import TokenServiceAsyncStub
 
 HOME = WORK / "keyswitch-home"
 PYTHON = sys.executable
@@ -80,6 +82,9 @@ class KeyswitchPeer:
         await asyncio.to_thread(start_program("devca", certificates).process.wait, 30)
         self._vault = self._start_vault()
         await wait_for_port(self._vault, self._ports["management"])
+        while not (self._home / "operator.token").exists():  # written just after the listeners have opened
+            self._vault.check()
+            await asyncio.sleep(0.01)
         await self._store_key(upstream_port)
         self.program = self._start_router()
         await wait_for_port(self.program, self._ports["router"])
@@ -118,47 +123,20 @@ class KeyswitchPeer:
         self._stub = CompletionServiceStub(self._channel)
 
     async def _store_key(self, upstream_port: int) -> None:
-        """Puts the organization's key in and gets a member's token, as an operator does."""
+        """Puts the organization's key in and gets a member's token, as an operator and an administrator do."""
         operator = (self._home / "operator.token").read_text().strip()
-        as_operator = (("authorization", f"Bearer {operator}"),)
         async with self._open("management") as channel:
-            credentials, tokens = CredentialServiceStub(channel), TokenServiceStub(channel)
-            created = await credentials.CreateCredential(
-                credential_service_pb2.CreateCredentialRequest(
-                    parent="organizations/demo",
-                    credential_id="bench-key",
-                    credential=credential_pb2.Credential(
-                        provider="providers/bench",
-                        kind=credential_pb2.CREDENTIAL_KIND_API_KEY,
-                        allowed_origins=[f"http://127.0.0.1:{upstream_port}"],
-                    ),
-                ),
-                metadata=as_operator,
-                wait_for_ready=True,
+            tokens = TokenServiceStub(channel)
+            admin = await _issue(tokens, operator, token_service_pb2.CALLER_ROLE_ADMIN)
+            member = await _issue(
+                tokens,
+                admin,
+                token_service_pb2.CALLER_ROLE_MEMBER,
+                user="organizations/demo/users/ada",
+                application="organizations/demo/applications/bench",
             )
-            added = await credentials.AddCredentialVersion(
-                credential_service_pb2.AddCredentialVersionRequest(
-                    parent=created.credential.name, secret_material=credential_pb2.SecretMaterial(api_key=KEY)
-                ),
-                metadata=as_operator,
-            )
-            await credentials.ActivateCredentialVersion(
-                credential_service_pb2.ActivateCredentialVersionRequest(name=added.credential_version.name, force=True),
-                metadata=as_operator,
-            )
-            issued = await tokens.IssueToken(
-                token_service_pb2.IssueTokenRequest(
-                    parent="organizations/demo",
-                    token=token_service_pb2.Token(
-                        display_name="bench",
-                        user="organizations/demo/users/ada",
-                        application="organizations/demo/applications/bench",
-                        roles=[token_service_pb2.CALLER_ROLE_MEMBER],
-                    ),
-                ),
-                metadata=as_operator,
-            )
-        self._metadata = (("authorization", f"Bearer {issued.bearer_token}"),)
+            await _create_key(CredentialServiceStub(channel), admin, f"http://127.0.0.1:{upstream_port}")
+        self._metadata = _bearer(member)
 
     async def stop(self) -> None:
         if self._channel is not None:
@@ -238,3 +216,42 @@ class KeyswitchPeer:
             subprocess.run, [PYTHON, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
         )
         return float(done.stdout)
+
+
+def _bearer(token: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {token}"),)
+
+
+async def _issue(
+    tokens: TokenServiceAsyncStub,
+    issuer: str,
+    role: token_service_pb2.CallerRole.ValueType,
+    user: str = "",
+    application: str = "",
+) -> str:
+    token = token_service_pb2.Token(display_name="bench", user=user, application=application, roles=[role])
+    request = token_service_pb2.IssueTokenRequest(parent="organizations/demo", token=token)
+    return (await tokens.IssueToken(request, metadata=_bearer(issuer), wait_for_ready=True)).bearer_token
+
+
+async def _create_key(credentials: CredentialServiceAsyncStub, admin: str, origin: str) -> None:
+    credential = credential_pb2.Credential(
+        provider="providers/bench", kind=credential_pb2.CREDENTIAL_KIND_API_KEY, allowed_origins=[origin]
+    )
+    created = await credentials.CreateCredential(
+        credential_service_pb2.CreateCredentialRequest(
+            parent="organizations/demo", credential_id="bench-key", credential=credential
+        ),
+        metadata=_bearer(admin),
+    )
+    added = await credentials.AddCredentialVersion(
+        credential_service_pb2.AddCredentialVersionRequest(
+            parent=created.credential.name, secret_material=credential_pb2.SecretMaterial(api_key=KEY)
+        ),
+        metadata=_bearer(admin),
+    )
+    # Forced, because the test of a key is the router's, which has not started.
+    await credentials.ActivateCredentialVersion(
+        credential_service_pb2.ActivateCredentialVersionRequest(name=added.credential_version.name, force=True),
+        metadata=_bearer(admin),
+    )

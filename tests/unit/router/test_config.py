@@ -19,8 +19,7 @@ def test_defaults() -> None:
     assert str(config.lease_target) == "127.0.0.1:8771"
     assert config.max_message_bytes == 33_554_432
     assert config.max_transport_message_bytes > config.max_message_bytes
-    assert (config.max_attempts, config.disconnect_grace_seconds, config.drain_seconds) == (3, 2.0, 10.0)
-    assert (config.commit_hold_bytes, config.request_id_retention_seconds) == (65_536, 86_400.0)
+    assert (config.disconnect_grace_seconds, config.drain_seconds) == (2.0, 10.0)
 
 
 def test_everything_follows_home_unless_it_is_set_itself() -> None:
@@ -39,7 +38,7 @@ def test_values_are_read() -> None:
             "KEYSWITCH_LEASE_TARGET": "vault.internal:8771",
             "KEYSWITCH_LOG_LEVEL": "DEBUG",
             "KEYSWITCH_DISCONNECT_GRACE_SECONDS": "0.5",
-            "KEYSWITCH_MAX_ATTEMPTS": "1",
+            "KEYSWITCH_MAX_MESSAGE_BYTES": "65536",
             "PATH": "/bin",
             "KEYSWITCH_RECORDINGS": "somewhere else's",
         }
@@ -47,7 +46,7 @@ def test_values_are_read() -> None:
     assert config.listen == Address("::1", 0)
     assert str(config.listen) == "[::1]:0"
     assert config.lease_target == Address("vault.internal", 8771)
-    assert (config.log_level, config.disconnect_grace_seconds, config.max_attempts) == ("debug", 0.5, 1)
+    assert (config.log_level, config.disconnect_grace_seconds, config.max_message_bytes) == ("debug", 0.5, 65_536)
 
 
 @pytest.mark.parametrize(
@@ -58,8 +57,7 @@ def test_values_are_read() -> None:
         ("HTTP_LISTEN", "a:70000", "must be host:port, such as 127.0.0.1:8760 or [::1]:8760; unset it for the default (127.0.0.1:8761)"),
         ("LEASE_TARGET", "a:0", "must be host:port, such as 127.0.0.1:8760 or [::1]:8760; unset it for the default (127.0.0.1:8771)"),
         ("LOG_LEVEL", "loud", "must be one of debug, info, warning, error; unset it for the default (info)"),
-        ("MAX_ATTEMPTS", "0", "must be a whole number from 1 to 10; unset it for the default (3)"),
-        ("MAX_ATTEMPTS", "٣", "must be a whole number from 1 to 10; unset it for the default (3)"),
+        ("MAX_MESSAGE_BYTES", "٣", "must be a whole number from 65536 to 268435456; unset it for the default (33554432)"),
         ("DRAIN_SECONDS", "nan", "must be a number of seconds from 0 to 3600; unset it for the default (10.0)"),
         ("DRAIN_SECONDS", "-1", "must be a number of seconds from 0 to 3600; unset it for the default (10.0)"),
         ("MAX_MESSAGE_BYTES", "32MiB", "must be a whole number from 65536 to 268435456; unset it for the default (33554432)"),
@@ -81,8 +79,3 @@ def test_all_faults_come_together_and_a_misspelt_name_is_one() -> None:
         "KEYSWITCH_HTTP_LISTN",
     ]
     assert caught.value.faults[2].endswith("did you mean KEYSWITCH_HTTP_LISTEN?")
-
-
-def test_a_lease_must_outlive_its_refresh_margin() -> None:
-    with pytest.raises(SettingsError, match="LEASE_REFRESH_MARGIN_SECONDS"):
-        load_config({"KEYSWITCH_LEASE_TTL_SECONDS": "20"})

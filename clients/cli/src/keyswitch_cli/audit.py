@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 from google.protobuf.timestamp_pb2 import Timestamp
 from keyswitch.vault.v1 import audit_pb2, audit_service_pb2, error_reason_pb2, lease_pb2
-from rich.table import Table
 
-from keyswitch_cli import words
+from keyswitch_cli import tables, words
 from keyswitch_cli.session import Json, session_of
 
 app = typer.Typer(name="audit", help="The audit log of the credential service.", no_args_is_help=True)
@@ -51,7 +50,7 @@ def list_records(
     if session.is_json:
         session.print_json(answer)
         return
-    table = Table("record", "time", "who", "action", "resource", "outcome", "for")
+    table = tables.listing("record", "time", "who", "action", "resource", "outcome", "for")
     for record in answer.audit_records:
         table.add_row(
             record.name.removeprefix("chains/").replace("/records/", " "),
@@ -105,10 +104,7 @@ def show(
         ("before", found.previous_hash.hex()),
         ("hash", found.hash.hex()),
     ]
-    for label, value in rows:
-        if value:
-            table.add_row(label, value)
-    session.out.print(table)
+    session.out.print(tables.sheet(rows))
 
 
 def _time(text: str) -> Timestamp | None:

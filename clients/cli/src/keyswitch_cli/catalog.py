@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 from keyswitch.router.v1 import model_service_pb2, provider_service_pb2
-from rich.table import Table
 
-from keyswitch_cli import words
+from keyswitch_cli import tables, words
 from keyswitch_cli.session import Json, Session, session_of
 
 
@@ -44,7 +43,7 @@ def models(
     if not whole.models:
         session.say(whole.message or "There is no model that this token can use.", "yellow")
         return
-    table = Table("model", "aliases", "provider", "paid by", "context", "input / 1M", "output / 1M")
+    table = tables.listing("model", "aliases", "provider", "paid by", "context", "input / 1M", "output / 1M")
     for model in whole.models:
         price = model.price
         table.add_row(
@@ -84,7 +83,7 @@ def providers(context: typer.Context, is_json: Json = False) -> None:
     if session.is_json:
         session.print_json(whole)
         return
-    table = Table("provider", "name", "dialect", "origin", "enabled", "own keys", "needs a key")
+    table = tables.listing("provider", "name", "dialect", "origin", "enabled", "own keys", "needs a key")
     for provider in whole.providers:
         table.add_row(
             words.last(provider.name),

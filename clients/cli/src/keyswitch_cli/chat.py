@@ -11,9 +11,10 @@ import typer
 from keyswitch.router.v1 import completion_service_pb2, content_pb2, stream_pb2
 from keyswitch_client import CallOptions, KeyswitchError, system, user
 
+from keyswitch_cli import words
 from keyswitch_cli.answer_view import AnswerView
 from keyswitch_cli.problems import show_error
-from keyswitch_cli.receipts import receipt_line, show_attempts
+from keyswitch_cli.receipts import receipt_line
 from keyswitch_cli.session import Json, Session, session_of
 
 _HELP = "/model NAME changes the model, /new forgets the conversation, /exit leaves (so does Ctrl-D)"
@@ -80,15 +81,13 @@ def ask(
                 if not session.is_json:
                     view.show(event)
             answer = stream.fold()
-    except KeyswitchError as error:
+    except KeyswitchError:
         view.end()
-        if error.receipt is not None and not session.is_json:
-            show_attempts(session.err, error.receipt)
         raise
     except KeyboardInterrupt:
         view.end()
         if stream.response_id and not session.is_json:
-            session.say(f"Stopped. What it cost so far: keyswitch receipt {stream.response_id}", "dim")
+            session.say(f"Stopped. What it cost so far: {words.receipt_command(stream.response_id)}", "dim")
         raise
     view.end()
     if session.is_json:

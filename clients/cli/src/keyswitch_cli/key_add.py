@@ -14,7 +14,7 @@ from keyswitch_client import KeyswitchError
 from keyswitch_cli import key_views, words
 from keyswitch_cli.catalog import list_providers
 from keyswitch_cli.key_input import FromFile, read_key
-from keyswitch_cli.problems import EXIT_REFUSED, Problem
+from keyswitch_cli.problem import EXIT_REFUSED, Problem
 from keyswitch_cli.session import Json, Owner, Session, session_of
 
 Plan = Annotated[str, typer.Option(help="The billing plan that the key belongs to.", show_default=False)]
@@ -48,7 +48,11 @@ def add(
     material = read_key(from_file)
     was_made = ensure(session, name, found, plan=plan, origins=origin)
     version = put_in(session, name, material, undo=was_made)
-    test = run_test(session, version.name, model)
+    try:
+        test = run_test(session, version.name, model)
+    except KeyswitchError:
+        _explain_kept(session, name, version)
+        raise
     key_views.show_test(session, test)
     if test.outcome != key_views.PASSED:
         _explain_kept(session, name, version)

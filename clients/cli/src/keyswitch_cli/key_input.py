@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from keyswitch.vault.v1 import credential_pb2
 
-from keyswitch_cli.problems import Problem
+from keyswitch_cli.problem import Problem
 
 FromFile = Annotated[
     Path | None,

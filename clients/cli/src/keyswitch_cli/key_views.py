@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from keyswitch.router.v1 import credential_test_service_pb2
 from keyswitch.vault.v1 import credential_pb2, credential_test_pb2
-from rich.table import Table
 
-from keyswitch_cli import words
+from keyswitch_cli import tables, words
 from keyswitch_cli.session import Session
 
 PASSED = credential_test_pb2.CREDENTIAL_TEST_OUTCOME_PASSED
@@ -21,7 +20,7 @@ def outcome_word(outcome: credential_test_pb2.CredentialTestOutcome.ValueType) -
 
 def show_list(session: Session, credentials: Sequence[credential_pb2.Credential]) -> None:
     """One row for each."""
-    table = Table("key", "provider", "state", "version", "ends in", "last test", "last use")
+    table = tables.listing("key", "provider", "state", "version", "looks like", "last test", "last use")
     for credential in credentials:
         table.add_row(
             credential.name,
@@ -41,8 +40,6 @@ def show_one(
     versions: Sequence[credential_pb2.CredentialVersion],
 ) -> None:
     """Everything about one, with its versions."""
-    head = Table.grid(padding=(0, 2))
-    head.add_column(style="dim")
     rows = [
         ("key", credential.name),
         ("for people", credential.display_name),
@@ -56,11 +53,8 @@ def show_one(
         ("last use", words.moment(credential.last_use_time) if credential.HasField("last_use_time") else "never"),
         ("created", words.moment(credential.create_time)),
     ]
-    for label, value in rows:
-        if value:
-            head.add_row(label, value)
-    session.out.print(head)
-    table = Table("version", "state", "ends in", "last test", "created", "activated", "destroyed")
+    session.out.print(tables.sheet(rows))
+    table = tables.listing("version", "state", "looks like", "last test", "created", "activated", "destroyed")
     for version in versions:
         state = words.enum_word(credential_pb2.CredentialVersionState, version.state, "CREDENTIAL_VERSION_STATE_")
         table.add_row(
@@ -97,7 +91,7 @@ def show_test(session: Session, answer: credential_test_service_pb2.TestCredenti
 
 def show_status(session: Session, answer: credential_test_service_pb2.GetKeyStatusResponse) -> None:
     """Which key each provider would get."""
-    table = Table("application", "provider", "key", "paid by", "which", "last test")
+    table = tables.listing("application", "provider", "key", "paid by", "which", "last test")
     named = {
         credential_test_service_pb2.KEY_STATE_SAVED: "saved",
         credential_test_service_pb2.KEY_STATE_SHARED: "using the shared key",

@@ -10,7 +10,7 @@ from keyswitch.vault.v1 import credential_pb2, credential_service_pb2
 
 from keyswitch_cli import key_add, key_revocation, key_views
 from keyswitch_cli.key_input import FromFile, read_key
-from keyswitch_cli.problems import EXIT_REFUSED, Problem
+from keyswitch_cli.problem import EXIT_REFUSED, Problem
 from keyswitch_cli.session import Json, Owner, Session, session_of
 
 app = typer.Typer(name="keys", help="Provider keys: add, test, rotate, revoke.", no_args_is_help=True)

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 from keyswitch_client import KeyswitchError
-from rich.console import Console
 from typer.core import TyperGroup
 
 from keyswitch_cli import audit, catalog, chat, keys, money, policy, receipts, tokens
-from keyswitch_cli.problems import EXIT_INTERRUPTED, Problem, error_json, exit_code, show_error, show_problem
-from keyswitch_cli.session import Session
+from keyswitch_cli.problem import EXIT_INTERRUPTED, Problem
+from keyswitch_cli.problems import error_json, exit_code, show_error, show_problem
+from keyswitch_cli.session import Session, console
 from keyswitch_cli.settings import Settings
 
 
@@ -26,18 +26,18 @@ class Root(TyperGroup):
             return super().invoke(ctx)
         except KeyswitchError as error:
             session = ctx.find_object(Session)
-            console = session.err if session else Console(stderr=True, highlight=False)
+            stream = session.err if session else console(sys.stderr)
             if session and session.is_json:
                 session.print_json(error_json(error), session.err)
             else:
-                show_error(console, error)
+                show_error(stream, error)
             raise typer.Exit(exit_code(error)) from None
         except Problem as problem:
-            show_problem(Console(file=sys.stderr, highlight=False), problem)
+            show_problem(console(sys.stderr), problem)
             raise typer.Exit(problem.exit_code) from None
         except ValueError as error:
             # keyswitch_client says so of options that no service would understand.
-            show_problem(Console(file=sys.stderr, highlight=False), Problem(str(error)))
+            show_problem(console(sys.stderr), Problem(str(error)))
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import grpc
-from keyswitch_client import KeyswitchError
+from keyswitch.router.v1 import error_reason_pb2, receipt_pb2, resolution_pb2
+from keyswitch_client import FieldViolation, KeyswitchError
 from rich.console import Console
 from rich.text import Text
 
-EXIT_FAULT = 1
-EXIT_USAGE = 2
-EXIT_IDENTITY = 3
-EXIT_REFUSED = 4
-EXIT_UNAVAILABLE = 5
-EXIT_INTERRUPTED = 130
+from keyswitch_cli import words
+from keyswitch_cli.problem import (
+    EXIT_FAULT,
+    EXIT_IDENTITY,
+    EXIT_INTERRUPTED,
+    EXIT_REFUSED,
+    EXIT_UNAVAILABLE,
+    EXIT_USAGE,
+    Problem,
+)
 
 _EXIT_CODES: Mapping[grpc.StatusCode, int] = {
     grpc.StatusCode.INVALID_ARGUMENT: EXIT_USAGE,
@@ -61,17 +66,8 @@ _ADVICE: Mapping[str, str] = {
     "VAULT_SEALED": "Someone who holds the unseal keys must unseal Vault.",
     "INTERNAL": "Tell the operator the incident's id: it finds the fault in the service's log.",
 }
-_SHOWN_ELSEWHERE = frozenset({"field"})
-
-
-class Problem(Exception):
-    """Something that the command itself found wrong, before or without a service."""
-
-    def __init__(self, message: str, *, advice: str = "", exit_code: int = EXIT_USAGE) -> None:
-        super().__init__(message)
-        self.message = message
-        self.advice = advice
-        self.exit_code = exit_code
+_SHOWN_ELSEWHERE = frozenset({"field", "nearest", "committed"})
+_MOST_SKIPPED = 6
 
 
 def exit_code(error: KeyswitchError) -> int:
@@ -94,7 +90,7 @@ def show_problem(console: Console, problem: Problem) -> None:
 def show_error(console: Console, error: KeyswitchError) -> None:
     """Prints a failed call as one paragraph."""
     reason = short_reason(error)
-    lines = [("field", f"{violation.field}: {violation.description}") for violation in error.field_violations]
+    lines = [("field", _field(violation, error.message)) for violation in error.field_violations]
     if reason:
         lines.append(("reason", f"{reason} ({error.code.name}, {error.domain})"))
     else:
@@ -106,9 +102,11 @@ def show_error(console: Console, error: KeyswitchError) -> None:
         lines.append(("note", "A part of the answer came and is billed: asking again pays twice."))
     if error.retry_delay is not None:
         lines.append(("wait", f"{error.retry_delay.total_seconds():g} s before the next try"))
-    lines.append(("next", _ADVICE.get(reason, "")))
+    if error.receipt is not None:
+        lines += _history(error.receipt)
+    lines.append(("next", _advice(error)))
     if error.response_id:
-        lines.append(("receipt", f"keyswitch receipt {error.response_id}"))
+        lines.append(("receipt", words.receipt_command(error.response_id)))
     _show(console, error.message, lines)
 
 
@@ -126,6 +124,33 @@ def error_json(error: KeyswitchError) -> dict[str, object]:
             "responseId": error.response_id,
         }
     }
+
+
+def _advice(error: KeyswitchError) -> str:
+    if any(violation.field.endswith("application") for violation in error.field_violations):
+        return "Name one: keyswitch --organization ORGANIZATION chat --application APPLICATION"
+    return _ADVICE.get(short_reason(error), "")
+
+
+def _field(violation: FieldViolation, message: str) -> str:
+    return violation.field if violation.description == message else f"{violation.field}: {violation.description}"
+
+
+def _history(receipt: receipt_pb2.Receipt) -> list[tuple[str, str]]:
+    """What was tried and what was passed over, a line each."""
+    lines = []
+    for attempt in receipt.attempts:
+        why = words.enum_word(error_reason_pb2.ErrorReason, attempt.failure_reason, "ERROR_REASON_")
+        who = f"{words.last(attempt.provider)} for {words.payer(attempt.payer)}"
+        lines.append(("tried", f"{attempt.model} at {who}: {why}"))
+    for skipped in receipt.skipped_candidates[:_MOST_SKIPPED]:
+        why = words.enum_word(resolution_pb2.SkipReason, skipped.reason, "SKIP_REASON_")
+        where = f" at {words.last(skipped.provider)}" if skipped.provider else ""
+        lines.append(("skipped", f"{skipped.model}{where} for {words.payer(skipped.payer)}: {why}"))
+    left = receipt.skipped_candidate_count - min(len(receipt.skipped_candidates), _MOST_SKIPPED)
+    if left > 0:
+        lines.append(("", f"and {left} more"))
+    return lines
 
 
 def _show(console: Console, message: str, lines: list[tuple[str, str]]) -> None:

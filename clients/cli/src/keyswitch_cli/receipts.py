@@ -6,11 +6,9 @@ from typing import Annotated
 
 import typer
 from keyswitch.router.v1 import completion_service_pb2, error_reason_pb2, receipt_pb2, resolution_pb2, usage_service_pb2
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from keyswitch_cli import words
+from keyswitch_cli import tables, words
 from keyswitch_cli.session import Json, Session, session_of
 
 
@@ -54,14 +52,12 @@ def receipt_line(answer: completion_service_pb2.CompleteResponse) -> Text:
         facts.append(f"{(bill.end_time.ToDatetime() - bill.create_time.ToDatetime()).total_seconds():.2f} s")
     if len(bill.attempts) > 1:
         facts.append(f"{len(bill.attempts)} attempts")
-    return Text(" · ".join(facts) + f"\nreceipt {answer.response_id}", style="dim")
+    return Text(" · ".join(facts) + f"\n{words.receipt_command(answer.response_id)}", style="dim")
 
 
 def show_receipt(session: Session, bill: receipt_pb2.Receipt) -> None:
     """The whole receipt as tables."""
     state = words.enum_word(receipt_pb2.ReceiptState, bill.state, "RECEIPT_STATE_")
-    head = Table.grid(padding=(0, 2))
-    head.add_column(style="dim")
     rows = [
         ("receipt", bill.response_id),
         ("request id", bill.request_id),
@@ -73,17 +69,16 @@ def show_receipt(session: Session, bill: receipt_pb2.Receipt) -> None:
         ("charged", _charge(bill)),
         ("note", "abridged: `keyswitch receipt` shows all of it" if bill.is_abridged else ""),
     ]
-    for label, value in rows:
-        if value:
-            head.add_row(label, value)
-    session.out.print(head)
-    show_attempts(session.out, bill)
+    session.out.print(tables.sheet(rows))
+    _show_attempts(session, bill)
 
 
-def show_attempts(console: Console, bill: receipt_pb2.Receipt) -> None:
+def _show_attempts(session: Session, bill: receipt_pb2.Receipt) -> None:
     """What was tried and what was passed over."""
     if bill.attempts:
-        table = Table("#", "model", "provider", "payer", "key", "outcome", "tokens", "list price", "first", "time")
+        table = tables.listing(
+            "#", "model", "provider", "payer", "key", "outcome", "tokens", "list price", "first", "time"
+        )
         for attempt in bill.attempts:
             table.add_row(
                 str(attempt.number),
@@ -97,17 +92,17 @@ def show_attempts(console: Console, bill: receipt_pb2.Receipt) -> None:
                 words.seconds(attempt.time_to_first_content) if attempt.HasField("time_to_first_content") else "-",
                 words.seconds(attempt.duration) if attempt.HasField("duration") else "-",
             )
-        console.print(table)
+        session.out.print(table)
     if bill.skipped_candidates:
-        table = Table("passed over", "provider", "payer", "why", "what to do")
+        table = tables.listing("passed over", "provider", "payer", "why", "what to do")
         for skipped in bill.skipped_candidates:
             why = words.enum_word(resolution_pb2.SkipReason, skipped.reason, "SKIP_REASON_")
             provider = words.last(skipped.provider)
             table.add_row(skipped.model, provider, words.payer(skipped.payer), why, skipped.message)
-        console.print(table)
+        session.out.print(table)
         left = bill.skipped_candidate_count - len(bill.skipped_candidates)
         if left > 0:
-            console.print(f"and {left} more")
+            session.out.print(f"and {left} more")
 
 
 def _key(version: str) -> str:

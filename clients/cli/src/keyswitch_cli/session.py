@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from google.protobuf import json_format
@@ -14,6 +15,8 @@ from keyswitch_client import Client
 from rich.console import Console
 
 from keyswitch_cli.settings import Settings
+
+_WIDE = 400
 
 Json = Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON.")]
 Owner = Annotated[
@@ -28,6 +31,14 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 Note = Annotated[str, typer.Option("--note", help="Why, for the audit log.", show_default=False)]
 
 
+def console(stream: TextIO) -> Console:
+    """A console on a stream. What is piped or kept in a file is not cut to the width of a screen."""
+    made = Console(file=stream, highlight=False)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = _WIDE
+    return made
+
+
 @dataclass
 class Session:
     """One run of the command. The connection is made by the first call.
@@ -37,8 +48,8 @@ class Session:
     """
 
     settings: Settings
-    out: Console = field(default_factory=lambda: Console(file=sys.stdout, highlight=False))
-    err: Console = field(default_factory=lambda: Console(file=sys.stderr, highlight=False))
+    out: Console = field(default_factory=lambda: console(sys.stdout))
+    err: Console = field(default_factory=lambda: console(sys.stderr))
     is_json: bool = False
     _client: Client | None = None
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from keyswitch_cli.problems import Problem
+from keyswitch_cli.problem import Problem
 
 OPERATOR_TOKEN_FILE = "operator.token"  # noqa: S105 # the name of a file
 CA_FILE = "ca.pem"

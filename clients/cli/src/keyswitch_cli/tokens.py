@@ -9,10 +9,9 @@ from typing import Annotated
 
 import typer
 from keyswitch.vault.v1 import token_service_pb2
-from rich.table import Table
 
-from keyswitch_cli import words
-from keyswitch_cli.problems import Problem
+from keyswitch_cli import tables, words
+from keyswitch_cli.problem import Problem
 from keyswitch_cli.session import Json, Note, Session, session_of
 
 app = typer.Typer(name="tokens", help="Callers' tokens: issue, list, revoke.", no_args_is_help=True)
@@ -91,7 +90,7 @@ def list_tokens(
     if session.is_json:
         session.print_json(whole)
         return
-    table = Table("token", "for", "user", "application", "roles", "expires", "revoked")
+    table = tables.listing("token", "for", "user", "application", "roles", "expires", "revoked")
     for token in whole.tokens:
         table.add_row(
             token.name,

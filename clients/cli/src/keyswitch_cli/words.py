@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from keyswitch.router.v1 import cost_pb2, payer_pb2, usage_pb2
 
-from keyswitch_cli.problems import Problem
+from keyswitch_cli.problem import Problem
 
 if TYPE_CHECKING:
     from google.protobuf.internal.enum_type_wrapper import _EnumTypeWrapper
@@ -26,6 +26,11 @@ _CONTROL = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)))
 def harmless(text: str) -> str:
     """Text of a model or provider without what a terminal would obey."""
     return text.translate(_CONTROL)
+
+
+def receipt_command(response_id: str) -> str:
+    """What to type for a receipt. An id may begin with a dash, as 128 random bits in base64url do now and then."""
+    return f"keyswitch receipt {'-- ' if response_id.startswith('-') else ''}{response_id}"
 
 
 def last(name: str) -> str:

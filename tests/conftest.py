@@ -1,7 +1,6 @@
 """Fixtures that several kinds of tests share."""
 
-import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +25,10 @@ class Deployment:
 
 
 @pytest.fixture(scope="session")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+async def deployment(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Deployment]:
     """A local deployment on free ports, shared by the whole run."""
     stack = Stack(tmp_path_factory.mktemp("home"), free_ports(), gap_seconds=0.002)
-
-    async def start() -> Deployment:
+    try:
         await stack.start()
         await stack.furnish()
         operator_token = stack.operator_token()
@@ -39,7 +37,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             member_token = await stack.issue_token(
                 client, "tests", [token_service_pb2.CALLER_ROLE_MEMBER], user=USER, application=APPLICATION
             )
-        return Deployment(
+        yield Deployment(
             stack,
             stack.router_target,
             stack.vault_target,
@@ -49,10 +47,5 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             member_token,
             KEY_PREFIX + "0" * 24,
         )
-
-    try:
-        yield asyncio.run(start())
     finally:
-        asyncio.run(stack.stop())
-
-
+        await stack.stop()

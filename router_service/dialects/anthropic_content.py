@@ -5,6 +5,7 @@ first in it, and neighbours of one role become one message.
 """
 
 import base64
+import re
 from typing import assert_never
 
 import msgspec
@@ -26,6 +27,7 @@ from router_service.dialects.anthropic_decode import DIALECT
 from router_service.dialects.anthropic_state import citations_of, reasoning_block
 from router_service.dialects.writing import Body, Content, Notices, part_path, wrong
 
+_UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
 _IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 _TEXT_TYPES = frozenset({"application/json", "application/xml", "application/yaml", "application/x-yaml"})
 
@@ -38,6 +40,7 @@ class ContentWriter:
         self._notices = notices
         self._content = Content(DIALECT, completion.provider, notices)
         self.system: list[object] = []
+        self._safe_ids: dict[str, str] = {}
         self._turns: list[tuple[str, list[object]]] = []
 
     def write(self) -> list[Body]:
@@ -91,7 +94,8 @@ class ContentWriter:
         self._turn("user").extend(results + others)
 
     def _tool_result(self, result: ToolResult, path: str) -> Body:
-        written: Body = {"type": "tool_result", "tool_use_id": self._content.answered(result, path)}
+        call_id = self._call_id(self._content.answered(result, path))
+        written: Body = {"type": "tool_result", "tool_use_id": call_id}
         blocks: list[object] = []
         for piece in result.content:
             match piece:
@@ -148,9 +152,19 @@ class ContentWriter:
             raise wrong(f"{path}.provider_state", "The state was changed. Send it back as it was received.")
         return block
 
+    def _call_id(self, call_id: str) -> str:
+        """An id in the letters that this wire takes: another provider's (Kimi's "functions.add:0") may have others."""
+        safe = self._safe_ids.get(call_id)
+        if safe is None:
+            safe = _UNSAFE.sub("_", call_id)
+            if safe in self._safe_ids.values():
+                safe = f"{safe}_{len(self._safe_ids)}"
+            self._safe_ids[call_id] = safe
+        return safe
+
     def _tool_call(self, call: ToolCall, path: str) -> Body:
         arguments = self._content.arguments(call, path)
-        return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
+        return {"type": "tool_use", "id": self._call_id(call.id), "name": call.name, "input": arguments}
 
 
 def _cached(part: Part, block: Body) -> Body:

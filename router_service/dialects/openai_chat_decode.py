@@ -5,6 +5,7 @@ there too, so parts stay open until `[DONE]` or, where a server leaves that out,
 `finish_reason` is a cut answer, even after `[DONE]`: nothing else tells a cut stream from a whole one.
 """
 
+import re
 from collections.abc import Hashable, Mapping, Sequence
 
 import msgspec
@@ -62,13 +63,15 @@ class OpenAIChatDecoder:
         self._parts = Parts(self._end_prose, self._name_call)
         self._identity = Identified()
         self._chunk_id: str | int | None = None
+        self._model: str | None = None
+        self._backend: str | dict[str, msgspec.Raw] | None = None
         self._finish_word: str | None = None
         self._is_refusal = False
         self._is_done = False
         self._is_body = False  # some servers send both a delta and a message in each of the two
         self._details = ReasoningDetails()
         self._reasoning: list[str] = []
-        self._text_extra: msgspec.Raw = NO_RAW
+        self._extra: msgspec.Raw = NO_RAW
         self._search_results: msgspec.Raw = NO_RAW
         self._urls: msgspec.Raw = NO_RAW
         self._call_keys: dict[int, Hashable] = {}
@@ -116,7 +119,7 @@ class OpenAIChatDecoder:
         out: list[Event] = []
         if chunk.error is not NO_RAW or chunk.base_resp is not NO_RAW or chunk.object == "error":
             _raise_error(chunk, data)
-        if chunk.id != self._chunk_id or chunk.model != self._identity.model or chunk.provider is not None:
+        if chunk.id != self._chunk_id or chunk.model != self._model or chunk.provider != self._backend:
             self._identify(chunk, out)
         for choice in chunk.choices or ():
             if not choice.index:
@@ -232,7 +235,7 @@ class OpenAIChatDecoder:
             function = message.function_call
             self._parts.add_call(out, _LEGACY_CALL, "", function.name or "", _arguments(function))
         if message.extra_content is not NO_RAW and says_something(message.extra_content):
-            self._text_extra = message.extra_content
+            self._extra = message.extra_content
 
     def _feed_media(self, url: str, out: list[Event]) -> None:
         if url.startswith("data:"):
@@ -252,11 +255,11 @@ class OpenAIChatDecoder:
         self._parts.add_citation(out, citation)
 
     def _identify(self, chunk: ChunkWire, out: list[Event]) -> None:
-        self._chunk_id = chunk.id
+        self._chunk_id, self._model, self._backend = chunk.id, chunk.model, chunk.provider
         backend = chunk.provider if isinstance(chunk.provider, str) else ""
         known = self._identity
         identity = Identified(
-            str(chunk.id) if chunk.id else known.request_id, chunk.model or known.model, backend or known.backend
+            known.request_id or str(chunk.id or ""), chunk.model or known.model, backend or known.backend
         )
         if identity != known:
             self._identity = identity
@@ -268,8 +271,8 @@ class OpenAIChatDecoder:
         self._is_done = True
         out: list[Event] = []
         self._cite_sources(out)
-        if self._details.has_news:
-            self._parts.add_reasoning(out, "")
+        if self._details.has_news or (self._extra is not NO_RAW and not self._parts.is_prose_open):
+            self._parts.add_reasoning(out, "")  # state that no part has taken with it
         self._parts.end(out)
         reason = _FINISH_REASONS.get(self._finish_word, FinishReason.UNKNOWN)
         if reason is FinishReason.STOP and self._parts.has_calls:
@@ -291,17 +294,19 @@ class OpenAIChatDecoder:
                 self._parts.add_citation(out, Citation(url))
 
     def _end_prose(self, is_reasoning: bool) -> bytes | None:
-        if is_reasoning:
-            text, self._reasoning = "".join(self._reasoning), []
-            return reasoning_state(self._details.take(), text, self._replay_field)
-        raw, self._text_extra = self._text_extra, NO_RAW
-        return None if raw is NO_RAW else value_state("extra_content", raw)
+        extra, self._extra = self._extra, NO_RAW
+        if not is_reasoning:
+            return None if extra is NO_RAW else value_state("extra_content", extra)
+        text, self._reasoning = "".join(self._reasoning), []
+        return reasoning_state(self._details.take(), text, self._replay_field, extra)
 
     def _name_call(self, number: int) -> str:
-        return f"call_{self._identity.request_id or 'local'}_{number}"
+        safe = _UNSAFE.sub("", self._identity.request_id)
+        return f"call_{safe[-24:] or 'local'}_{number}"  # OpenAI takes ids of at most 40 characters
 
 
 _NO_FUNCTION = FunctionWire()
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 
 
 def _arguments(function: FunctionWire) -> str:

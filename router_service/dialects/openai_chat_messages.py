@@ -162,6 +162,7 @@ class MessagesWriter:
         The text is not opaque, so any provider's will do; the state has it where the caller hid it.
         """
         state = read_state(self._content.state(part, path) or b"")
+        turn.extra = state.get("extra_content", turn.extra)
         found = read_any(state.get("reasoning_details", NO_RAW))
         if isinstance(found, list):
             turn.details.extend(found)

@@ -2,14 +2,14 @@
 
 - `reasoning_details` (OpenRouter): the array, its streamed pieces joined, to be sent back unmodified;
 - `reasoning_content` or `reasoning`: the text, for servers that want it back even where the caller hides it;
-- `extra_content` (Gemini): a thought signature, on text or on a tool call.
+- `extra_content` (Gemini): a thought signature, of the message or of a tool call.
 
 State comes back from the caller, who may have changed it: it is parsed before it goes into a request.
 """
 
 import msgspec
 
-from router_service.dialects.reading import read_any, read_object
+from router_service.dialects.reading import NO_RAW, read_any, read_object
 
 _JOINED = ("text", "summary", "data")
 
@@ -69,13 +69,15 @@ def _continues(last: dict[str, object], piece: dict[str, object]) -> bool:
     return piece.get("id") in {None, last.get("id")} or last.get("id") is None
 
 
-def reasoning_state(details: list[dict[str, object]], text: str, replay_field: str) -> bytes | None:
+def reasoning_state(details: list[dict[str, object]], text: str, replay_field: str, extra: msgspec.Raw) -> bytes | None:
     """The state of a reasoning part."""
     state: dict[str, object] = {}
     if details:
         state["reasoning_details"] = details
     if replay_field and text:
         state[replay_field] = text
+    if extra is not NO_RAW:
+        state["extra_content"] = extra
     return msgspec.json.encode(state) if state else None
 
 

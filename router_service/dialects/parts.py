@@ -63,6 +63,11 @@ class Parts:
         return bool(self._calls)
 
     @property
+    def is_prose_open(self) -> bool:
+        """Whether text or reasoning is open."""
+        return self._prose != _NONE
+
+    @property
     def is_text_open(self) -> bool:
         """Whether a text part is open."""
         return self._prose != _NONE and not self._is_reasoning

@@ -1,5 +1,6 @@
 """What all decoders need to read a provider's JSON: faults for what cannot be read, and exact numbers."""
 
+import re
 from decimal import Decimal, InvalidOperation
 from typing import TypeVar
 
@@ -16,6 +17,9 @@ _NOTHING = frozenset({b"null", b'""', b"{}", b"[]", b"false", b""})
 _MAX_USD = Decimal(1_000_000)
 _NANOS_PER_USD = Decimal(10) ** 9
 
+# A pair of surrogates, half a pair (the group), or any other escape; strings hold no backslash outside of these.
+_ESCAPE = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u([dD][89a-fA-F]..)|\\.", re.DOTALL)
+
 
 def malformed() -> Fault:
     """The fault of bytes that are not what the wire has at this place."""
@@ -27,7 +31,16 @@ def read(decoder: "msgspec.json.Decoder[T]", data: bytes | msgspec.Raw) -> T:
     try:
         return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        mended = _mend_surrogates(bytes(data))
+    try:
+        return decoder.decode(mended)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise malformed() from None
+
+
+def _mend_surrogates(data: bytes) -> bytes:
+    """Replaces halves of surrogate pairs by U+FFFD: a server that cuts text between the halves is no reason to fail."""
+    return _ESCAPE.sub(lambda match: match.group() if match.group(1) is None else b"\\ufffd", data)
 
 
 def read_object(data: bytes | msgspec.Raw | str) -> dict[str, msgspec.Raw] | None:

@@ -49,6 +49,7 @@ from tests.service.vault_harness import (
 )
 from vault_service.audit.sink import SystemFiles
 from vault_service.observe.logs import configure_logs
+from vault_service.store.embedded import EmbeddedStore
 from vault_service.store.memory import MemoryStore
 from vault_service.store.store import Unavailable
 
@@ -675,3 +676,58 @@ class FullDisk(SystemFiles):
                 return super().write(descriptor, data[: len(data) // 2])
             raise OSError(errno.ENOSPC, "full")
         return super().write(descriptor, data)
+
+
+async def test_a_revocation_that_comes_while_a_lease_is_made_wins(tmp_path: Path) -> None:
+    store = GateStore()
+    async with running_vault(tmp_path, store=store) as vault:
+        admin = await vault.issue(ACME, "ADMIN")
+        ada = await vault.issue(ACME, "MEMBER", user=ADA)
+        version = await vault.ready(admin)
+        store.is_shut = True
+        leasing = asyncio.create_task(vault.take(version, ada.token))
+        await store.reached.wait()
+        await admin.call(admin.credentials.DisableCredential, credentials_pb.DisableCredentialRequest(name=MAIN))
+        store.opened.set()
+        assert (await refused(leasing)).reason == "ERROR_REASON_CREDENTIAL_DISABLED"
+
+
+class GateStore(MemoryStore):
+    """Holds an unsealing back until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_shut = False
+        self.reached, self.opened = asyncio.Event(), asyncio.Event()
+
+    async def unseal(self, tenant: str, ciphertext: bytes, *, context: str, request_id: str = "") -> bytes:
+        plaintext = await super().unseal(tenant, ciphertext, context=context, request_id=request_id)
+        if self.is_shut:
+            self.reached.set()
+            await self.opened.wait()
+        return plaintext
+
+
+async def test_the_embedded_store_keeps_everything_over_a_restart(tmp_path: Path) -> None:
+    async with running_vault(tmp_path, store=await EmbeddedStore.open(tmp_path / "vault")) as vault:
+        admin = await vault.issue(ACME, "ADMIN")
+        ada = await vault.issue(ACME, "MEMBER", user=ADA)
+        await vault.ready(admin)
+        revoked = await vault.issue(ACME, "ADMIN")
+        tokens = await vault.operator.call(vault.operator.tokens.ListTokens, tokens_pb.ListTokensRequest(parent=ACME))
+        names = [one.name for one in tokens.tokens if one.name.endswith(token_id(revoked.token))]
+        await vault.operator.call(vault.operator.tokens.RevokeToken, tokens_pb.RevokeTokenRequest(name=names[0]))
+    async with running_vault(tmp_path, store=await EmbeddedStore.open(tmp_path / "vault")) as vault:
+        lease = await vault.take(f"{MAIN}/versions/active", ada.token)
+        assert vault.router.open(lease).api_key == KEY
+        again = vault.operator.with_token(revoked.token)
+        refusal = await refused(again.call(again.tokens.ListTokens, tokens_pb.ListTokensRequest(parent=ACME)))
+        assert refusal.metadata == {"cause": "token_revoked"}
+    found = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert KEY.encode() not in found
+    assert ada.token.encode() not in found
+
+
+def token_id(token: str) -> str:
+    claims = token.split(".")[1]
+    return str(json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["jti"])

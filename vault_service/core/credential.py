@@ -16,7 +16,7 @@ PASSED = "PASSED"
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class KeyTest:
     """What became of trying a version; `outcome` is a CredentialTestOutcome without its prefix."""
 
     number: int
@@ -32,7 +32,7 @@ class Version:
     state: VersionState
     fingerprint: str
     create_time: float
-    last_test: Test | None = None
+    last_test: KeyTest | None = None
     last_use_time: float | None = None
     activate_time: float | None = None
     destroy_time: float | None = None
@@ -88,7 +88,7 @@ class Credential:
     versions: tuple[Version, ...] = ()
     next_number: int = 1
     changes: int = 1
-    last_test: Test | None = None
+    last_test: KeyTest | None = None
     last_use_time: float | None = None
     requests: tuple[Request, ...] = ()
     delete_time: float | None = None
@@ -210,9 +210,9 @@ def _version_from_json(entry: Mapping[str, Any]) -> Version:
     )
 
 
-def _test_to_json(test: Test | None) -> list[Any] | None:
+def _test_to_json(test: KeyTest | None) -> list[Any] | None:
     return [test.number, test.outcome, test.time] if test else None
 
 
-def _test_from_json(entry: list[Any] | None) -> Test | None:
-    return Test(*entry) if entry else None
+def _test_from_json(entry: list[Any] | None) -> KeyTest | None:
+    return KeyTest(*entry) if entry else None

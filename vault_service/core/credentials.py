@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from vault_service.core import law
 from vault_service.core.changes import ChangeLog, CredentialUpdated, OwnerRevoked
-from vault_service.core.credential import Credential, Draft, Request, Test, Version, decode, encode, material_path
+from vault_service.core.credential import Credential, Draft, KeyTest, Request, Version, decode, encode, material_path
 from vault_service.core.documents import Documents
 from vault_service.core.faults import Fault, Reason, from_store
 from vault_service.core.names import CredentialName, Owner, VersionName
@@ -208,7 +208,7 @@ class Credentials:
         self, version: VersionName, outcome: str, time_seconds: float, *, call_id: str = ""
     ) -> Credential:
         """Keeps the outcome of a test."""
-        test = Test(_number(version), outcome, time_seconds)
+        test = KeyTest(_number(version), outcome, time_seconds)
         _, after = await self._step(version.credential, lambda live: law.record_test(live, test), call_id=call_id)
         await self._tell(after, "UPDATED", test.number, call_id=call_id)
         return after

@@ -7,7 +7,7 @@ very value it was given.
 from collections.abc import Callable
 from dataclasses import replace
 
-from vault_service.core.credential import PASSED, Credential, Draft, Request, Test, Version
+from vault_service.core.credential import PASSED, Credential, Draft, KeyTest, Request, Version
 from vault_service.core.faults import Fault, Reason, invalid, unknown_credential
 from vault_service.core.names import CredentialName, VersionName
 from vault_service.core.states import Event, VersionState, may_lease, step
@@ -153,7 +153,7 @@ def bury(credential: Credential, time_seconds: float) -> Credential:
     )
 
 
-def record_test(credential: Credential, test: Test) -> Credential:
+def record_test(credential: Credential, test: KeyTest) -> Credential:
     """Keeps a test's outcome with the version and the credential; an older one than is kept changes nothing."""
     version = require_version(credential, test.number)
     if version.last_test is None or version.last_test.time <= test.time:

@@ -252,8 +252,8 @@ def _read_lease_request(
 
 
 def _read_principal(text: str, field: str) -> Owner:
-    """Gives who is served; a token of the deployment, which has neither user nor application, stands for itself."""
-    if text.startswith(f"{DEPLOYMENT}/"):
+    """Gives who is served; a token that has neither user nor application stands for itself."""
+    if "/tokens/" in text:
         return parse_token(text, field).owner
     return parse_principal(text, field)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from google.protobuf import timestamp_pb2
 from keyswitch.vault.v1 import credential_pb2, credential_service_pb2, credential_test_pb2
 
-from vault_service.core.credential import Credential, Draft, Test, Version
+from vault_service.core.credential import Credential, Draft, KeyTest, Version
 from vault_service.core.credentials import Revocation
 from vault_service.core.faults import invalid
 from vault_service.core.names import Owner, VersionName, check_provider
@@ -155,7 +155,7 @@ def build_version(
     return message
 
 
-def build_test(credential: Credential, test: Test) -> credential_test_pb2.CredentialTest:
+def build_test(credential: Credential, test: KeyTest) -> credential_test_pb2.CredentialTest:
     """Builds the outcome of a test."""
     return credential_test_pb2.CredentialTest(
         credential_version=str(VersionName(credential.name, test.number)),

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from anthropic._models import construct_type
 from anthropic.lib.streaming._beta_messages import accumulate_event
@@ -58,7 +58,7 @@ def oracle(recording: Recording) -> dict[str, Any]:
                 continue
             typed: Any = construct_type(type_=BetaRawMessageStreamEvent, value=event)
             whole = accumulate_event(
-                event=typed, current_snapshot=whole, json_bufs=buffers, request_headers=httpx.Headers()
+                event=typed, current_snapshot=whole, json_bufs=buffers, request_headers=httpx2.Headers()
             )
             if event["type"] == "message_stop":
                 break  # one recording holds a second answer after the first

@@ -7,7 +7,7 @@ import pytest
 from openai._models import construct_type
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types import CompletionUsage
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessageCustomToolCall
 
 from router_service.core.content import Reasoning, Text, ToolCall
 from router_service.core.events import FinishReason
@@ -111,9 +111,9 @@ def compare(answer: Answer, wanted: ChatCompletion) -> None:
     assert reasoning_text(answer) == thought
     calls = [part.kind for part in answer.parts if isinstance(part.kind, ToolCall)]
     wanted_calls = [
-        (call.id or f"call_{wanted.id}_{number}", call.function.name, call.function.arguments or "{}")
+        (call.id or f"call_{wanted.id[-24:]}_{number}", call.function.name, call.function.arguments or "{}")
         for number, call in enumerate(message.tool_calls or ())
-        if call.type == "function" or call.function
+        if not isinstance(call, ChatCompletionMessageCustomToolCall)
     ]
     assert [(call.id, call.name, call.arguments_json) for call in calls] == wanted_calls
     compare_end(answer, wanted)

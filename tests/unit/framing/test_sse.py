@@ -58,15 +58,15 @@ def test_a_last_event_that_lacks_only_its_blank_line_counts(tail: bytes, data: b
     assert [frame.data for frame in frames_of(b"data: a\n\n" + tail)] == [b"a", data]
 
 
-@pytest.mark.parametrize("tail", [b"data: [DON", b'data: {"a":{"b":1}', b'data: {"a"', b"da", b"event: x", b"data: tru"])
+@pytest.mark.parametrize(
+    "tail", [b"data: [DON", b'data: {"a":{"b":1}', b'data: {"a"', b"da", b"event: x", b"data: tru"]
+)
 def test_half_a_line_never_counts(tail: bytes) -> None:
     assert [frame.data for frame in frames_of(b"data: a\n\n" + tail)] == [b"a"]
 
 
 @pytest.mark.parametrize("chunk_bytes", [7, 1000, 10_000])
-def test_an_event_above_the_cap_is_refused_however_it_comes(
-    monkeypatch: pytest.MonkeyPatch, chunk_bytes: int
-) -> None:
+def test_an_event_above_the_cap_is_refused_however_it_comes(monkeypatch: pytest.MonkeyPatch, chunk_bytes: int) -> None:
     monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 1000)
     body = b"data: " + b"x" * 2000 + b"\n\n"
     with pytest.raises(Fault) as caught:
@@ -91,7 +91,9 @@ def test_the_work_is_linear_in_the_bytes() -> None:
     assert framer._pending == []
 
 
-@given(st.lists(st.sampled_from([b"data: a", b"data", b"event: e", b":", b"\n", b"\r", b"\r\n", b"\xef\xbb\xbf", b"x"])))
+@given(
+    st.lists(st.sampled_from([b"data: a", b"data", b"event: e", b":", b"\n", b"\r", b"\r\n", b"\xef\xbb\xbf", b"x"]))
+)
 def test_cuts_never_change_a_body(pieces: list[bytes]) -> None:
     body = b"".join(pieces)
     assert frames_of(*pieces) == frames_of(body) == frames_of(*[body[at : at + 1] for at in range(len(body))])

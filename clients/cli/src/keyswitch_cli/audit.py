@@ -50,16 +50,17 @@ def list_records(
     if session.is_json:
         session.print_json(answer)
         return
-    table = tables.listing("record", "time", "who", "action", "resource", "outcome", "for")
+    table = tables.listing(
+        "record", "time", "action", "outcome", "who", "resource", long=("outcome", "who", "resource")
+    )
     for record in answer.audit_records:
         table.add_row(
             record.name.removeprefix("chains/").replace("/records/", " "),
             words.moment(record.record_time),
-            record.identity.subject,
             words.enum_word(audit_pb2.AuditAction, record.action, "AUDIT_ACTION_"),
-            record.resource,
             _outcome(record),
-            record.principal or "-",
+            record.identity.subject.removeprefix("organizations/"),
+            record.resource.removeprefix("organizations/"),
         )
     session.out.print(table)
     if answer.next_page_token:
@@ -81,8 +82,6 @@ def show(
         session.print_json(answer)
         return
     found = answer.audit_record
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim")
     proof = words.enum_word(audit_pb2.AuditIdentityProof, found.identity.proof, "AUDIT_IDENTITY_PROOF_")
     rows = [
         ("record", found.name),
@@ -116,5 +115,5 @@ def _outcome(record: audit_pb2.AuditRecord) -> str:
     if record.reason:
         word += f": {words.enum_word(error_reason_pb2.ErrorReason, record.reason, 'ERROR_REASON_')}"
     if record.use_outcome:
-        word += f", {words.enum_word(lease_pb2.CredentialUseOutcome, record.use_outcome, 'CREDENTIAL_USE_OUTCOME_')}"
+        word += f"; the provider: {words.enum_word(lease_pb2.CredentialUseOutcome, record.use_outcome, 'CREDENTIAL_USE_OUTCOME_')}"
     return word

@@ -43,7 +43,9 @@ def models(
     if not whole.models:
         session.say(whole.message or "There is no model that this token can use.", "yellow")
         return
-    table = tables.listing("model", "aliases", "provider", "paid by", "context", "input / 1M", "output / 1M")
+    table = tables.listing(
+        "model", "aliases", "provider", "paid by", "context", "input / 1M", "output / 1M", long=("aliases",)
+    )
     for model in whole.models:
         price = model.price
         table.add_row(
@@ -83,19 +85,14 @@ def providers(context: typer.Context, is_json: Json = False) -> None:
     if session.is_json:
         session.print_json(whole)
         return
-    table = tables.listing("provider", "name", "dialect", "origin", "enabled", "own keys", "needs a key")
+    table = tables.listing("provider", "dialect", "origin", "remarks", long=("remarks",))
     for provider in whole.providers:
-        table.add_row(
-            words.last(provider.name),
-            provider.display_name,
-            provider.dialect,
-            provider.origin,
-            _yes(provider.is_enabled),
-            _yes(provider.is_byok_supported),
-            _yes(not provider.is_keyless),
-        )
+        remarks = []
+        if not provider.is_enabled:
+            remarks.append("switched off")
+        if not provider.is_byok_supported:
+            remarks.append("takes no own keys")
+        if provider.is_keyless:
+            remarks.append("needs no key")
+        table.add_row(words.last(provider.name), provider.dialect, provider.origin, ", ".join(remarks))
     session.out.print(table)
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"

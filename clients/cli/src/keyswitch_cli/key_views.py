@@ -19,17 +19,20 @@ def outcome_word(outcome: credential_test_pb2.CredentialTestOutcome.ValueType) -
 
 
 def show_list(session: Session, credentials: Sequence[credential_pb2.Credential]) -> None:
-    """One row for each."""
-    table = tables.listing("key", "provider", "state", "version", "looks like", "last test", "last use")
+    """One row for each, all of one owner."""
+    session.say(f"keys of {credentials[0].name.rpartition('/credentials/')[0]}", "dim")
+    table = tables.listing(
+        "key", "provider", "state", "version", "looks like", "last test", "last use", long=("key", "state", "last test")
+    )
     for credential in credentials:
         table.add_row(
-            credential.name,
+            words.last(credential.name),
             words.last(credential.provider),
             _state(credential),
             _version(credential.active_version),
             credential.fingerprint or "-",
             _test(credential.last_test) if credential.HasField("last_test") else "never",
-            words.moment(credential.last_use_time) if credential.HasField("last_use_time") else "never",
+            words.minute(credential.last_use_time) if credential.HasField("last_use_time") else "never",
         )
     session.out.print(table)
 
@@ -54,7 +57,9 @@ def show_one(
         ("created", words.moment(credential.create_time)),
     ]
     session.out.print(tables.sheet(rows))
-    table = tables.listing("version", "state", "looks like", "last test", "created", "activated", "destroyed")
+    table = tables.listing(
+        "version", "state", "looks like", "last test", "created", "activated", "destroyed", long=("last test",)
+    )
     for version in versions:
         state = words.enum_word(credential_pb2.CredentialVersionState, version.state, "CREDENTIAL_VERSION_STATE_")
         table.add_row(
@@ -62,9 +67,9 @@ def show_one(
             state,
             version.fingerprint or "-",
             _test(version.last_test) if version.HasField("last_test") else "never",
-            words.moment(version.create_time),
-            words.moment(version.activate_time) if version.HasField("activate_time") else "-",
-            words.moment(version.destroy_time) if version.HasField("destroy_time") else "-",
+            words.minute(version.create_time),
+            words.minute(version.activate_time) if version.HasField("activate_time") else "-",
+            words.minute(version.destroy_time) if version.HasField("destroy_time") else "-",
         )
     session.out.print(table)
 
@@ -91,7 +96,9 @@ def show_test(session: Session, answer: credential_test_service_pb2.TestCredenti
 
 def show_status(session: Session, answer: credential_test_service_pb2.GetKeyStatusResponse) -> None:
     """Which key each provider would get."""
-    table = tables.listing("application", "provider", "key", "paid by", "which", "last test")
+    table = tables.listing(
+        "application", "provider", "key", "paid by", "which", "last test", long=("which", "last test")
+    )
     named = {
         credential_test_service_pb2.KEY_STATE_SAVED: "saved",
         credential_test_service_pb2.KEY_STATE_SHARED: "using the shared key",
@@ -121,4 +128,4 @@ def _version(name: str) -> str:
 
 
 def _test(test: credential_test_pb2.CredentialTest) -> str:
-    return f"{outcome_word(test.outcome)}, {words.moment(test.test_time)}"
+    return f"{outcome_word(test.outcome)}, {words.minute(test.test_time)}"

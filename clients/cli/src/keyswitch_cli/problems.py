@@ -154,10 +154,10 @@ def _history(receipt: receipt_pb2.Receipt) -> list[tuple[str, str]]:
 
 
 def _show(console: Console, message: str, lines: list[tuple[str, str]]) -> None:
-    sentence = message[:1].upper() + message[1:]
+    sentence = words.harmless(message[:1].upper() + message[1:])
     if sentence and sentence[-1] not in ".?!)":
         sentence += "."
     console.print(Text.assemble(("✗ ", "bold red"), (sentence or "The call failed.", "bold")), soft_wrap=True)
     for label, text in lines:
         if text:
-            console.print(Text.assemble((f"  {label:<8}", "dim"), text), soft_wrap=True)
+            console.print(Text.assemble((f"  {label:<8}", "dim"), words.harmless(text)), soft_wrap=True)

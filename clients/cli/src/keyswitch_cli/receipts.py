@@ -69,40 +69,37 @@ def show_receipt(session: Session, bill: receipt_pb2.Receipt) -> None:
         ("charged", _charge(bill)),
         ("note", "abridged: `keyswitch receipt` shows all of it" if bill.is_abridged else ""),
     ]
+    rows += [row for attempt in bill.attempts for row in _attempt_rows(attempt)]
+    rows += [("skipped" if not number else "", _skipped(item)) for number, item in enumerate(bill.skipped_candidates)]
+    left = bill.skipped_candidate_count - len(bill.skipped_candidates)
+    if left > 0:
+        rows.append(("", f"and {left} more"))
     session.out.print(tables.sheet(rows))
-    _show_attempts(session, bill)
 
 
-def _show_attempts(session: Session, bill: receipt_pb2.Receipt) -> None:
-    """What was tried and what was passed over."""
-    if bill.attempts:
-        table = tables.listing(
-            "#", "model", "provider", "payer", "key", "outcome", "tokens", "list price", "first", "time"
-        )
-        for attempt in bill.attempts:
-            table.add_row(
-                str(attempt.number),
-                attempt.model,
-                words.last(attempt.provider),
-                words.payer(attempt.payer),
-                _key(attempt.credential_version).strip(" ()") or "none",
-                _failure(attempt.failure_reason) if attempt.failure_reason else "answered",
-                words.tokens(attempt.usage) if attempt.HasField("usage") else "-",
-                words.list_price(attempt.cost) if attempt.HasField("cost") else "-",
-                words.seconds(attempt.time_to_first_content) if attempt.HasField("time_to_first_content") else "-",
-                words.seconds(attempt.duration) if attempt.HasField("duration") else "-",
-            )
-        session.out.print(table)
-    if bill.skipped_candidates:
-        table = tables.listing("passed over", "provider", "payer", "why", "what to do")
-        for skipped in bill.skipped_candidates:
-            why = words.enum_word(resolution_pb2.SkipReason, skipped.reason, "SKIP_REASON_")
-            provider = words.last(skipped.provider)
-            table.add_row(skipped.model, provider, words.payer(skipped.payer), why, skipped.message)
-        session.out.print(table)
-        left = bill.skipped_candidate_count - len(bill.skipped_candidates)
-        if left > 0:
-            session.out.print(f"and {left} more")
+def _attempt_rows(attempt: receipt_pb2.Attempt) -> list[tuple[str, str]]:
+    outcome = _failure(attempt.failure_reason) if attempt.failure_reason else "answered"
+    facts = [
+        f"{words.tokens(attempt.usage)} tokens" if attempt.HasField("usage") else "",
+        f"list {words.list_price(attempt.cost)}" if attempt.HasField("cost") else "",
+        f"charged {words.charged(attempt.cost)}" if attempt.HasField("cost") else "",
+        f"first content {words.seconds(attempt.time_to_first_content)}"
+        if attempt.HasField("time_to_first_content")
+        else "",
+        f"{words.seconds(attempt.duration)} in all" if attempt.HasField("duration") else "",
+    ]
+    backend = f" ({attempt.upstream_backend})" if attempt.upstream_backend else ""
+    return [
+        (f"attempt {attempt.number}", f"{attempt.model} at {words.last(attempt.provider)}{backend}: {outcome}"),
+        (" ", f"paid by {words.payer(attempt.payer)}{_key(attempt.credential_version)}"),
+        (" ", " · ".join(fact for fact in facts if fact)),
+    ]
+
+
+def _skipped(item: resolution_pb2.SkippedCandidate) -> str:
+    why = words.enum_word(resolution_pb2.SkipReason, item.reason, "SKIP_REASON_")
+    where = f" at {words.last(item.provider)}" if item.provider else ""
+    return f"{item.model}{where} for {words.payer(item.payer)}: {why}" + (f". {item.message}" if item.message else "")
 
 
 def _key(version: str) -> str:

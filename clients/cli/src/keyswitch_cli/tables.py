@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rich import box
 from rich.table import Table
 
 
-def listing(*headers: str) -> Table:
-    """A table with a head. A cell that is too long goes on in the next line."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+def listing(*headers: str, long: Collection[str] = ()) -> Table:
+    """A table with a head. Where the screen is narrow, the columns named in `long` go on in the next line."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold")
     for header in headers:
-        table.add_column(header, overflow="fold")
+        table.add_column(header, overflow="fold", no_wrap=header not in long)
     return table
 
 

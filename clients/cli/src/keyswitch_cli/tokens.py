@@ -90,16 +90,20 @@ def list_tokens(
     if session.is_json:
         session.print_json(whole)
         return
-    table = tables.listing("token", "for", "user", "application", "roles", "expires", "revoked")
+    if not whole.tokens:
+        session.say("No token was issued.", "yellow")
+        return
+    session.say(f"tokens of {whole.tokens[0].name.rpartition('/tokens/')[0]}", "dim")
+    table = tables.listing("token", "for", "user", "application", "roles", "expires", "revoked", long=("for", "roles"))
     for token in whole.tokens:
         table.add_row(
-            token.name,
+            words.last(token.name),
             token.display_name,
             words.last(token.user) or "-",
             words.last(token.application) or "any",
             _roles(token),
-            words.moment(token.expire_time),
-            words.moment(token.revoke_time) if token.HasField("revoke_time") else "-",
+            words.minute(token.expire_time),
+            words.minute(token.revoke_time) if token.HasField("revoke_time") else "-",
         )
     session.out.print(table)
 

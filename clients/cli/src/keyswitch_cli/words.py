@@ -83,6 +83,11 @@ def moment(stamp: Timestamp) -> str:
     return stamp.ToDatetime().strftime("%Y-%m-%d %H:%M:%SZ")
 
 
+def minute(stamp: Timestamp) -> str:
+    """A point in time, UTC, to the minute: enough for a table."""
+    return stamp.ToDatetime().strftime("%Y-%m-%d %H:%MZ")
+
+
 def seconds(duration: Duration) -> str:
     """A time span in seconds."""
     return f"{duration.ToTimedelta().total_seconds():.2f} s"

@@ -1,0 +1,113 @@
+"""No bytes do more than a fault: random ones, broken fixtures, and JSON of the right keys with wrong values."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from router_service.core.faults import Fault
+from router_service.dialects.registry import DIALECTS
+from tests.suites.dialect_fixtures import fixtures
+from tests.suites.dialect_suite import decode, decode_body, texts_of
+
+BODIES = {name: [case.body for case in fixtures(name)] for name in DIALECTS}
+
+KEYS = {
+    "openai_chat": [
+        *("id", "model", "object", "choices", "usage", "error", "index", "delta", "message", "content", "text", "type"),
+        *("reasoning", "reasoning_content", "reasoning_details", "tool_calls", "function", "name", "arguments", "cost"),
+        *("finish_reason", "refusal", "images", "image_url", "url", "annotations", "url_citation", "prompt_tokens"),
+        *("completion_tokens", "total_tokens", "x_groq", "base_resp", "status_code", "search_results", "citations"),
+        *("extra_content", "provider", "prompt_tokens_details", "cached_tokens", "thinking", "function_call", "code"),
+    ],
+    "anthropic_messages": [
+        *("type", "index", "delta", "message", "content_block", "usage", "error", "text", "partial_json", "thinking"),
+        *("signature", "citation", "stop_reason", "id", "model", "content", "input_tokens", "output_tokens", "name"),
+        *("input", "citations", "data", "cache_creation", "server_tool_use", "web_search_requests", "base_resp"),
+    ],
+}
+WORDS = {
+    "openai_chat": [
+        "stop",
+        "tool_calls",
+        "error",
+        "data:image/png;base64,AA==",
+        "data:x",
+        "{}",
+        "{",
+        "url_citation",
+        "text",
+    ],
+    "anthropic_messages": [
+        *("message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_delta"),
+        *("message_stop", "error", "ping", "text", "thinking", "tool_use", "server_tool_use", "redacted_thinking"),
+        *("text_delta", "thinking_delta", "input_json_delta", "signature_delta", "citations_delta", "message", "{"),
+    ],
+}
+
+
+def values_of(name: str) -> st.SearchStrategy[Any]:
+    leaves = st.one_of(
+        st.none(), st.booleans(), st.integers(-2, 3), st.floats(), st.sampled_from(WORDS[name]), st.text(max_size=3)
+    )
+    return st.recursive(
+        leaves,
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(KEYS[name]), inner, max_size=5)
+        ),
+        max_leaves=14,
+    )
+
+
+def read_all(name: str, body: bytes) -> None:
+    for is_stream in (True, False):
+        try:
+            events = decode(DIALECTS[name], [body]) if is_stream else decode_body(DIALECTS[name], body)
+        except Fault:
+            continue
+        for text in texts_of(events):
+            text.encode()  # whole code points
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+@settings(deadline=None)
+@given(body=st.binary(max_size=300))
+def test_random_bytes(name: str, body: bytes) -> None:
+    read_all(name, body)
+    read_all(name, b"data: " + body + b"\n\n")
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+@settings(deadline=None, max_examples=200)
+@given(data=st.data())
+def test_broken_fixtures(name: str, data: st.DataObject) -> None:
+    body = bytearray(data.draw(st.sampled_from(BODIES[name])))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(body) - 1))
+        if data.draw(st.booleans()):
+            body[at] = data.draw(st.integers(0, 255))
+        else:
+            del body[at : at + data.draw(st.integers(1, 40))]
+            body = body or bytearray(b" ")
+    read_all(name, bytes(body))
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+@settings(deadline=None, max_examples=300)
+@given(data=st.data())
+def test_right_keys_with_wrong_values(name: str, data: st.DataObject) -> None:
+    chunks = data.draw(st.lists(st.dictionaries(st.sampled_from(KEYS[name]), values_of(name), max_size=6), max_size=5))
+    body = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
+    read_all(name, body)
+    for chunk in chunks:
+        read_all(name, json.dumps(chunk).encode())
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_json_nested_too_deep(name: str) -> None:
+    deep = b'{"usage":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+    read_all(name, deep)
+    read_all(name, b"data: " + deep + b"\n\n")
+    assert isinstance(DIALECTS[name].decode_error(500, {}, deep), Fault)

@@ -1,0 +1,11 @@
+"""The list of dialects."""
+
+from router_service.dialects.registry import DIALECTS, find
+
+
+def test_dialects_are_found_by_their_names() -> None:
+    assert set(DIALECTS) == {"openai_chat", "anthropic_messages"}
+    for name, dialect in DIALECTS.items():
+        assert dialect.name == name
+        assert find(name) is dialect
+    assert find("telegraph") is None

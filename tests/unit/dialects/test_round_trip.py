@@ -1,0 +1,113 @@
+"""An answer goes back in the next request: to its own provider with its state, to a stranger without it."""
+
+import json
+from typing import Any
+
+import pytest
+
+from router_service.core.content import Message, Part, ProviderBlock, Reasoning, Role, Text, ToolCall, ToolResult
+from router_service.core.request import Completion, WarningReason
+from router_service.dialects.base import Dialect, Encoded, Quirks
+from router_service.dialects.registry import DIALECTS
+from tests.suites.dialect_fixtures import fixtures
+from tests.suites.dialect_suite import PROVIDER, Outcome, recordings, run
+from tests.unit.dialects.test_wire_types import validate
+
+FOLDERS = {"openai_chat": "openai-chat", "anthropic_messages": "anthropic-messages"}
+QUIRKS = Quirks(is_router_like=True, replay_reasoning_field="reasoning_content")
+
+
+def bodies(name: str) -> list[bytes]:
+    return [case.body for case in fixtures(name)] + [
+        found.body for found in recordings(FOLDERS[name]) if found.status == 200
+    ]
+
+
+def outcomes(name: str) -> list[Outcome]:
+    found = [run(DIALECTS[name], body, quirks=QUIRKS) for body in bodies(name)]
+    return [outcome for outcome in found if outcome.answer is not None and outcome.answer.parts]
+
+
+def has_whole_arguments(part: Part) -> bool:
+    """A limit may cut a tool call; such a call cannot go back."""
+    try:
+        return not isinstance(part.kind, ToolCall) or isinstance(json.loads(part.kind.arguments_json), dict)
+    except ValueError:
+        return False
+
+
+def send_back(dialect: Dialect, parts: tuple[Part, ...], provider: str) -> Encoded:
+    calls = [part.kind for part in parts if isinstance(part.kind, ToolCall)]
+    results = tuple(Part(ToolResult(call.id, (Text("done"),))) for call in calls)
+    messages = [Message(Role.USER, (Part(Text("Hi")),)), Message(Role.ASSISTANT, parts)]
+    if results:
+        messages.append(Message(Role.TOOL, results))
+    messages.append(Message(Role.USER, (Part(Text("Go on.")),)))
+    return dialect.encode(Completion(model="m", provider=provider, messages=tuple(messages)), QUIRKS)
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_every_answer_goes_back_to_where_it_came_from(name: str) -> None:
+    count = 0
+    for outcome in outcomes(name):
+        assert outcome.answer is not None
+        parts = tuple(part for part in outcome.answer.parts if has_whole_arguments(part))
+        encoded = send_back(DIALECTS[name], parts, PROVIDER)
+        assert not [notice for notice in encoded.warnings if notice.reason is WarningReason.CONTENT_DROPPED]
+        wire = json.loads(encoded.body)
+        (written,) = [turn for turn in wire["messages"] if turn["role"] == "assistant"] or [{}]
+        check_state(name, parts, written)
+        if name == "anthropic_messages":
+            check_anthropic_blocks(parts, written.get("content", []))
+        count += 1
+    assert count > 8
+
+
+def check_state(name: str, parts: tuple[Part, ...], written: dict[str, Any]) -> None:
+    """What the state holds is somewhere in the message, unmodified."""
+    for part in parts:
+        if part.provider_state is None:
+            continue
+        state = json.loads(part.provider_state.data)
+        if name == "openai_chat":
+            for key in ("reasoning_details", "extra_content"):
+                if key in state and isinstance(part.kind, Reasoning):
+                    assert all(detail in written[key] for detail in state[key])
+        elif isinstance(part.kind, Reasoning):
+            assert state in written["content"]
+        else:
+            assert any(block.get("citations") == state["citations"] for block in written["content"])
+
+
+def check_anthropic_blocks(parts: tuple[Part, ...], blocks: list[dict[str, Any]]) -> None:
+    """Blocks go back in their order, the provider's own byte for byte in meaning."""
+    own = [json.loads(part.kind.json) for part in parts if isinstance(part.kind, ProviderBlock)]
+    known = {"text", "thinking", "redacted_thinking", "tool_use"}
+    assert [block for block in blocks if block["type"] not in known] == own
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_a_stranger_gets_the_words_but_not_the_state(name: str) -> None:
+    other = DIALECTS["anthropic_messages" if name == "openai_chat" else "openai_chat"]
+    for outcome in outcomes(name):
+        assert outcome.answer is not None
+        parts = tuple(part for part in outcome.answer.parts if has_whole_arguments(part))
+        for dialect, provider in ((other, PROVIDER), (DIALECTS[name], "providers/stranger")):
+            encoded = send_back(dialect, parts, provider)
+            dropped = [notice.field for notice in encoded.warnings if notice.reason is WarningReason.CONTENT_DROPPED]
+            with_state = [number for number, part in enumerate(parts) if part.provider_state is not None]
+            for number in with_state:
+                assert f"messages[1].parts[{number}].provider_state" in dropped
+            for part in parts:
+                if part.provider_state is not None and isinstance(part.kind, Reasoning):
+                    signature = json.loads(part.provider_state.data).get("signature")
+                    assert not signature or signature.encode() not in encoded.body
+
+
+def test_what_goes_back_fits_the_sdks_types() -> None:
+    """Only Anthropic's own blocks: the other wire carries what its SDK does not know."""
+    for case in fixtures("anthropic_messages"):
+        outcome = run(DIALECTS["anthropic_messages"], case.body)
+        if outcome.answer is not None:
+            encoded = send_back(DIALECTS["anthropic_messages"], outcome.answer.parts, PROVIDER)
+            validate("anthropic_messages", json.loads(encoded.body))

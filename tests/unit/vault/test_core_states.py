@@ -1,0 +1,46 @@
+"""The state machine of versions."""
+
+from itertools import product
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vault_service.core.states import TRANSITIONS, Event, VersionState, may_lease, step
+
+
+def test_destroyed_is_never_left() -> None:
+    for event in Event:
+        assert step(VersionState.DESTROYED, event) in (None, VersionState.DESTROYED)
+
+
+def test_everything_can_be_destroyed_and_nothing_else_leads_there() -> None:
+    for state in VersionState:
+        assert step(state, Event.DESTROYED) is VersionState.DESTROYED
+    for (_, event), after in TRANSITIONS.items():
+        assert (after is VersionState.DESTROYED) == (event is Event.DESTROYED)
+
+
+def test_only_activation_makes_active_and_nothing_makes_pending() -> None:
+    for (state, event), after in TRANSITIONS.items():
+        assert (after is VersionState.ACTIVE) == (event is Event.ACTIVATED), state
+        assert after is not VersionState.PENDING
+
+
+@given(st.lists(st.sampled_from(Event)))
+def test_no_sequence_of_events_leaves_the_states(events: list[Event]) -> None:
+    state = VersionState.PENDING
+    for event in events:
+        state = step(state, event) or state
+        assert state in VersionState
+
+
+def test_what_is_leased_for_what() -> None:
+    leased = {
+        (state, is_test) for state, is_test in product(VersionState, (False, True)) if may_lease(state, is_test=is_test)
+    }
+    assert leased == {
+        (VersionState.ACTIVE, False),
+        (VersionState.ACTIVE, True),
+        (VersionState.PENDING, True),
+        (VersionState.SUPERSEDED, True),
+    }

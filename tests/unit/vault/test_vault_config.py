@@ -1,0 +1,72 @@
+"""Settings: defaults, what is refused, and what the process will not start with."""
+
+from pathlib import Path
+
+import pytest
+
+from vault_service.__main__ import main, refuse_tracing
+from vault_service.config import ConfigError, load_config
+
+
+def test_the_defaults(tmp_path: Path) -> None:
+    config = load_config({"KEYSWITCH_HOME": str(tmp_path), "UNRELATED": "x"})
+    assert config.management_address == "127.0.0.1:8770"
+    assert config.lease_address == "127.0.0.1:8771"
+    assert config.http_address == "127.0.0.1:8772"
+    assert config.store == "embedded"
+    assert config.chain == "vault-0"
+    assert config.leases.ttl_seconds == 300
+    assert config.leases.require_caller_proof
+    assert config.leases.allowed_identities == {"spiffe://keyswitch/router"}
+    assert config.user_credentials_enabled
+    assert config.tls.certificate == tmp_path / "vault.pem"
+    assert config.operator_token_file == tmp_path / "operator.token"
+    assert load_config({}).home == Path(".keyswitch").absolute()
+
+
+def test_what_can_be_set() -> None:
+    config = load_config(
+        {
+            "KEYSWITCH_VAULT_STORE": "hashicorp",
+            "KEYSWITCH_VAULT_HASHICORP_URL": "https://vault.example:8200",
+            "KEYSWITCH_VAULT_HASHICORP_TOKEN_FILE": "/run/token",
+            "KEYSWITCH_VAULT_LEASE_TTL_SECONDS": "60",
+            "KEYSWITCH_VAULT_REQUIRE_CALLER_PROOF": "false",
+            "KEYSWITCH_VAULT_ALLOWED_IDENTITIES": "spiffe://a/b,spiffe://c/d",
+            "KEYSWITCH_VAULT_USER_CREDENTIALS_ENABLED": "false",
+            "KEYSWITCH_VAULT_AUDIT_CHAIN": "vault-7",
+        }
+    )
+    assert config.hashicorp.url == "https://vault.example:8200"
+    assert config.hashicorp.token_file == Path("/run/token")
+    assert config.leases.ttl_seconds == 60
+    assert not config.leases.require_caller_proof
+    assert config.leases.allowed_identities == {"spiffe://a/b", "spiffe://c/d"}
+    assert not config.user_credentials_enabled
+    assert config.chain == "vault-7"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("STORE", "cloud"),
+        ("STORE", "hashicorp"),
+        ("LEASE_TTL_SECONDS", "0"),
+        ("LEASE_TTL_SECONDS", "1e3"),
+        ("REQUIRE_CALLER_PROOF", "yes"),
+        ("AUDIT_CHAIN", "../x"),
+        ("STOER", "memory"),
+    ],
+)
+def test_what_cannot_be_is_named(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"KEYSWITCH_VAULT_{name}"):
+        load_config({f"KEYSWITCH_VAULT_{name}": value})
+
+
+@pytest.mark.parametrize("environment", [{"GRPC_TRACE": "http"}, {"GRPC_VERBOSITY": "DEBUG"}])
+def test_it_does_not_start_where_grpc_would_print_secrets(
+    environment: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(environment) == 78
+    assert next(iter(environment)) in capsys.readouterr().err
+    refuse_tracing({"GRPC_VERBOSITY": "info"})

@@ -20,7 +20,7 @@ from router_service.credentials.leases import Lease
 from router_service.credentials.uses import UseOutcome
 from router_service.dialects.base import Encoded
 from router_service.dialects.registry import DIALECTS
-from router_service.exchange import Exchange, Sink, Timeouts, drain
+from router_service.exchange import CallerGone, Exchange, Sink, Timeouts, drain
 from router_service.ledger.ledger import Ledger
 from router_service.observe.metrics import Metrics
 from router_service.policy.call import Call, Candidate, Plan
@@ -135,6 +135,11 @@ class Engine:
         except Fault as fault:
             record.end(ReceiptState.FAILED, edges.clock(), fault)
             raise CallFailed(fault, run.earlier_receipt or record.receipt()) from None
+        except CallerGone:
+            raise
+        except Exception:
+            record.end(ReceiptState.FAILED, edges.clock(), Fault(Reason.INTERNAL, ""))
+            raise
         finally:
             if record.state is ReceiptState.IN_FLIGHT:
                 record.end(ReceiptState.CANCELLED, edges.clock())
@@ -153,6 +158,7 @@ class _Run:
     sink: Sink
     earlier_receipt: Receipt | None = None
     _is_claimed: bool = False
+    _is_repeated: bool = False  # another call has the request's id, and the receipt
     _reservations: int = 0
 
     async def answer(self) -> None:
@@ -175,10 +181,13 @@ class _Run:
 
     async def _claim(self) -> None:
         ledger, record = self.engine.edges.ledger, self.record
+        # Set before the wait: a call that is cancelled meanwhile may have its claim, and must give it back.
+        self._is_claimed = True
         earlier = await ledger.claim(record.organization, record.request_id, record.response_id, record.create_time)
         if earlier is None:
-            self._is_claimed = True
             return
+        self._is_claimed = False
+        self._is_repeated = True
         running = self.engine.in_flight(earlier)
         self.earlier_receipt = running.receipt() if running is not None else await ledger.get_receipt(earlier)
         message = "A call with this request id runs or has ended; its receipt says what became of it."
@@ -198,20 +207,30 @@ class _Run:
         """Attempt after attempt, until one answers or none may follow."""
         current, tries_here = 0, 1
         refetched = False
+        failed: Fault | None = None
         while True:
             candidate = made.candidates[current]
             number = len(self.record.attempts) + 1
             try:
                 await self._attempt(candidate, number, made)
                 return
+            except StaleCredential as stale:
+                if failed is None:
+                    raise
+                # A key of this call has failed already: planning anew could now move the bill to somebody else.
+                self.engine.edges.credentials.forget(stale.credential)
+                raise failed from None
             except Fault as fault:
+                failed = fault
                 attempt = self.record.attempts[-1] if len(self.record.attempts) == number else None
-                if attempt is not None and await self._is_rotated(fault, candidate, attempt, refetched):
+                is_committed = bool(fault.metadata.get("committed"))
+                may_refetch = not refetched and not is_committed and number < self.request.call.policy.max_attempts
+                if attempt is not None and may_refetch and await self._is_rotated(fault, candidate, attempt):
                     refetched = True
                     await self._tell(attempt, fault, 0.0)
                     continue
                 step = self._next(fault, made, current, tries_here, number)
-                if attempt is not None and not fault.metadata.get("committed"):
+                if attempt is not None and not is_committed:
                     await self._tell(attempt, fault, step[1] if step is not None else None)
                 if step is None:
                     raise
@@ -234,16 +253,19 @@ class _Run:
             return None
         return step.candidate, step.delay_seconds
 
-    async def _is_rotated(self, fault: Fault, candidate: Candidate, attempt: AttemptRecord, refetched: bool) -> bool:
+    async def _is_rotated(self, fault: Fault, candidate: Candidate, attempt: AttemptRecord) -> bool:
         """After a rejected key: whether another version is active meanwhile. Asked once per call."""
-        if fault.reason is not Reason.UPSTREAM_CREDENTIAL_REJECTED or refetched or candidate.credential is None:
+        if fault.reason is not Reason.UPSTREAM_CREDENTIAL_REJECTED or candidate.credential is None:
             return False
         credentials = self.engine.edges.credentials
         origin = candidate.provider.base_url.origin
         held = credentials.leases.held(candidate.credential.name, origin)
         if held is not None and held.id == attempt.lease_id:
             credentials.leases.forget(held)
-        lease = await self._lease(candidate, attempt.lease_id)
+        try:
+            lease = await self._lease(candidate, attempt.lease_id)
+        except (Fault, StaleCredential):
+            return False  # what the caller is to hear of is the rejection
         return lease is not None and lease.credential_version != attempt.credential_version
 
     async def _tell(self, attempt: AttemptRecord, fault: Fault, delay_seconds: float | None) -> None:
@@ -285,7 +307,14 @@ class _Run:
         detach: Callable[[], None] | None = None
         fault: Fault | None = None
         try:
-            is_reserved = await self._reserve(candidate, reservation, encoded)
+            # Set before the wait: a call that is cancelled meanwhile may have its reservation, and must give it back.
+            is_reserved = candidate.payer is Payer.CREDITS
+            if is_reserved:
+                try:
+                    await self._reserve(candidate, reservation, encoded)
+                except Fault:
+                    is_reserved = False
+                    raise
             lease = await self._lease(candidate)
             if lease is not None:
                 attempt.lease_id, attempt.credential_version = lease.id, lease.credential_version
@@ -353,9 +382,7 @@ class _Run:
                 warnings = (*warnings, Notice(field_name, WarningReason.IGNORED, message))
         return encoded, warnings
 
-    async def _reserve(self, candidate: Candidate, reservation: int, encoded: Encoded) -> bool:
-        if candidate.payer is not Payer.CREDITS:
-            return False
+    async def _reserve(self, candidate: Candidate, reservation: int, encoded: Encoded) -> None:
         asked = self.request.completion.settings.max_output_tokens
         most = asked or candidate.model.max_output_tokens or UNKNOWN_MAX_OUTPUT_TOKENS
         try:
@@ -372,7 +399,6 @@ class _Run:
         await edges.ledger.reserve(
             record.response_id, reservation, record.organization, amount, record.markup_basis_points, expire_time
         )
-        return True
 
     async def _settle(self, attempt: AttemptRecord, reservation: int) -> None:
         """Charges what the attempt cost. Tried until the reservation itself would have expired."""
@@ -482,7 +508,7 @@ class _Run:
         """Keeps the receipt, and frees the request's id where nothing was sent under it."""
         edges, record = self.engine.edges, self.record
         edges.metrics.call(record)
-        if self.earlier_receipt is not None:
+        if self._is_repeated:
             return
         if self._is_claimed and not record.was_sent and record.state is not ReceiptState.SUCCEEDED:
             release = edges.ledger.release_claim(record.organization, record.request_id, record.response_id)

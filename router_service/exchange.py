@@ -39,11 +39,15 @@ MOST_BODY_BYTES = 32 * 1024 * 1024
 DRAIN_SECONDS = 0.5
 
 
+class CallerGone(Exception):
+    """The caller left, and the cancel that says so is still on its way."""
+
+
 class Sink(Protocol):
     """Where the events of a call go. Waiting in `send` is how a slow reader slows the upstream."""
 
     async def send(self, outputs: Sequence[Output]) -> None:
-        """Delivers, in order."""
+        """Delivers, in order. Raises CallerGone."""
         ...
 
 
@@ -131,6 +135,8 @@ class Exchange:
     _held_bytes: int = field(init=False, default=0)
     _grammar: Grammar = field(init=False, default_factory=Grammar)
     _flushed: float = field(init=False, default=float("-inf"))
+    _flushed_bytes: int = field(init=False, default=0)
+    _sender: "asyncio.Task[object] | None" = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.watchdog = Watchdog(asyncio.get_running_loop(), self._abort)
@@ -138,6 +144,8 @@ class Exchange:
     def _abort(self) -> None:
         if self._response is not None:
             self._response.abort()
+        elif self._sender is not None:
+            self._sender.cancel()
 
     async def run(self) -> None:
         """Sends and follows the answer to its end; `tail` then holds what is still to be delivered. Raises Fault."""
@@ -158,12 +166,7 @@ class Exchange:
     async def _run(self) -> None:
         self.record.was_sent = True
         started = self.watchdog_time()
-        response = await self.upstream.send(
-            self.request,
-            connect_timeout_seconds=CONNECT_SECONDS,
-            response_timeout_seconds=self.timeouts.first_content,
-        )
-        self._response = response
+        self._response = response = await self._send()
         if self.watchdog.fault is not None:
             raise self.watchdog.fault
         first_deadline = started + self.timeouts.first_content
@@ -178,6 +181,22 @@ class Exchange:
             await self._decode_body(response, decoder)
         if self.finished is None:
             raise violation("truncated", "The provider's answer ended before it was complete.")
+
+    async def _send(self) -> UpstreamResponse:
+        """Waits for the head. A cut of ours ends the wait as a cancel of the caller would, and is told apart here."""
+        sender = self._sender = asyncio.current_task()
+        try:
+            return await self.upstream.send(
+                self.request,
+                connect_timeout_seconds=CONNECT_SECONDS,
+                response_timeout_seconds=self.timeouts.first_content,
+            )
+        except asyncio.CancelledError:
+            if self.watchdog.fault is None or sender is None or sender.uncancel() > 0:
+                raise
+            raise self.watchdog.fault from None
+        finally:
+            self._sender = None
 
     def watchdog_time(self) -> float:
         """The clock of the time-outs."""
@@ -226,7 +245,10 @@ class Exchange:
             if not reading.done():
                 out, self._held = self._held, []
                 self._flushed = self.watchdog_time()
+                self._flushed_bytes = self.record.output_bytes
+                self.watchdog.rest()  # a slow reader is not the provider's silence
                 await self.sink.send(out)
+                self.watchdog.expect(self.watchdog_time() + self.timeouts.idle, "idle")
             return await reading
         finally:
             reading.cancel()
@@ -290,9 +312,10 @@ class Exchange:
         if out:
             if self.min_flush_seconds:
                 now = self.watchdog_time()
-                if now - self._flushed < self.min_flush_seconds:
+                waiting_bytes = self.record.output_bytes - self._flushed_bytes
+                if now - self._flushed < self.min_flush_seconds and waiting_bytes <= HELD_BYTES:
                     return
-                self._flushed = now
+                self._flushed, self._flushed_bytes = now, self.record.output_bytes
             self._held = []
             await self.sink.send(out)
 

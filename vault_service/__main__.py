@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import sys
+import traceback
 from collections.abc import Mapping
 
 import structlog
@@ -15,6 +16,7 @@ from vault_service.observe.logs import configure_logs
 
 _PR_SET_DUMPABLE = 4
 _EXIT_CONFIGURATION = 78
+_EXIT_SOFTWARE = 70
 
 
 def main(environment: Mapping[str, str]) -> int:
@@ -27,7 +29,14 @@ def main(environment: Mapping[str, str]) -> int:
         return _EXIT_CONFIGURATION
     harden_process()
     configure_logs()
-    return asyncio.run(_run(config))
+    try:
+        return asyncio.run(_run(config))
+    except Exception as error:  # noqa: BLE001 - the last border: Python would print the text, which may hold a secret
+        frames = [f"{one.filename}:{one.lineno} {one.name}" for one in traceback.extract_tb(error.__traceback__)]
+        structlog.stdlib.get_logger("vault_service").critical(
+            "crashed", exception_type=type(error).__name__, frames=frames
+        )
+        return _EXIT_SOFTWARE
 
 
 def refuse_tracing(environment: Mapping[str, str]) -> None:
@@ -46,7 +55,7 @@ def harden_process() -> None:
 
 
 async def _run(config: Config) -> int:
-    from vault_service.app import serve
+    from vault_service.app import CannotStart, serve
     from vault_service.audit.chain import ChainBroken
     from vault_service.core.faults import Fault
     from vault_service.store.store import StoreError
@@ -58,18 +67,11 @@ async def _run(config: Config) -> int:
         loop.add_signal_handler(number, stopped.set)
     try:
         running = await serve(config)
-    except (StoreError, ChainBroken) as error:
+    except (CannotStart, StoreError, ChainBroken) as error:
         log.critical("cannot_start", cause=str(error))
         return 1
     except Fault as fault:
         log.critical("cannot_start", reason=fault.reason.value, metadata=fault.metadata)
-        return 1
-    except FileNotFoundError as error:
-        log.critical(
-            "cannot_start",
-            cause="a file is missing; `python -m vault_service.devca` makes certificates for development",
-            file=str(error.filename),
-        )
         return 1
     await stopped.wait()
     await running.stop()

@@ -28,6 +28,7 @@ from vault_service.store.store import Store, StoreError
 from vault_service.transport.audit_servicer import AuditServicer
 from vault_service.transport.credential_servicer import CredentialServicer
 from vault_service.transport.http import HttpServer
+from vault_service.transport.interceptors.completion import CompletionInterceptor
 from vault_service.transport.interceptors.deadline import DeadlineInterceptor
 from vault_service.transport.interceptors.faults import FaultsInterceptor
 from vault_service.transport.interceptors.identity import CertificateIdentityInterceptor, TokenIdentityInterceptor
@@ -42,6 +43,10 @@ _log = structlog.stdlib.get_logger("vault_service.app")
 _STORE_CHECK_SECONDS = 1.0
 
 Clock = Callable[[], float]
+
+
+class CannotStart(Exception):
+    """Something outside the service must be mended first; the text says what."""
 
 
 def make_lease_id() -> str:
@@ -61,10 +66,10 @@ class _Parts:
     denials: Denials
     issuance: Issuance
     metrics: Metrics
+    completion: CompletionInterceptor
     management: Listener
     lease: Listener
     clock: Clock
-    monotonic: Clock
 
 
 class RunningService:
@@ -114,6 +119,7 @@ class RunningService:
         await self._set_serving(False)
         await parts.changes.close()
         await asyncio.gather(parts.management.server.stop(grace), parts.lease.server.stop(grace))
+        await parts.completion.wait(grace)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -192,7 +198,7 @@ async def serve(
     A store that is given is closed with the service, like one that was made here.
     """
     config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    certificates = Certificates(config.tls)
+    certificates = _read_certificates(config)
     opened = store or await _open_store(config)
     sink: Sink | None = None
     running: RunningService | None = None
@@ -203,12 +209,8 @@ async def serve(
         await parts.recorder.note(SERVICE, audit_pb2.AUDIT_ACTION_START, f"chains/{config.chain}", note=cut)
         running = RunningService(
             parts,
-            management_port=parts.management.server.add_secure_port(
-                config.management_address, certificates.credentials(require_client=False)
-            ),
-            lease_port=parts.lease.server.add_secure_port(
-                config.lease_address, certificates.credentials(require_client=True)
-            ),
+            management_port=_bind(parts.management, config.management_address, certificates, require_client=False),
+            lease_port=_bind(parts.lease, config.lease_address, certificates, require_client=True),
         )
         await running.start()
     except BaseException:
@@ -241,28 +243,16 @@ def _build(
     verifier = Verifier(store, changes, issuer=config.deployment, clock=clock)
     issuance = Issuance(store, changes, issuer=config.deployment, clock=clock, new_id=new_id)
     leases, last_uses, denials = Leases(clock), LastUses(), Denials()
-    policy = LeasePolicy(
-        ttl_seconds=config.leases.ttl_seconds,
-        require_caller_proof=config.leases.require_caller_proof,
-        allowed_identities=config.leases.allowed_identities,
-        authorities=lambda: certificates.authorities,
-    )
+    policy = _make_lease_policy(config, certificates)
     leasing = Leasing(
-        credentials,
-        policies,
-        changes,
-        verifier,
-        leases,
-        policy,
-        denials=denials,
-        clock=clock,
-        to_leased=lease_material,
+        credentials, policies, changes, verifier, leases, policy, denials=denials, clock=clock, to_leased=lease_material
     )
     tokens = TokenServicer(issuance, store, recorder)
     limits = ListenerLimits(config.max_message_bytes, config.max_connection_age_seconds, config.drain_seconds)
     faults, size = FaultsInterceptor(metrics), SizeInterceptor(config.max_message_bytes)
+    completion = CompletionInterceptor()
     management = make_management_listener(
-        [faults, TokenIdentityInterceptor(verifier, recorder), size],
+        [faults, TokenIdentityInterceptor(verifier, recorder), size, completion],
         CredentialServicer(credentials, policies, recorder, last_uses, denials),
         tokens,
         AuditServicer(config.audit_folder, recorder),
@@ -282,10 +272,41 @@ def _build(
         heartbeat_seconds=config.leases.heartbeat_seconds,
     )
     identity = CertificateIdentityInterceptor(config.leases.allowed_identities, recorder)
-    lease = make_lease_listener([faults, identity, DeadlineInterceptor(), size], lease_servicer, tokens, limits)
-    return _Parts(
-        config, store, sink, recorder, changes, denials, issuance, metrics, management, lease, clock, monotonic
+    lease = make_lease_listener(
+        [faults, identity, DeadlineInterceptor(), size, completion], lease_servicer, tokens, limits
     )
+    return _Parts(
+        config, store, sink, recorder, changes, denials, issuance, metrics, completion, management, lease, clock
+    )
+
+
+def _make_lease_policy(config: Config, certificates: Certificates) -> LeasePolicy:
+    return LeasePolicy(
+        ttl_seconds=config.leases.ttl_seconds,
+        require_caller_proof=config.leases.require_caller_proof,
+        allowed_identities=config.leases.allowed_identities,
+        authorities=lambda: certificates.authorities,
+    )
+
+
+def _read_certificates(config: Config) -> Certificates:
+    try:
+        return Certificates(config.tls)
+    except FileNotFoundError as error:
+        text = f"{error.filename} is missing; for development `python -m vault_service.devca` makes it"
+        raise CannotStart(text) from None
+    except (OSError, ValueError, TypeError):
+        text = (
+            f"{config.tls.certificate} and {config.tls.key} are no readable pair, or {config.tls.ca} is no certificate"
+        )
+        raise CannotStart(text) from None
+
+
+def _bind(listener: Listener, address: str, certificates: Certificates, *, require_client: bool) -> int:
+    try:
+        return listener.server.add_secure_port(address, certificates.credentials(require_client=require_client))
+    except RuntimeError:
+        raise CannotStart(f"{address} cannot be listened on; is another instance running?") from None
 
 
 async def _open_store(config: Config) -> Store:

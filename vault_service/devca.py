@@ -44,7 +44,7 @@ def make_development_certificates(home: Path, now: dt.datetime) -> list[Path]:
 def main(arguments: list[str] | None = None) -> int:
     """Runs from the command line."""
     parser = argparse.ArgumentParser(prog="python -m vault_service.devca", description=__doc__.splitlines()[0])
-    parser.add_argument("--home", type=Path, default=Path(os.environ.get("KEYSWITCH_HOME") or "./.keyswitch"))
+    parser.add_argument("--home", type=Path, default=Path("./.keyswitch"))
     home = parser.parse_args(arguments).home
     now = dt.datetime.now(dt.UTC)  # noqa: TID251 - the edge: here the time comes in
     written = make_development_certificates(home, now)

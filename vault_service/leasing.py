@@ -33,6 +33,7 @@ class LeaseRequest:
     version: VersionName
     is_test: bool
     principal: Owner
+    application: str
     caller_proof: str
     origin: str
     recipient_public_key: bytes
@@ -138,7 +139,7 @@ class Leasing:
         owner = request.version.credential.owner
         if request.caller_proof:
             proof = await self._verify_proof(request.caller_proof)
-            check_lease_proof(proof, owner, request.principal, is_test=request.is_test)
+            check_lease_proof(proof, owner, request.principal, application=request.application, is_test=request.is_test)
         elif self._policy.require_caller_proof:
             raise refuse("missing")
 

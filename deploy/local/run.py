@@ -85,12 +85,13 @@ def _tell_next(stack: Stack) -> None:
 What to type next, in another terminal, from this folder:
 
   export PATH="$PWD/.venv/bin:$PATH"
-  export KEYSWITCH_TOKEN="$(keyswitch tokens issue organizations/demo --role admin --name me)"
+  keyswitch --organization demo tokens issue me --user ada --role admin --out {home}/me.token
+  export KEYSWITCH_TOKEN_FILE={home}/me.token
   keyswitch models
-  echo {KEY_PREFIX}{"0" * 24} | keyswitch keys add practice --parent organizations/demo --id mine
-  keyswitch chat --application organizations/demo/applications/chat "Who pays for this?"
-  keyswitch keys disable organizations/demo/credentials/mine
-  keyswitch chat --application organizations/demo/applications/chat --payer ORGANIZATION_KEY "And now?"
+  echo {KEY_PREFIX}{"0" * 24} | keyswitch keys add practice --id mine
+  keyswitch chat --application chat "Who pays for this?"
+  keyswitch keys disable mine
+  keyswitch chat --application chat --payer ORGANIZATION_KEY "And now?"
 
 The first of them uses {home}/operator.token. Ctrl-C ends everything.""", flush=True)  # fmt: skip
 

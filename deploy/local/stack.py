@@ -74,6 +74,12 @@ models:
   practice/echo-anthropic:
     endpoints: [{{provider: practice-anthropic, upstream_model: echo}}]
     price: {{input_usd_per_million: "0.10", output_usd_per_million: "0.40", checked: 2026-11-21}}
+  practice/fail-404:
+    endpoints: [{{provider: practice, upstream_model: fail-404}}]
+    price: {{input_usd_per_million: "0.10", output_usd_per_million: "0.40", checked: 2026-11-21}}
+  practice/stall:
+    endpoints: [{{provider: practice, upstream_model: stall}}]
+    price: {{input_usd_per_million: "0.10", output_usd_per_million: "0.40", checked: 2026-11-21}}
 deployment_credentials:
   practice: {{provider: practice, payers: [SHARED_KEY, CREDITS]}}
 """

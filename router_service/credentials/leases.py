@@ -61,12 +61,19 @@ class Leases:
             if task is None:
                 task = asyncio.ensure_future(self._load(credential, origin, load))
                 self._loading[key] = task
-                task.add_done_callback(lambda _, key=key: self._loading.pop(key, None))  # type: ignore[misc]
+                task.add_done_callback(lambda done, key=key: self._loaded(key, done))  # type: ignore[misc]
             try:
-                return await asyncio.shield(task)
+                lease = await asyncio.shield(task)
             except _OvertakenError:
                 continue
+            if self._held.get((credential, origin)) is lease:
+                return lease  # else it was dropped between its arrival and this moment
         raise _overtaken_fault()
+
+    def _loaded(self, key: tuple[str, str, str], done: asyncio.Task[Lease]) -> None:
+        self._loading.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # looked at, or asyncio would log it when every caller has left
 
     async def _load(self, credential: str, origin: str, load: Load) -> Lease:
         before = (self._drops.get(credential, 0), self._all_drops)

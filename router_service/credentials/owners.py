@@ -40,8 +40,13 @@ class Owners:
         if task is None:
             task = asyncio.ensure_future(self._load(owner, load))
             self._loading[key] = task
-            task.add_done_callback(lambda _: self._loading.pop(key, None))
+            task.add_done_callback(lambda done: self._loaded(key, done))
         return await asyncio.shield(task)
+
+    def _loaded(self, key: tuple[str, str], done: asyncio.Task[Owned]) -> None:
+        self._loading.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # looked at, or asyncio would log it when every caller has left
 
     async def _load(self, owner: str, load: Load) -> Owned:
         before = self._changes

@@ -187,8 +187,6 @@ def reason_of(status: int | None, error: UpstreamError) -> Reason:
     for word in (error.code.lower(), error.type.lower()):
         if word in _CODES and (status is None or word not in _VAGUE):
             return _CODES[word]
-        if word.endswith("_spend_limit_exceeded"):
-            return Reason.UPSTREAM_BALANCE_EXHAUSTED
     if status is None:
         return Reason.UPSTREAM_UNAVAILABLE
     return _STATUSES.get(status, Reason.UPSTREAM_REJECTED_REQUEST)

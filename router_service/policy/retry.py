@@ -42,7 +42,8 @@ def next_step(
     """The step after a fault before the commit point, or None when the call has failed. `spread` is in [0, 1)."""
     following = _another(fault, candidates, current, causes)
     same = following is not None and _is_same_answer(candidates[current], candidates[following])
-    if fault.is_retryable_here and tries_here < TRIES_AT_ONE_ENDPOINT and not same:
+    is_soon = (fault.retry_after_seconds or 0.0) <= LONGEST_DELAY_SECONDS
+    if fault.is_retryable_here and is_soon and tries_here < TRIES_AT_ONE_ENDPOINT and not same:
         return Step(current, delay(tries_here, fault.retry_after_seconds, spread))
     return None if following is None else Step(following)
 
@@ -55,7 +56,7 @@ def _is_same_answer(one: Candidate, other: Candidate) -> bool:
 def delay(tries: int, asked_seconds: float | None, spread: float) -> float:
     """Full jitter: anything up to a bound that doubles, but never less than what the provider asked for."""
     bound = min(FIRST_DELAY_SECONDS * (1 << (tries - 1)), LONGEST_DELAY_SECONDS)
-    return max(bound * spread, min(asked_seconds or 0.0, LONGEST_DELAY_SECONDS))
+    return max(bound * spread, asked_seconds or 0.0)
 
 
 def _another(

@@ -34,6 +34,7 @@ from router_service.core.events import (
 )
 from router_service.core.fold import Fold
 from router_service.core.outcome import AttemptFailed, Output, ResponseEnded, ResponseStarted
+from router_service.exchange import CallerGone
 from router_service.transport import wire_build
 from router_service.transport.wire_citations import build_citation
 
@@ -75,7 +76,12 @@ class StreamSink:
             self._write(add(), output)
         if pending is not None:
             self._write_text(add(), pending, texts)
-        await self._context.write(response)
+        try:
+            await self._context.write(response)
+        except Exception as error:
+            if self._context.cancelled() or self._context.done():
+                raise CallerGone from error
+            raise
 
     def _write_text(self, event: stream_pb2.StreamEvent, delta: TextDelta | ReasoningDelta, texts: list[str]) -> None:
         self._sequence += 1

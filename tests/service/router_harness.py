@@ -83,10 +83,7 @@ def anthropic_events(*texts: str) -> list[bytes]:
     events: list[Json] = [
         {"type": "message_start", "message": {**message, "usage": usage, "stop_reason": None, "stop_sequence": None}},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-        *(
-            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
-            for text in texts
-        ),
+        *({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}} for text in texts),
         {"type": "content_block_stop", "index": 0},
         {
             "type": "message_delta",
@@ -343,7 +340,7 @@ async def follow(opened: Any) -> Answer:
     """Reads a stream to its end."""
     found = Answer()
     try:
-        async for message in opened:
+        while (message := await opened.read()) is not grpc.aio.EOF:
             found.messages.append(message)
     except grpc.aio.AioRpcError as error:
         found.error = read_error(error)
@@ -520,7 +517,11 @@ class Stack:
 
 @asynccontextmanager
 async def running_stack(
-    home: Path, *, configuration: Callable[[Json], None] = lambda _: None, vault_changes: Json | None = None, **config: Any
+    home: Path,
+    *,
+    configuration: Callable[[Json], None] = lambda _: None,
+    vault_changes: Json | None = None,
+    **config: Any,
 ) -> AsyncIterator[Stack]:
     """Runs everything in `home`; `configuration` changes what make_configuration gives."""
     async with AsyncExitStack() as stack:

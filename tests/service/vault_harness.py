@@ -1,5 +1,6 @@
 """The credential service in this process on free ports, with real TLS, and clients for its two listeners."""
 
+import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from cryptography.hazmat.primitives import hashes, hpke
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -267,3 +269,38 @@ async def running_vault(home: Path, *, store: Store | None = None, **changes: An
 def is_private(path: Path) -> bool:
     """Whether only the owner may read a file."""
     return path.stat().st_mode & 0o077 == 0
+
+
+class Feed:
+    """The change feed, read message by message."""
+
+    def __init__(self, vault: Vault, after_revision: int = 0) -> None:
+        request = lease_service_pb2.WatchCredentialChangesRequest(after_revision=after_revision)
+        self._call = vault.lease.leases.WatchCredentialChanges(request)
+
+    async def __aenter__(self) -> "Feed":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._call.cancel()
+
+    async def read(self) -> Any:
+        async with asyncio.timeout(5):
+            return await self._call.read()
+
+    async def read_changes(self) -> list[Any]:
+        while True:
+            message = await self.read()
+            if message.changes:
+                return list(message.changes)
+
+
+async def refused(awaitable: Any) -> Refused:
+    with pytest.raises(Refused) as caught:
+        await awaitable
+    return caught.value
+
+
+async def read_until(call: Any, status: int) -> None:
+    while (await call.read()).status != status:
+        pass

@@ -4,6 +4,7 @@ An acknowledged revocation has been told to the routers: it is written first and
 was written but perhaps not told (a crash in between) tells it again.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from vault_service.core.names import CredentialName, Owner, VersionName
 from vault_service.core.policies import Policies
 from vault_service.core.secret import Secret
 from vault_service.core.states import VersionState
-from vault_service.store.store import Store, Unsealable
+from vault_service.store.store import Store, StoreError, Unsealable
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +156,10 @@ class Credentials:
                 lambda live: self._add(live, number, fingerprint, request_id),
                 call_id=call_id,
             )
-        except Fault:
-            await self._store.delete(material_path(name, number), request_id=call_id)
+        except BaseException:
+            # No document names these bytes. Where even this fails they are ciphertext that nobody asks for.
+            with contextlib.suppress(StoreError):
+                await self._store.delete(material_path(name, number), request_id=call_id)
             raise
         await self._tell(after, "UPDATED", number, call_id=call_id)
         return law.require_version(after, number)

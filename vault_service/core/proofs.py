@@ -8,12 +8,14 @@ from vault_service.core.faults import Fault, Reason
 from vault_service.core.names import Owner, is_within
 
 
-def check_lease_proof(proof: Caller, owner: Owner, principal: Owner, *, is_test: bool) -> None:
+def check_lease_proof(proof: Caller, owner: Owner, principal: Owner, *, application: str = "", is_test: bool) -> None:
     """Raises unless the proof's bearer may have the owner's key used for the principal.
 
-    `principal` is a user, or the organization of an application.
+    `principal` is a user, or the organization of `application`.
     """
     _check_principal(proof, principal)
+    if application and proof.application and application != proof.application:
+        raise refuse("other_principal")
     if owner.is_deployment:
         return
     if is_test and is_allowed(proof, Permission.TEST, owner):

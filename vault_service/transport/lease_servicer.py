@@ -26,7 +26,6 @@ from vault_service.core.faults import Fault, Reason, invalid
 from vault_service.core.law import require_version
 from vault_service.core.leases import LastUses, Lease, Leases, ReportedUses
 from vault_service.core.names import (
-    DEPLOYMENT,
     Owner,
     parse_owner,
     parse_principal,
@@ -243,6 +242,7 @@ def _read_lease_request(
         version=version,
         is_test=request.purpose == lease_pb2.LEASE_PURPOSE_TEST,
         principal=_read_principal(request.principal, "principal"),
+        application=request.principal if "/applications/" in request.principal else "",
         caller_proof=request.caller_proof,
         origin=check_origin(request.origin, "origin"),
         recipient_public_key=request.recipient_public_key,

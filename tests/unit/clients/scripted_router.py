@@ -164,17 +164,15 @@ class ScriptedRouter(completion_service_pb2_grpc.CompletionServiceServicer):
                 yield completion_service_pb2.StreamCompleteResponse(events=events)
             case "practice/stall":
                 events = numbered(list(text_events(response_id, model, ["Once ", "upon ", "a "])))
-                yield completion_service_pb2.StreamCompleteResponse(events=events)
-                await self._wait_for_cancel(response_id)
+                # A caller that is quick leaves while the message is still being sent.
+                try:
+                    yield completion_service_pb2.StreamCompleteResponse(events=events)
+                    await asyncio.Event().wait()
+                finally:
+                    self.states[response_id] = "RECEIPT_STATE_CANCELLED"
+                    self.cancelled.set()
             case _:
                 raise AssertionError(f"no script for {model}")
-
-    async def _wait_for_cancel(self, response_id: str) -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self.states[response_id] = "RECEIPT_STATE_CANCELLED"
-            self.cancelled.set()
 
     async def _admit(
         self, call: completion_pb2.CompletionCall, context: grpc.aio.ServicerContext[object, object]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -10,6 +11,7 @@ from tests.suites.conformance import Json, Service, build_go_program, check_case
 from tests.unit.clients.scripted_router import TOKEN, Endpoint, ScriptedRouter
 
 CASES = load_cases()
+SEEN_WITHIN_SECONDS = 30.0
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +21,8 @@ def go_program(tmp_path_factory: pytest.TempPathFactory) -> Sequence[str]:
 
 async def check(program: Sequence[str], endpoint: Endpoint, router: ScriptedRouter, case: Json) -> None:
     async def receipt_state_of(response_id: str) -> str:
-        await router.cancelled.wait()
+        async with asyncio.timeout(SEEN_WITHIN_SECONDS):
+            await router.cancelled.wait()
         return router.states[response_id]
 
     await check_case(program, Service(endpoint.target, endpoint.ca_path, TOKEN), case, receipt_state_of)

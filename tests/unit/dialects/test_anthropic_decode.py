@@ -133,3 +133,25 @@ def test_what_is_not_the_protocol_is_a_violation(data: bytes) -> None:
         with pytest.raises(Fault) as caught:
             DIALECT.decoder(Quirks()).feed(frame)
         assert caught.value.reason is Reason.UPSTREAM_PROTOCOL_VIOLATION
+
+
+def test_content_at_the_start_of_a_message_is_content() -> None:
+    citation = {"type": "char_location", "cited_text": "q", "start_char_index": 0, "end_char_index": 1}
+    text = {"type": "text", "text": "a", "citations": [citation]}
+    start = {**START, "message": {**START["message"], "content": [text]}}
+    answer = answer_of(start, {**BLOCK, "index": 1}, {**BLOCK_END, "index": 1}, *END)
+    first, second = (part.kind for part in answer.parts)
+    assert isinstance(first, Text)
+    assert (first.text, [found.quote for found in first.citations], second) == ("a", ["q"], Text(""))
+
+
+def test_nothing_after_the_end_is_read() -> None:
+    decoder = DIALECT.decoder(Quirks())
+    for event in (START, *END):
+        decoder.feed(SseFrame("", json.dumps(event).encode()))
+    assert list(decoder.feed(SseFrame("", b"{broken"))) == []
+    assert list(decoder.close()) == []
+
+
+def test_empty_data_is_nothing() -> None:
+    assert list(DIALECT.decoder(Quirks()).feed(SseFrame("ping", b" "))) == []

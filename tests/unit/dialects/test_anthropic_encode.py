@@ -259,3 +259,38 @@ def test_a_providers_own_tool_goes_out_unchanged() -> None:
     encoded = DIALECT.encode(replace(completion_of(ASK, DIALECT.name), tools=(tool,)), Quirks())
     assert b'"tools":[{"type":"web_search_20250305","name":"web_search","x":1.0}]' in encoded.body
     assert fault_of(ASK, tools=(ProviderTool("openai_chat", "{}"),)) == "call.spec.tools[0].provider_tool.dialect"
+
+
+BLOCK = {"provider": {"kind": "k", "json": '{"type":"k","x":1.0}'}}
+STRANGE = {"provider": {"kind": "k", "json": "{}", "dialect": "telegraph"}}
+
+
+def test_blocks_of_this_wire_go_back_unchanged_and_others_do_not() -> None:
+    call = {"tool_call": {"id": "c", "name": "f", "arguments_json": ""}}
+    result = {"tool_result": {"id": "c", "content": [BLOCK, STRANGE]}}
+    data = {"messages": [message("assistant", call, BLOCK, STRANGE), message("user", result, BLOCK, STRANGE)]}
+    body, warnings = encode(data)
+    block = {"type": "k", "x": 1.0}
+    assert body["messages"][0]["content"][1:] == [block]
+    assert body["messages"][1]["content"][0]["content"] == [block]
+    assert body["messages"][1]["content"][1:] == [block]
+    assert warnings == [
+        ("messages[0].parts[2].provider", "content_dropped"),
+        ("messages[1].parts[0].tool_result.provider", "content_dropped"),
+        ("messages[1].parts[2].provider", "content_dropped"),
+    ]
+
+
+def test_a_text_document_by_url() -> None:
+    document = {"media": {"media_type": "text/plain", "uri": "https://x/a.txt"}}
+    body, _ = encode({"messages": [message("user", document)]})
+    assert body["messages"][0]["content"] == [{"type": "document", "source": {"type": "url", "url": "https://x/a.txt"}}]
+
+
+def test_nothing_asked_of_a_budget_sends_nothing() -> None:
+    assert "thinking" not in encode(asking(None, include_thoughts=True), BUDGETED)[0]
+
+
+def test_changed_citations_are_left_out() -> None:
+    data = {"messages": [message("assistant", {"text": "x", "state": {"citations": 5}})]}
+    assert encode(data)[0]["messages"][0]["content"] == [{"type": "text", "text": "x"}]

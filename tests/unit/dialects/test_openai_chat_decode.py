@@ -338,3 +338,42 @@ def test_sources_of_the_whole_answer_come_once() -> None:
     text = answer.parts[0].kind
     assert isinstance(text, Text)
     assert [source.uri for source in text.citations] == ["https://a.org"]
+
+
+def test_empty_data_is_nothing() -> None:
+    assert list(DIALECT.decoder(Quirks()).feed(SseFrame("", b" "))) == []
+
+
+def test_a_signature_of_a_call_is_its_state() -> None:
+    extra = {"google": {"thought_signature": "c2ln"}}
+    answer = answer_of(delta(tool_calls=[{**call("{}", index=0, id="a", name="f"), "extra_content": extra}]), STOP)
+    state = answer.parts[0].provider_state
+    assert state is not None
+    assert json.loads(state.data) == {"extra_content": extra}
+
+
+def test_odd_pieces_are_passed_over() -> None:
+    answer = answer_of(
+        delta(reasoning=""),
+        delta(reasoning_details=["odd"], reasoning="r"),
+        delta(annotations=[{"type": "file"}], content="a"),
+        delta(content=[{"type": "image_url", "image_url": "data:image/png;base64,AA=="}]),
+        delta(annotations=[{"type": "url_citation", "url_citation": {"url": "https://a.org"}}]),
+        STOP,
+    )
+    first, second, third, fourth = kinds(answer)
+    assert (first, second, third) == (Reasoning("r"), Text("a"), Media("image/png", b"\0"))
+    assert isinstance(fourth, Text)
+    assert [found.uri for found in fourth.citations] == ["https://a.org"]
+
+
+@pytest.mark.parametrize("url", ["data:image/png,plain", "data:image/png;base64,AA=", "data:"])
+def test_media_that_cannot_be_read_are_the_servers_fault(url: str) -> None:
+    with pytest.raises(Fault) as caught:
+        events_of(delta(images=[{"image_url": {"url": url}}]), STOP)
+    assert caught.value.metadata["violation"] == "malformed"
+
+
+@pytest.mark.parametrize(("number", "tokens"), [(12.0, 12), (12.5, None), (-1, None), (2**70, None)])
+def test_numbers_of_tokens_are_whole(number: float, tokens: int | None) -> None:
+    assert usage_of({"prompt_tokens": number}).usage.input_tokens == tokens

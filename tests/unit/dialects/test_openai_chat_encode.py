@@ -335,3 +335,59 @@ def test_state_that_was_changed_cannot_reach_into_the_request() -> None:
     body = json.loads(DIALECT.encode(changed, Quirks()).body)
     assert body["model"] == "some-model"
     assert "dear" not in json.dumps(body)
+
+
+BLOCK = {"provider": {"kind": "k", "json": '{"type":"k","x":1.0}'}}
+STRANGE = {"provider": {"kind": "k", "json": "{}", "dialect": "telegraph"}}
+
+
+def test_blocks_of_this_wire_go_back_unchanged_and_others_do_not() -> None:
+    result = {"tool_result": {"id": "c1", "content": [BLOCK, STRANGE]}}
+    data = {
+        "messages": [
+            *CALLED,
+            message("tool", result),
+            message("user", BLOCK, STRANGE),
+            message("assistant", BLOCK, STRANGE),
+        ]
+    }
+    body, warnings = encode(data)
+    block = {"type": "k", "x": 1.0}
+    assert body["messages"][2]["content"] == '{"type":"k","x":1.0}'
+    assert body["messages"][3]["content"] == [block]
+    assert body["messages"][4]["content"] == [block]
+    assert warnings == [
+        ("messages[2].parts[0].tool_result.provider", "content_dropped"),
+        ("messages[3].parts[1].provider", "content_dropped"),
+        ("messages[4].parts[1].provider", "content_dropped"),
+    ]
+
+
+def test_what_is_asked_of_tools_and_schemas_is_all_sent() -> None:
+    schema = {"name": "n", "schema_json": "{}", "strict": True, "description": "d"}
+    data = {**ASK, "tools": [{"name": "f", "strict": True}], "response_format": {"json_schema": schema}}
+    body, warnings = encode({**data, "tool_choice": {"tool_name": "f"}})
+    assert body["tools"][0]["function"]["strict"] is True
+    assert body["tool_choice"] == {"type": "function", "function": {"name": "f"}}
+    assert body["response_format"]["json_schema"]["description"] == "d"
+    assert warnings == []
+
+
+def test_thoughts_cannot_be_asked_for_on_most_servers() -> None:
+    assert encode(asking(include_thoughts=True))[1] == [("settings.reasoning.include_thoughts", "not_guaranteed")]
+    assert encode(asking(include_thoughts=False))[1] == []
+    assert "thinking" not in encode(asking(include_thoughts=False), Quirks(reasoning_style=ReasoningStyle.BINARY))[0]
+    openrouter = Quirks(reasoning_style=ReasoningStyle.OPENROUTER)
+    assert encode(asking(include_thoughts=True), openrouter)[0]["reasoning"] == {"exclude": False}
+
+
+def test_video_and_citations_of_documents() -> None:
+    video = {"media": {"media_type": "video/mp4", "uri": "https://x/a.mp4"}}
+    body, _ = encode({"messages": [message("user", video)]}, Quirks(is_router_like=True))
+    assert body["messages"][0]["content"] == [{"type": "video_url", "video_url": {"url": "https://x/a.mp4"}}]
+    cited = {"media": {"media_type": "text/plain", "data": "SGk=", "enable_citations": True}}
+    body, warnings = encode({"messages": [message("user", cited)]})
+    assert body["messages"][0]["content"] == "Hi"
+    assert warnings == [("messages[0].parts[0].media.enable_citations", "ignored")]
+    by_url = {"media": {"media_type": "text/plain", "uri": "https://x/a.txt"}}
+    assert fault_of({"messages": [message("user", by_url)]}) == "call.spec.messages[0].parts[0]"

@@ -60,7 +60,7 @@ def test_every_answer_goes_back_to_where_it_came_from(name: str) -> None:
         if name == "anthropic_messages":
             check_anthropic_blocks(parts, written.get("content", []))
         count += 1
-    assert count > 8
+    assert count >= 5  # our own cases alone; the recordings add to them
 
 
 def check_state(name: str, parts: tuple[Part, ...], written: dict[str, Any]) -> None:

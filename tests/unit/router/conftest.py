@@ -9,7 +9,7 @@ import uvloop
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 # What touches sockets or threads runs on uvloop too: the services do, and its sockets and errors differ.
-_ON_BOTH = frozenset({"test_ledger.py"})
+_ON_BOTH = frozenset({"test_ledger.py", "test_upstream.py"})
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:

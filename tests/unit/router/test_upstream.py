@@ -11,7 +11,8 @@ from router_service.upstream.addresses import Listener, Resolve, resolve_with_sy
 from router_service.upstream.aiohttp_client import AiohttpUpstream
 from router_service.upstream.client import Upstream, UpstreamRequest
 from router_service.upstream.httpx_client import HttpxUpstream
-from tests.suites.upstream_suite import UpstreamSuite, answering, request_to, serving, whole
+from tests.suites.raw_server import answering, serving, whole
+from tests.suites.upstream_suite import UpstreamSuite, request_to
 
 
 class TestAiohttp(UpstreamSuite):

@@ -62,6 +62,15 @@ def test_leases(proof: Caller, owner: Owner, principal: Owner, is_test: bool, ca
     assert caught.value.metadata == {"cause": cause}
 
 
+def test_a_token_of_one_application_serves_no_other() -> None:
+    chat, other = "organizations/acme/applications/chat", "organizations/acme/applications/other"
+    bound = caller(Role.MEMBER, ACME, None, application=chat)
+    check_lease_proof(bound, ACME, ACME, application=chat, is_test=False)
+    with pytest.raises(Fault) as caught:
+        check_lease_proof(bound, ACME, ACME, application=other, is_test=False)
+    assert caught.value.metadata == {"cause": "other_principal"}
+
+
 @pytest.mark.parametrize(
     ("proof", "owner", "allowed"),
     [

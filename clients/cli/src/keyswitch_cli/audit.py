@@ -58,8 +58,8 @@ def list_records(
             record.name.removeprefix("chains/").replace("/records/", " "),
             words.moment(record.record_time),
             words.enum_word(audit_pb2.AuditAction, record.action, "AUDIT_ACTION_"),
-            _outcome(record),
-            record.identity.subject.removeprefix("organizations/"),
+            _outcome(record, short=True),
+            _who(record.identity.subject),
             record.resource.removeprefix("organizations/"),
         )
     session.out.print(table)
@@ -110,10 +110,15 @@ def _time(text: str) -> Timestamp | None:
     return words.timestamp_of(text) if text else None
 
 
-def _outcome(record: audit_pb2.AuditRecord) -> str:
+def _who(subject: str) -> str:
+    return words.last(subject) if subject.startswith("spiffe://") else subject.removeprefix("organizations/")
+
+
+def _outcome(record: audit_pb2.AuditRecord, *, short: bool = False) -> str:
     word = words.enum_word(audit_pb2.AuditOutcome, record.outcome, "AUDIT_OUTCOME_")
     if record.reason:
         word += f": {words.enum_word(error_reason_pb2.ErrorReason, record.reason, 'ERROR_REASON_')}"
     if record.use_outcome:
-        word += f"; the provider: {words.enum_word(lease_pb2.CredentialUseOutcome, record.use_outcome, 'CREDENTIAL_USE_OUTCOME_')}"
+        said = words.enum_word(lease_pb2.CredentialUseOutcome, record.use_outcome, "CREDENTIAL_USE_OUTCOME_")
+        word = said if short else f"{word}; the provider: {said}"
     return word

@@ -23,7 +23,7 @@ from keyswitch.router.v1 import (
 )
 from keyswitch.vault.v1 import audit_service_pb2_grpc, credential_service_pb2_grpc, token_service_pb2_grpc
 
-from keyswitch_client.connection import CHANNEL_OPTIONS, bearer_metadata, channel_credentials
+from keyswitch_client.connection import bearer_metadata, channel_credentials, channel_options
 from keyswitch_client.errors import KeyswitchError, response_id_in
 from keyswitch_client.fold import Fold
 from keyswitch_client.options import CallOptions, Prompt, build_call
@@ -141,7 +141,7 @@ class AsyncClient:
         self._metadata = bearer_metadata(token)
         self._timeout_seconds = timeout_seconds
         self._new_id = new_id
-        self._channels = [grpc.aio.secure_channel(target, credentials, options=CHANNEL_OPTIONS)]
+        self._channels = [grpc.aio.secure_channel(target, credentials, options=channel_options(target))]
         router = self._channels[0]
         self.completions = completion_service_pb2_grpc.CompletionServiceStub(router)
         self.models = model_service_pb2_grpc.ModelServiceStub(router)
@@ -150,7 +150,7 @@ class AsyncClient:
         self.usage = usage_service_pb2_grpc.UsageServiceStub(router)
         self.budgets = budget_service_pb2_grpc.BudgetServiceStub(router)
         if vault_target is not None:
-            vault = grpc.aio.secure_channel(vault_target, credentials, options=CHANNEL_OPTIONS)
+            vault = grpc.aio.secure_channel(vault_target, credentials, options=channel_options(vault_target))
             self._channels.append(vault)
             self.credentials = credential_service_pb2_grpc.CredentialServiceStub(vault)
             self.tokens = token_service_pb2_grpc.TokenServiceStub(vault)

@@ -9,12 +9,20 @@ import grpc
 # Above the contract's 32 MiB, so that a message that is too large is refused by the service, with a reason.
 _MAX_MESSAGE_BYTES = 33 * 1024 * 1024
 
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+_CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
     # gRPC must not repeat a completion by itself: only the caller knows whether it may be billed twice.
     ("grpc.enable_retries", 0),
 )
+
+
+def channel_options(target: str) -> tuple[tuple[str, int], ...]:
+    """The options of a connection. A proxy of the environment is never asked for this machine's own services."""
+    host = target.rpartition(":")[0].strip("[]")
+    if host in ("localhost", "::1") or host.startswith("127."):
+        return (*_CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0))
+    return _CHANNEL_OPTIONS
 
 
 def channel_credentials(ca_pem: bytes | None, ca_path: Path | str | None) -> grpc.ChannelCredentials:

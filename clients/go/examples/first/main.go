@@ -1,0 +1,56 @@
+// Command first streams one answer and says who paid.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+	"time"
+
+	keyswitch "keyswitch.dev/go"
+	routerv1 "keyswitch.dev/go/gen/router/v1"
+)
+
+func main() {
+	if err := run(); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run() error {
+	ca, err := os.ReadFile(os.Getenv("KEYSWITCH_CA"))
+	if err != nil {
+		return err
+	}
+	client, err := keyswitch.Dial(os.Getenv("KEYSWITCH_ROUTER"), os.Getenv("KEYSWITCH_TOKEN"), ca)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	stream, err := client.Stream(ctx, &routerv1.CompletionCall{
+		RequestId: keyswitch.NewRequestID(),
+		Spec: &routerv1.CompletionSpec{
+			Model:    "practice/echo",
+			Messages: []*routerv1.Message{keyswitch.System("Be brief."), keyswitch.User("Hello")},
+		},
+	})
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	for event, err := range stream.Events() {
+		if err != nil {
+			return err
+		}
+		fmt.Print(event.GetPartDelta().GetText().GetText())
+	}
+	answer, err := stream.Fold()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("\n%s, paid by %s\n", answer.GetResolution().GetModel(), answer.GetResolution().GetPayer())
+	return nil
+}

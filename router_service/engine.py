@@ -1,66 +1,45 @@
 """A call from its plan to its receipt: attempts, retries, failover, money, and what is given back on every way out."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 
 import structlog
 
-from router_service.catalog.catalog import Application, Organization, Snapshot
-from router_service.core.caller import Caller, Holdings
+from router_service.catalog.catalog import Snapshot
+from router_service.core.caller import Holdings
 from router_service.core.faults import Fault, Reason
-from router_service.core.money import MoneyError, estimate_input_tokens, upper_bound
 from router_service.core.outcome import AttemptFailed, Output, ResponseEnded, ResponseStarted
-from router_service.core.receipt import CostUnknown, Receipt, ReceiptState
-from router_service.core.request import Completion, Notice, ProviderOptions, WarningReason
-from router_service.core.resolution import Payer, Resolution, SkippedCandidate, SkipReason
+from router_service.core.receipt import Receipt, ReceiptState
+from router_service.core.resolution import Payer, SkippedCandidate, SkipReason
 from router_service.credentials.client import Credentials
 from router_service.credentials.errors import StaleCredential
 from router_service.credentials.leases import Lease
-from router_service.credentials.uses import UseOutcome
-from router_service.dialects.base import Encoded
 from router_service.dialects.registry import DIALECTS
-from router_service.exchange import CallerGone, Exchange, Sink, Timeouts, drain
+from router_service.exchange import CallerGone, Exchange, Sink, drain
 from router_service.ledger.ledger import Ledger
 from router_service.observe.metrics import Metrics
-from router_service.policy.call import Call, Candidate, Plan
+from router_service.policy.call import Candidate, Plan
 from router_service.policy.plan import plan
 from router_service.policy.retry import next_step
-from router_service.policy.settings import merge_settings, select_options
+from router_service.preparation import (
+    Prepared,
+    Request,
+    bound_cost,
+    build_resolution,
+    build_upstream_request,
+    choose_timeouts,
+    explain,
+    prepare,
+    use_outcome,
+)
 from router_service.record import AttemptRecord, CallRecord
-from router_service.upstream.auth import apply
-from router_service.upstream.client import Upstream, UpstreamRequest, UpstreamResponse
+from router_service.upstream.client import Upstream, UpstreamResponse
 
 RESERVATION_SECONDS = 3600.0
 SETTLE_AGAIN_SECONDS = 1.0
-UNKNOWN_MAX_OUTPUT_TOKENS = 32_768
-"""Reserved for an answer whose length neither the call nor the catalog bounds."""
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A completion that came in: parsed, the caller verified, its tenant found."""
-
-    call: Call
-    completion: Completion  # model and provider are filled in for each attempt
-    options: Sequence[tuple[ProviderOptions, Mapping[str, object]]]
-    caller: Caller
-    principal: str
-    user: str
-    request_id: str
-    min_flush_seconds: float = 0.0
-
-    @property
-    def organization(self) -> Organization:
-        """The tenant."""
-        return self.call.organization
-
-    @property
-    def application(self) -> Application:
-        """The program that calls."""
-        return self.call.application
 
 
 class CallFailed(Exception):
@@ -295,12 +274,12 @@ class _Run:
 
     async def _attempt(self, candidate: Candidate, number: int, made: Plan) -> None:
         """Encodes, reserves, leases, sends; settles and reports whatever happens."""
-        encoded, warnings = self._encode(candidate)
+        prepared = prepare(self.request, candidate)
         edges = self.engine.edges
         attempt = AttemptRecord(
             number, candidate, "", "", edges.clock(), markup_basis_points=self.record.markup_basis_points
         )
-        attempt.input_bytes = len(encoded.body)
+        attempt.input_bytes = len(prepared.encoded.body)
         is_reserved = False
         self._reservations += 1
         reservation = self._reservations
@@ -311,7 +290,7 @@ class _Run:
             is_reserved = candidate.payer is Payer.CREDITS
             if is_reserved:
                 try:
-                    await self._reserve(candidate, reservation, encoded)
+                    await self._reserve(prepared, reservation)
                 except Fault:
                     is_reserved = False
                     raise
@@ -319,14 +298,14 @@ class _Run:
             if lease is not None:
                 attempt.lease_id, attempt.credential_version = lease.id, lease.credential_version
             self.record.attempts.append(attempt)
-            exchange = self._exchange(candidate, attempt, encoded, warnings, lease, made)
+            exchange = self._exchange(prepared, attempt, lease, made)
             if lease is not None:
                 cut = _cut(exchange, lease)
                 detach = edges.credentials.leases.attach(lease.credential_version, cut)
             await self._exchange_all(exchange, attempt)
         except Fault as found:
             fault = found
-            self._explain(found, candidate)
+            explain(found, candidate)
             attempt.failure = found.reason
             raise
         finally:
@@ -362,43 +341,12 @@ class _Run:
             self.record.state = ReceiptState.CANCELLED
             raise
 
-    def _encode(self, candidate: Candidate) -> tuple[Encoded, tuple[Notice, ...]]:
-        request = self.request
-        asked = request.completion
-        settings = merge_settings((candidate.route_settings, asked.settings, candidate.model.defaults))
-        completion = replace(
-            asked,
-            model=candidate.endpoint.upstream_model,
-            provider=candidate.provider.name,
-            settings=settings,
-            options=select_options(request.options, candidate.provider),
-        )
-        encoded = DIALECTS[candidate.provider.dialect].encode(completion, candidate.endpoint.quirks)
-        warnings = encoded.warnings
-        if settings.upstream_routing is not None and not candidate.endpoint.quirks.is_router_like:
-            field_name = "settings.upstream_routing"
-            if not any(warning.field == field_name for warning in warnings):
-                message = f"{candidate.provider.name} does not choose among upstreams."
-                warnings = (*warnings, Notice(field_name, WarningReason.IGNORED, message))
-        return encoded, warnings
-
-    async def _reserve(self, candidate: Candidate, reservation: int, encoded: Encoded) -> None:
-        asked = self.request.completion.settings.max_output_tokens
-        most = asked or candidate.model.max_output_tokens or UNKNOWN_MAX_OUTPUT_TOKENS
-        try:
-            amount = upper_bound(
-                estimate_input_tokens(len(encoded.body)), most, candidate.model.price, self.record.markup_basis_points
-            )
-        except MoneyError:
-            amount = CostUnknown.NO_PRICE  # beyond all bounds: no credits cover it
-        if not isinstance(amount, int):
-            message = f"What {candidate.model.id} would cost cannot be bounded, so credits cannot pay for it."
-            raise Fault(Reason.PRICE_UNKNOWN, message, metadata={"model": candidate.model.id, "payer": "PAYER_CREDITS"})
+    async def _reserve(self, prepared: Prepared, reservation: int) -> None:
         edges, record = self.engine.edges, self.record
+        markup = record.markup_basis_points
+        amount = bound_cost(prepared, markup)
         expire_time = edges.clock() + RESERVATION_SECONDS
-        await edges.ledger.reserve(
-            record.response_id, reservation, record.organization, amount, record.markup_basis_points, expire_time
-        )
+        await edges.ledger.reserve(record.response_id, reservation, record.organization, amount, markup, expire_time)
 
     async def _settle(self, attempt: AttemptRecord, reservation: int) -> None:
         """Charges what the attempt cost. Tried until the reservation itself would have expired."""
@@ -420,74 +368,29 @@ class _Run:
                 continue
             return
 
-    def _exchange(
-        self,
-        candidate: Candidate,
-        attempt: AttemptRecord,
-        encoded: Encoded,
-        warnings: tuple[Notice, ...],
-        lease: Lease | None,
-        made: Plan,
-    ) -> Exchange:
-        provider, policy = candidate.provider, self.request.call.policy
-        headers = (
-            ("accept", "text/event-stream" if self.request.completion.stream else "application/json"),
-            *provider.headers,
-            *encoded.headers.items(),
-            *apply(provider.auth, lease.secret if lease is not None else None),
-        )
-        upstream_request = UpstreamRequest(
-            encoded.method,
-            provider.base_url.join(encoded.path),
-            headers,
-            encoded.body,
-            provider.allowed_private_networks,
-        )
+    def _exchange(self, prepared: Prepared, attempt: AttemptRecord, lease: Lease | None, made: Plan) -> Exchange:
+        candidate, engine = prepared.candidate, self.engine
+
+        def commit() -> ResponseStarted:
+            resolution = build_resolution(made, candidate, attempt)
+            return ResponseStarted(self.record.response_id, resolution, prepared.warnings, candidate.provider.dialect)
+
+        def drain_later(response: UpstreamResponse) -> None:
+            engine.spawn(drain(response))
+
         return Exchange(
-            upstream=self.engine.edges.upstream,
-            dialect=DIALECTS[provider.dialect],
+            upstream=engine.edges.upstream,
+            dialect=DIALECTS[candidate.provider.dialect],
             quirks=candidate.endpoint.quirks,
-            request=upstream_request,
-            encoded=encoded,
+            request=build_upstream_request(self.request, prepared, lease),
             record=attempt,
-            timeouts=Timeouts(
-                policy.first_content_timeout_seconds or provider.first_content_timeout_seconds,
-                policy.idle_timeout_seconds or provider.idle_timeout_seconds,
-            ),
+            timeouts=choose_timeouts(self.request, candidate),
             sink=self.sink,
-            commit=lambda: self._started(candidate, attempt, warnings, made),
-            clock=self.engine.edges.clock,
-            spawn=self._drain,
+            commit=commit,
+            clock=engine.edges.clock,
+            spawn=drain_later,
             min_flush_seconds=self.request.min_flush_seconds,
         )
-
-    def _drain(self, response: UpstreamResponse) -> None:
-        self.engine.spawn(drain(response))
-
-    def _started(
-        self, candidate: Candidate, attempt: AttemptRecord, warnings: tuple[Notice, ...], made: Plan
-    ) -> ResponseStarted:
-        resolution = Resolution(
-            made.requested_model,
-            candidate.model.id,
-            candidate.source,
-            candidate.provider.name,
-            candidate.payer,
-            attempt.credential_version,
-            attempt.number,
-            made.skipped_choices,
-        )
-        return ResponseStarted(self.record.response_id, resolution, warnings, candidate.provider.dialect)
-
-    def _explain(self, fault: Fault, candidate: Candidate) -> None:
-        """Says where a fault of an attempt happened."""
-        if not fault.law.is_upstream:
-            return
-        fault.metadata.setdefault("provider", candidate.provider.name)
-        if fault.reason is Reason.UPSTREAM_MODEL_MISSING:
-            fault.metadata.setdefault("upstreamModelId", candidate.endpoint.upstream_model)
-        if candidate.credential is not None and fault.reason in _ABOUT_THE_KEY:
-            fault.metadata.setdefault("credential", candidate.credential.name)
 
     def _report(self, attempt: AttemptRecord, fault: Fault | None) -> None:
         """Puts the use of the secret on its way into the audit log, and counts the attempt."""
@@ -500,7 +403,7 @@ class _Run:
             request_id=self.record.response_id,
             attempt=attempt.number,
             principal=self.request.principal,
-            outcome=_use_outcome(fault, is_finished=attempt.is_finished),
+            outcome=use_outcome(fault, is_finished=attempt.is_finished),
             use_time=attempt.start_time,
         )
 
@@ -515,21 +418,6 @@ class _Run:
             self.engine.spawn(_quietly(release))
         if not edges.ledger.record_soon(record.receipt()):
             log.error("receipt_lost", response_id=record.response_id)
-
-
-_ABOUT_THE_KEY = frozenset({Reason.UPSTREAM_CREDENTIAL_REJECTED, Reason.UPSTREAM_BALANCE_EXHAUSTED})
-
-
-def _use_outcome(fault: Fault | None, *, is_finished: bool) -> UseOutcome:
-    if fault is None:
-        return UseOutcome.SUCCEEDED if is_finished else UseOutcome.CANCELLED
-    match fault.reason:
-        case Reason.UPSTREAM_CREDENTIAL_REJECTED:
-            return UseOutcome.REJECTED
-        case Reason.CREDENTIAL_REVOKED:
-            return UseOutcome.KILLED
-        case _:
-            return UseOutcome.FAILED
 
 
 def _cut(exchange: Exchange, lease: Lease) -> Callable[[], None]:

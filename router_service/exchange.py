@@ -27,7 +27,7 @@ from router_service.core.events import (
 from router_service.core.faults import Fault, Reason, violation
 from router_service.core.grammar import Grammar
 from router_service.core.outcome import Output
-from router_service.dialects.base import BodyFrame, Decoder, Dialect, Encoded, Frame, Quirks
+from router_service.dialects.base import BodyFrame, Decoder, Dialect, Frame, Quirks
 from router_service.framing.sse import SseFramer
 from router_service.record import AttemptRecord
 from router_service.upstream.client import Upstream, UpstreamRequest, UpstreamResponse
@@ -118,7 +118,6 @@ class Exchange:
     dialect: Dialect
     quirks: Quirks
     request: UpstreamRequest
-    encoded: Encoded
     record: AttemptRecord
     timeouts: Timeouts
     sink: Sink

@@ -5,8 +5,8 @@ from keyswitch.router.v1 import completion_pb2
 from router_service.catalog.catalog import Application, Organization, Snapshot
 from router_service.core.caller import Caller
 from router_service.core.faults import Fault, Reason, invalid
-from router_service.engine import Request
 from router_service.policy.call import Call
+from router_service.preparation import Request
 from router_service.transport import wire_parse
 
 NO_APPLICATION = Application(name="(no application)")
@@ -33,7 +33,7 @@ def parse_request(
         completion=completion,
         options=wire_parse.parse_entries(completion.settings),
         caller=caller,
-        principal=user or application_principal(application, caller, organization),
+        principal=user or application_principal(application, caller),
         user=user,
         request_id=wire_parse.check_uuid4(given.request_id, "call.request_id"),
         min_flush_seconds=min_flush_seconds,
@@ -92,11 +92,9 @@ def acting_user(on_behalf_of: str, caller: Caller, organization: Organization) -
     return on_behalf_of
 
 
-def application_principal(application: Application, caller: Caller, organization: Organization) -> str:
+def application_principal(application: Application, caller: Caller) -> str:
     """Whom a call without a user serves."""
-    if application is not NO_APPLICATION:
-        return application.name
-    return caller.principal if caller.organization else f"organizations/{organization.id}/applications/none"
+    return caller.principal if application is NO_APPLICATION else application.name
 
 
 def not_found(name: str) -> Fault:

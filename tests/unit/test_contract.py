@@ -20,8 +20,17 @@ from keyswitch.vault.v1 import error_reason_pb2 as vault_reasons
 from router_service.core import faults as router_faults
 from router_service.transport import server as router_server
 from router_service.transport import status as router_status
+from router_service.transport.catalog_servicers import ModelServicer, ProviderServicer
+from router_service.transport.completion_servicer import CompletionServicer
+from router_service.transport.credential_test_servicer import CredentialTestServicer
+from router_service.transport.interceptors.identity import Verifier
+from router_service.transport.money_servicers import BudgetServicer, UsageServicer
 from vault_service.core import faults as vault_faults
 from vault_service.transport import server as vault_server
+from vault_service.transport.audit_servicer import AuditServicer
+from vault_service.transport.credential_servicer import CredentialServicer
+from vault_service.transport.lease_servicer import LeaseServicer
+from vault_service.transport.token_servicer import TokenServicer
 
 PROTOS = Path(__file__).resolve().parents[2] / "protos"
 UNSPECIFIED = "ERROR_REASON_UNSPECIFIED"
@@ -132,16 +141,16 @@ def test_the_credential_service_knows_the_reasons_of_the_contract() -> None:
 
 def test_the_router_serves_every_method_of_its_services(recorded: list[RecordingServer]) -> None:
     servicers = router_server.Servicers(
-        blank(router_server.CompletionServicer),
-        blank(router_server.CredentialTestServicer),
-        blank(router_server.ModelServicer),
-        blank(router_server.ProviderServicer),
-        blank(router_server.UsageServicer),
-        blank(router_server.BudgetServicer),
+        blank(CompletionServicer),
+        blank(CredentialTestServicer),
+        blank(ModelServicer),
+        blank(ProviderServicer),
+        blank(UsageServicer),
+        blank(BudgetServicer),
     )
     router_server.build_server(
         servicers,
-        blank(router_server.Verifier),
+        blank(Verifier),
         new_incident=str,
         most_request_bytes=1,
         most_transport_bytes=1,
@@ -154,11 +163,9 @@ def test_the_router_serves_every_method_of_its_services(recorded: list[Recording
 
 def test_the_credential_service_serves_every_method_of_its_services(recorded: list[RecordingServer]) -> None:
     limits = vault_server.ListenerLimits(1, 1.0, 1.0)
-    tokens = blank(vault_server.TokenServicer)
-    vault_server.make_management_listener(
-        [], blank(vault_server.CredentialServicer), tokens, blank(vault_server.AuditServicer), limits
-    )
-    vault_server.make_lease_listener([], blank(vault_server.LeaseServicer), tokens, limits)
+    tokens = blank(TokenServicer)
+    vault_server.make_management_listener([], blank(CredentialServicer), tokens, blank(AuditServicer), limits)
+    vault_server.make_lease_listener([], blank(LeaseServicer), tokens, limits)
     expected = services(keyswitch.vault.v1)
     served = {name: frozenset(method for one in recorded for method in one.methods[name]) for name in expected}
     assert served == expected

@@ -18,6 +18,7 @@ ORDER = (
     ("record",),
     ("upstream", "credentials", "ledger", "observe"),
     ("exchange",),
+    ("preparation",),
     ("engine",),
     ("config",),
     ("transport",),
@@ -88,7 +89,9 @@ def test_pure_layers_touch_nothing_outside(path: Path) -> None:
 def test_services_share_only_the_contract(one: str, other: str) -> None:
     for path in files(one):
         for module in imports(path):
-            assert module.split(".")[0] not in (other, "deploy", "tests", "keyswitch_client"), f"{path} imports {module}"
+            assert module.split(".")[0] not in (other, "deploy", "tests", "keyswitch_client"), (
+                f"{path} imports {module}"
+            )
 
 
 @pytest.mark.parametrize("package", ["router_service", "vault_service"])

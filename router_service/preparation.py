@@ -1,0 +1,158 @@
+"""What an attempt needs before it is sent, made from the call and its candidate. Only here is the credential put on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from router_service.catalog.catalog import Application, Organization
+from router_service.core.caller import Caller
+from router_service.core.faults import Fault, Reason
+from router_service.core.money import MoneyError, estimate_input_tokens, upper_bound
+from router_service.core.receipt import CostUnknown
+from router_service.core.request import Completion, Notice, ProviderOptions, Settings, WarningReason
+from router_service.core.resolution import Resolution
+from router_service.credentials.leases import Lease
+from router_service.credentials.uses import UseOutcome
+from router_service.dialects.base import Encoded
+from router_service.dialects.registry import DIALECTS
+from router_service.exchange import Timeouts
+from router_service.policy.call import Call, Candidate, Plan
+from router_service.policy.settings import merge_settings, select_options
+from router_service.record import AttemptRecord
+from router_service.upstream.auth import apply
+from router_service.upstream.client import UpstreamRequest
+
+UNKNOWN_MAX_OUTPUT_TOKENS = 32_768
+"""Reserved for an answer whose length neither the call nor the catalog bounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A completion that came in: parsed, the caller verified, its tenant found."""
+
+    call: Call
+    completion: Completion  # model and provider are filled in for each attempt
+    options: Sequence[tuple[ProviderOptions, Mapping[str, object]]]
+    caller: Caller
+    principal: str
+    user: str
+    request_id: str
+    min_flush_seconds: float = 0.0
+
+    @property
+    def organization(self) -> Organization:
+        """The tenant."""
+        return self.call.organization
+
+    @property
+    def application(self) -> Application:
+        """The program that calls."""
+        return self.call.application
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request in the words of its provider, without its credential."""
+
+    candidate: Candidate
+    encoded: Encoded
+    warnings: tuple[Notice, ...]
+    settings: Settings
+
+
+def prepare(request: Request, candidate: Candidate) -> Prepared:
+    """Merges the settings and encodes. Raises Fault for what the wire cannot carry."""
+    asked, quirks = request.completion, candidate.endpoint.quirks
+    settings = merge_settings((candidate.route_settings, asked.settings, candidate.model.defaults))
+    completion = replace(
+        asked,
+        model=candidate.endpoint.upstream_model,
+        provider=candidate.provider.name,
+        settings=settings,
+        options=select_options(request.options, candidate.provider),
+    )
+    encoded = DIALECTS[candidate.provider.dialect].encode(completion, quirks)
+    warnings = encoded.warnings
+    if settings.upstream_routing is not None and not quirks.is_router_like:
+        field_name = "settings.upstream_routing"
+        if not any(warning.field == field_name for warning in warnings):
+            message = f"{candidate.provider.name} does not choose among upstreams."
+            warnings = (*warnings, Notice(field_name, WarningReason.IGNORED, message))
+    return Prepared(candidate, encoded, warnings, settings)
+
+
+def bound_cost(prepared: Prepared, markup_basis_points: int) -> int:
+    """What the attempt may cost at most, to be reserved. Raises Fault where nothing bounds it."""
+    model = prepared.candidate.model
+    most = prepared.settings.max_output_tokens or model.max_output_tokens or UNKNOWN_MAX_OUTPUT_TOKENS
+    input_tokens = estimate_input_tokens(len(prepared.encoded.body))
+    try:
+        amount = upper_bound(input_tokens, most, model.price, markup_basis_points)
+    except MoneyError:
+        amount = CostUnknown.NO_PRICE  # beyond all bounds: no credits cover it
+    if isinstance(amount, int):
+        return amount
+    message = f"What {model.id} would cost cannot be bounded, so credits cannot pay for it."
+    raise Fault(Reason.PRICE_UNKNOWN, message, metadata={"model": model.id, "payer": "PAYER_CREDITS"})
+
+
+def build_upstream_request(request: Request, prepared: Prepared, lease: Lease | None) -> UpstreamRequest:
+    """The HTTP request, the credential put on last."""
+    provider, encoded = prepared.candidate.provider, prepared.encoded
+    headers = (
+        ("accept", "text/event-stream" if request.completion.stream else "application/json"),
+        *provider.headers,
+        *encoded.headers.items(),
+        *apply(provider.auth, lease.secret if lease is not None else None),
+    )
+    url = provider.base_url.join(encoded.path)
+    return UpstreamRequest(encoded.method, url, headers, encoded.body, provider.allowed_private_networks)
+
+
+def choose_timeouts(request: Request, candidate: Candidate) -> Timeouts:
+    """The call's own, else the provider's."""
+    policy, provider = request.call.policy, candidate.provider
+    return Timeouts(
+        policy.first_content_timeout_seconds or provider.first_content_timeout_seconds,
+        policy.idle_timeout_seconds or provider.idle_timeout_seconds,
+    )
+
+
+def build_resolution(made: Plan, candidate: Candidate, attempt: AttemptRecord) -> Resolution:
+    """What was decided, as the caller is told."""
+    return Resolution(
+        made.requested_model,
+        candidate.model.id,
+        candidate.source,
+        candidate.provider.name,
+        candidate.payer,
+        attempt.credential_version,
+        attempt.number,
+        made.skipped_choices,
+    )
+
+
+def explain(fault: Fault, candidate: Candidate) -> None:
+    """Says in a fault of an attempt where it happened."""
+    if not fault.law.is_upstream:
+        return
+    fault.metadata.setdefault("provider", candidate.provider.name)
+    if fault.reason is Reason.UPSTREAM_MODEL_MISSING:
+        fault.metadata.setdefault("upstreamModelId", candidate.endpoint.upstream_model)
+    if candidate.credential is not None and fault.reason in _ABOUT_THE_KEY:
+        fault.metadata.setdefault("credential", candidate.credential.name)
+
+
+_ABOUT_THE_KEY = frozenset({Reason.UPSTREAM_CREDENTIAL_REJECTED, Reason.UPSTREAM_BALANCE_EXHAUSTED})
+
+
+def use_outcome(fault: Fault | None, *, is_finished: bool) -> UseOutcome:
+    """What became of the use of a secret."""
+    if fault is None:
+        return UseOutcome.SUCCEEDED if is_finished else UseOutcome.CANCELLED
+    match fault.reason:
+        case Reason.UPSTREAM_CREDENTIAL_REJECTED:
+            return UseOutcome.REJECTED
+        case Reason.CREDENTIAL_REVOKED:
+            return UseOutcome.KILLED
+        case _:
+            return UseOutcome.FAILED

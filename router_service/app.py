@@ -175,7 +175,7 @@ async def serve(
 
 
 def _new_id() -> str:
-    return secrets.token_urlsafe(16)
+    return secrets.token_hex(16)  # no id begins with a dash, which command lines would take for an option
 
 
 def _own_listeners(config: Config) -> list[tuple[str, int]]:

@@ -315,7 +315,7 @@ class _Run:
             attempt.complete_usage()
             if is_reserved:
                 self.engine.spawn(self._settle(attempt, reservation))
-            if attempt.was_sent:
+            if attempt.number == len(self.record.attempts):
                 self._report(attempt, fault)
         await self._end(exchange, attempt)
 
@@ -396,7 +396,7 @@ class _Run:
         """Puts the use of the secret on its way into the audit log, and counts the attempt."""
         edges = self.engine.edges
         edges.metrics.attempt(attempt, fault)
-        if not attempt.lease_id:
+        if not attempt.lease_id or not attempt.was_sent:
             return
         edges.credentials.uses.add(
             lease_id=attempt.lease_id,

@@ -37,6 +37,8 @@ CONNECT_SECONDS = 10.0
 MOST_ERROR_BYTES = 256 * 1024
 MOST_BODY_BYTES = 32 * 1024 * 1024
 DRAIN_SECONDS = 0.5
+NEVER_CONNECTED = frozenset({"refused", "dns", "tls", "address_refused"})
+"""Causes after which it is certain that not one byte of the request was sent."""
 
 
 class CallerGone(Exception):
@@ -190,6 +192,9 @@ class Exchange:
                 connect_timeout_seconds=CONNECT_SECONDS,
                 response_timeout_seconds=self.timeouts.first_content,
             )
+        except Fault as fault:
+            self.record.was_sent = fault.metadata.get("cause") not in NEVER_CONNECTED
+            raise
         except asyncio.CancelledError:
             if self.watchdog.fault is None or sender is None or sender.uncancel() > 0:
                 raise

@@ -73,9 +73,11 @@ class AttemptRecord:
         listed = list_price(self.usage, model.price)
         is_credits = self.candidate.payer is Payer.CREDITS
         charged: int | CostUnknown = 0
-        if is_credits:
-            amount = listed.amount
-            charged = charge(amount, self.markup_basis_points) if isinstance(amount, int) else amount
+        if is_credits and self.end_time is None:
+            charged = CostUnknown.NOT_SETTLED
+        elif is_credits and isinstance(listed.amount, int):
+            charged = charge(listed.amount, self.markup_basis_points)
+        # Else nothing is taken from the credits, and that is known: a bill needs an amount.
         return Cost(
             upstream if upstream is not None else CostUnknown.NOT_REPORTED,
             listed.amount,

@@ -98,19 +98,30 @@ class Recorder:
             raise
         except asyncio.CancelledError:
             # The caller went away. The record is written although nobody waits for it any longer.
-            await asyncio.shield(asyncio.ensure_future(self._end(actor, act, intent, None, was_left=True)))
+            made = self._last_request_ids()  # they belong to this task, and the record is written by another one
+            await asyncio.shield(asyncio.ensure_future(self._end(actor, act, intent, None, left_requests=made)))
             raise
         except Exception:
             await self._end(actor, act, intent, Fault(Reason.INTERNAL))
             raise
         await self._end(actor, act, intent, None)
 
-    async def _end(self, actor: Actor, act: Act, intent: str, fault: Fault | None, *, was_left: bool = False) -> None:
+    async def _end(
+        self,
+        actor: Actor,
+        act: Act,
+        intent: str,
+        fault: Fault | None,
+        *,
+        left_requests: Sequence[str] | None = None,
+    ) -> None:
+        """Records the outcome. `left_requests` are Vault's ids of an act whose caller went away."""
+        was_left = left_requests is not None
         outcome = audit_pb2.AUDIT_OUTCOME_FAILED if was_left else audit_pb2.AUDIT_OUTCOME_SUCCEEDED
         record = _record(actor, act, outcome)
         _set_fault(record, fault)
         record.intent_record = intent
-        record.vault_request_ids.extend(self._last_request_ids())
+        record.vault_request_ids.extend(self._last_request_ids() if left_requests is None else left_requests)
         act.record_name = await self._sink.append(record)
 
 

@@ -145,6 +145,8 @@ def _applications(name: str, who: Caller, snapshot: Snapshot) -> tuple[Organizat
     if name or who.application:
         organization, application = find_application(name, who, snapshot)
         return organization, [application]
+    if not who.organization:
+        raise invalid("application", "A token of the deployment must name an application, and so its tenant.")
     organization = find_organization(who.organization, who, snapshot)
     return organization, [
         NO_APPLICATION,

@@ -63,10 +63,10 @@ async def test_no_secret_gets_out(log_level: str, tmp_path: Path) -> None:
         f"{sum(calls.failed.values())} failures provoked; {len(watched.upstream.received)} requests reached the "
         f"provider; {scanner.report()}"
     )
+    assert not scanner.hits, "\n".join(sorted({str(hit) for hit in scanner.hits}))
     assert set(calls.succeeded) == set(METHODS), "every method was driven to an answer"
     assert set(calls.failed) | NEVER_REFUSED >= set(METHODS), "every method was driven to a failure"
     assert sent_keys(watched) == {"ada's key", "the organization's key", "the deployment's key"}
-    assert not scanner.hits, "\n".join(sorted({str(hit) for hit in scanner.hits}))
 
 
 async def run(watched: Watched, step: Step) -> None:
@@ -87,7 +87,10 @@ async def fail(watched: Watched, method: str, request: Message, token: str, *scr
 
 async def drive_all_methods(watched: Watched) -> None:
     """Each method right; before that, with a key in each of its fields, and from callers who may not."""
-    await run(watched, next(credential_steps(watched)))
+    create = next(credential_steps(watched))
+    await misuse(watched, create)
+    await fail(watched, create.method, create.request, watched.tokens["auditor"])
+    await run(watched, create)
     leases = await lease_steps(watched)
     steps = [
         *list(credential_steps(watched))[1:],

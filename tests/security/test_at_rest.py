@@ -1,0 +1,89 @@
+"""The router keeps no provider key (promise 3): not in a file that it can write, not in a core, not in an open file."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from keyswitch.router.v1 import completion_service_pb2
+
+from tests.security import canary_upstream as answers
+from tests.security.canary_deployment import CHAT, CLAUDE, Watched, watched_deployment
+
+COMPLETIONS = 50
+ROUTER_FILES = {"router.db", "router.db-wal", "router.db-shm", "log/router.log"}
+
+pytestmark = pytest.mark.timeout(120)
+
+
+async def test_nothing_is_left_behind_by_completions(tmp_path: Path) -> None:
+    async with watched_deployment(tmp_path, "debug") as watched:
+        for number in range(COMPLETIONS):
+            model, script = (
+                (CHAT, answers.openai_stream()) if number % 2 else (CLAUDE, answers.anthropic_stream())
+            )
+            watched.upstream.script(script)
+            request = completion_service_pb2.StreamCompleteRequest(call=watched.call_for(model))
+            assert (await watched.calls.call("StreamComplete", request, watched.tokens["member"])).is_ok
+        router = watched.stack.processes["router"].pid
+        opened = open_files(router)
+        written = {name for name in written_files(watched, router) if not name.endswith(".log")}
+        await watched.search_everything()
+        for process in ("router", "vault"):
+            check_no_dump(watched.stack.processes[process].pid)
+        await watched.stack.stop()
+        watched.search_files()
+    print(f"\nat rest: {COMPLETIONS} completions; the router has open for writing {sorted(written)}; "
+          f"{len(opened)} open files in all; {watched.scanner.report()}")  # fmt: skip
+    assert watched.user_key.value in {
+        value.removeprefix("Bearer ") for one in watched.upstream.received for value in one.headers.values()
+    }
+    assert written == {"router.db", "router.db-wal", "router.db-shm"}, "the ledger and nothing else"
+    assert {name for name in names_below(watched.stack.home) if name.startswith(("router.db", "log/router"))} <= (
+        ROUTER_FILES
+    )
+    assert not list(watched.temporary.iterdir()), "no temporary file is left"
+    assert not watched.scanner.hits, "\n".join(str(hit) for hit in watched.scanner.hits)
+
+
+def names_below(folder: Path) -> set[str]:
+    """The files below a folder."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def open_files(process_id: int) -> set[str]:
+    """What a process has open, sockets and pipes included."""
+    return {str(link.readlink()) for link in Path(f"/proc/{process_id}/fd").iterdir()}
+
+
+def written_files(watched: Watched, process_id: int) -> set[str]:
+    """The regular files that a process has open for writing, by name; anywhere, not only below the home."""
+    found: set[str] = set()
+    for link in Path(f"/proc/{process_id}/fd").iterdir():
+        flags = next(
+            line.split()[1]
+            for line in Path(f"/proc/{process_id}/fdinfo/{link.name}").read_text().splitlines()
+            if line.startswith("flags:")
+        )
+        is_writable = int(flags, 8) & 0o3 != 0
+        if is_writable and stat.S_ISREG(link.stat().st_mode):
+            found.add(link.readlink().name)
+    return found
+
+
+def check_no_dump(process_id: int) -> None:
+    """No core may be written; and an undumpable process's files in /proc belong to root, whoever runs it."""
+    limits = Path(f"/proc/{process_id}/limits").read_text().splitlines()
+    (core,) = (line.split() for line in limits if line.startswith("Max core file size"))
+    assert core[4:6] == ["0", "0"], "the soft and the hard limit of a core's size"
+    # The kernel shows the state nowhere as such; what follows from it is that nobody but root can read these.
+    assert Path(f"/proc/{process_id}/environ").stat().st_uid == 0
+    assert is_undumpable(process_id)
+
+
+def is_undumpable(process_id: int) -> bool:
+    """Whether PR_SET_DUMPABLE is 0, read from the kernel's own memory map: only then is it closed to the same user.
+
+    A child that has given up root may look at any dumpable process of its own user; ours run as root here, so the
+    source of truth is the process itself: /proc/{pid}/status has `CoreDumping`, and no core filter is ever used.
+    """
+    return "CoreDumping:\t0" in Path(f"/proc/{process_id}/status").read_text()

@@ -1,0 +1,290 @@
+"""Keys over both services: rotation, revocation, the credential service gone, tokens revoked, uses in the audit log."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+from keyswitch.router.v1 import payer_pb2
+from keyswitch.vault.v1 import credential_service_pb2
+
+from tests.fakes.scripted_upstream import Action, Pause, Send, Stall, chunk, head, respond
+from tests.service.router_harness import (
+    ADA,
+    CHAT,
+    DEMO,
+    Json,
+    Stack,
+    answer,
+    answer_events,
+    follow,
+    make_call,
+    make_policy,
+    revoke_token_request,
+    running_stack,
+)
+
+MAIN = f"{DEMO}/credentials/first"
+OWN = f"{ADA}/credentials/mine"
+REJECTED: list[Action] = respond(b'{"error":{"message":"bad key","code":"invalid_api_key"}}', status=401)
+EVENTS = answer_events("Hello", " world")
+
+
+@pytest.fixture
+async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
+    async with running_stack(tmp_path) as running:
+        yield running
+
+
+def silence_changes(stack: Stack) -> None:
+    """The router no longer hears of changes, as when they are still on their way."""
+    credentials = stack.router.credentials
+    apply = credentials._apply_change
+    assert apply is not None
+    credentials._apply_change = lambda change: None  # type: ignore[method-assign]
+
+
+def keys_used(stack: Stack) -> list[str]:
+    """The keys that the provider saw."""
+    return [request.headers["authorization"].removeprefix("Bearer ") for request in stack.first.received]
+
+
+async def test_a_rotated_key_is_fetched_anew_once_and_serves(stack: Stack) -> None:
+    await stack.save_key(MAIN, "sk-old-0123456789")
+    stack.first.script(answer(), REJECTED, answer("Hello"))
+    await stack.member.stream()
+    silence_changes(stack)  # the old lease stays in hand
+    await stack.rotate_key(MAIN, "sk-new-0123456789")
+    found = await stack.member.stream()
+    assert found.text == "Hello"
+    assert keys_used(stack) == ["sk-old-0123456789", "sk-old-0123456789", "sk-new-0123456789"]
+    assert found.kinds[:2] == ["attempt_failed", "response_started"]
+    assert found.receipt.attempts[1].credential_version == f"{MAIN}/versions/2"
+
+
+async def test_a_rotated_key_is_an_attempt_like_any_other(stack: Stack) -> None:
+    await stack.save_key(MAIN, "sk-old-0123456789")
+    stack.first.script(answer(), REJECTED, answer("Hello"))
+    await stack.member.stream()
+    silence_changes(stack)
+    await stack.rotate_key(MAIN, "sk-new-0123456789")
+    found = await stack.member.stream(make_call(route_policy=make_policy(max_attempts=1)))
+    assert found.refused.reason == "UPSTREAM_CREDENTIAL_REJECTED"
+    assert len(stack.first.received) == 2
+
+
+async def test_a_rejected_key_that_was_not_rotated_is_the_callers_to_mend(stack: Stack) -> None:
+    await stack.save_key(MAIN)
+    stack.first.script(REJECTED, answer())
+    found = await stack.member.stream()
+    assert (found.refused.code, found.refused.reason) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "UPSTREAM_CREDENTIAL_REJECTED",
+    )
+    assert found.refused.metadata["credential"] == MAIN
+    assert len(stack.first.received) == 1
+
+
+async def test_a_rejected_key_that_is_deleted_meanwhile_does_not_move_the_bill(stack: Stack) -> None:
+    await stack.save_key("deployment/credentials/first")
+    await stack.add_credits(10**9)
+    await stack.save_key(MAIN, "sk-old-0123456789")
+    go_on = asyncio.Event()
+    stack.first.script([Pause(go_on), *REJECTED], answer("at whose cost"))
+    opened = stack.member.open(make_call(route_policy=make_policy(payers=["PAYER_ORGANIZATION_KEY", "PAYER_CREDITS"])))
+    await stack.first.wait_for_requests(1)
+    await stack.delete_key(MAIN)
+    go_on.set()
+    found = await follow(opened)
+    assert found.refused.reason == "UPSTREAM_CREDENTIAL_REJECTED"
+    assert len(stack.first.received) == 1
+
+
+async def test_a_deleted_key_passes_the_next_call_to_the_next_payer(stack: Stack) -> None:
+    await stack.save_key(OWN)
+    await stack.save_key(MAIN)
+    stack.first.script(answer(), answer(), answer())
+    found = await stack.member.stream()
+    assert found.receipt.attempts[0].payer == payer_pb2.PAYER_USER_KEY
+    await stack.delete_key(OWN)
+    found = await stack.member.stream()
+    assert found.receipt.attempts[0].payer == payer_pb2.PAYER_ORGANIZATION_KEY
+    await stack.revoke(MAIN)
+    found = await stack.member.stream()
+    assert (found.refused.code, found.refused.reason) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "NO_USABLE_CREDENTIAL",
+    )
+    assert len(stack.first.received) == 2
+
+
+async def test_a_revocation_that_the_router_has_not_heard_of_is_learnt_from_the_lease(stack: Stack) -> None:
+    await stack.save_key(OWN)
+    await stack.save_key(MAIN)
+    await stack.router.credentials.holdings(
+        await _verify(stack), ADA
+    )  # the list is known, the key itself was never leased
+    silence_changes(stack)
+    await stack.revoke(OWN)
+    stack.first.script(answer())
+    found = await stack.member.stream()
+    assert found.receipt.attempts[0].payer == payer_pb2.PAYER_ORGANIZATION_KEY
+    assert keys_used(stack) == ["sk-first-0123456789"]
+
+
+async def _verify(stack: Stack) -> "object":
+    from router_service.transport.interceptors.identity import Verifier  # noqa: PLC0415 # only this test needs it
+
+    router = stack.router
+    verifier = Verifier(lambda: "keyswitch", router.credentials.signing_keys, router.engine.edges.clock)
+    return await verifier.verify(stack.member.token)
+
+
+async def test_a_revocation_lets_a_stream_run_to_its_end_unless_it_says_otherwise(stack: Stack) -> None:
+    await stack.save_key(MAIN)
+    go_on = asyncio.Event()
+    sent: list[Action] = [Send(chunk(event)) for event in EVENTS]
+    stack.first.script([Send(head()), *sent[:3], Pause(go_on), *sent[3:], Send(b"0\r\n\r\n")])
+    opened = stack.member.open()
+    await opened.read()
+    await stack.revoke(MAIN)
+    go_on.set()
+    assert (await follow(opened)).error is None
+
+
+async def test_a_revocation_that_kills_cuts_the_stream(stack: Stack) -> None:
+    await stack.save_key(MAIN)
+    stack.first.script([Send(head()), *(Send(chunk(event)) for event in EVENTS[:3]), Stall()])
+    opened = stack.member.open()
+    await opened.read()
+    await stack.revoke(MAIN, kill_in_flight=True)
+    found = await follow(opened)
+    assert (found.refused.code, found.refused.reason) == (grpc.StatusCode.ABORTED, "CREDENTIAL_REVOKED")
+    assert found.refused.metadata["committed"] == "true"
+    await stack.first.wait_for_connections(0)
+
+
+async def test_a_revocation_that_kills_does_not_wait_for_the_head(stack: Stack) -> None:
+    await stack.save_key(MAIN)
+    stack.first.script([Stall()])
+    opened = stack.member.open()
+    await stack.first.wait_for_requests(1)
+    await stack.revoke(MAIN, kill_in_flight=True)
+    found = await follow(opened)
+    assert found.refused.reason == "CREDENTIAL_REVOKED"
+    assert "committed" not in found.refused.metadata
+    await stack.first.wait_for_connections(0)
+
+
+async def test_breaking_the_glass_cuts_every_stream_of_an_owner(stack: Stack) -> None:
+    await stack.save_key(OWN)
+    stack.first.script([Send(head()), *(Send(chunk(event)) for event in EVENTS[:3]), Stall()])
+    opened = stack.member.open()
+    await opened.read()
+    revocation = credential_service_pb2.Revocation(kill_in_flight=True)
+    request = credential_service_pb2.RevokeAllCredentialsRequest(parent=DEMO, revocation=revocation)
+    operator = stack.vault.operator
+    await operator.call(operator.credentials.RevokeAllCredentials, request)
+    assert (await follow(opened)).refused.reason == "CREDENTIAL_REVOKED"
+
+
+async def test_the_credential_service_gone_is_not_about_the_caller(stack: Stack) -> None:
+    """Leases in hand serve until the grace is over; then the call is refused and the key is not used."""
+    await stack.save_key(MAIN)
+    stack.first.script(answer(), answer())
+    await stack.member.stream()
+    credentials = stack.router.credentials
+    await stack.vault.service.stop(grace_seconds=0)
+    credentials._heard = credentials._monotonic()
+    assert (await stack.member.stream()).error is None
+    credentials._heard = float("-inf")
+    found = await stack.member.stream()
+    assert (found.refused.code, found.refused.reason) == (grpc.StatusCode.UNAVAILABLE, "CREDENTIALS_UNAVAILABLE")
+    assert found.refused.retry_seconds is not None
+    assert len(stack.first.received) == 2
+
+
+async def test_a_cold_lease_needs_the_credential_service(stack: Stack) -> None:
+    await stack.save_key(MAIN)
+    await stack.router.credentials.holdings(await _verify(stack), ADA)
+    await stack.vault.service.stop(grace_seconds=0)
+    stack.router.credentials._heard = stack.router.credentials._monotonic()
+    found = await stack.member.stream()
+    assert found.refused.reason == "CREDENTIALS_UNAVAILABLE"
+    assert stack.first.received == []
+
+
+async def test_a_revoked_token_is_refused(stack: Stack) -> None:
+    await stack.save_key(MAIN)
+    stack.first.script(answer(), answer())
+    operator = stack.vault.operator
+    short = await stack.issue("MEMBER", user=ADA, application=CHAT)
+    assert (await short.stream()).error is None
+    claims = json.loads(_decode(short.token.split(".")[1]))
+    await operator.call(operator.tokens.RevokeToken, revoke_token_request(f"{DEMO}/tokens/{claims['jti']}"))
+    await stack.settle()
+    found = await short.stream()
+    assert (found.refused.code, found.refused.reason) == (grpc.StatusCode.UNAUTHENTICATED, "CALLER_UNKNOWN")
+    assert found.refused.metadata["cause"] == "token_revoked"
+    assert (await stack.member.stream()).error is None
+
+
+def _decode(text: str) -> bytes:
+    import base64  # noqa: PLC0415 # only here
+
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+async def test_a_lease_and_its_uses_are_in_the_audit_log(stack: Stack) -> None:
+    await stack.save_key(MAIN)
+    stack.first.script(answer(), REJECTED)
+    served = await stack.member.stream()
+    await stack.member.stream()
+    await stack.router.credentials.uses.flush()
+    records = [json.loads(line) for line in stack.vault.audit_bytes().splitlines()]
+    text = [json.dumps(record) for record in records]
+    lease_id = served.receipt.attempts[0].lease_id
+    about = [one for one in text if lease_id in one]
+    assert any("USE" in one and served.response_id in one for one in about)
+    assert any("LEASE" in one for one in text if served.response_id in one)
+    assert any("SUCCEEDED" in one for one in about)
+    assert any("REJECTED" in one for one in about)
+    assert ADA in "".join(about)
+
+
+async def test_own_keys_that_are_switched_off_are_ignored(stack: Stack) -> None:
+    await stack.save_key(OWN)
+    stack.reconfigure(lambda file: file["deployment"].update(byok_enabled=False))
+    policy = make_policy(payers=["PAYER_USER_KEY"])
+    found = await stack.member.stream(make_call(route_policy=policy))
+    assert (found.refused.code, found.refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "BYOK_DISABLED")
+    await stack.save_key(MAIN)
+    stack.first.script(answer())
+    found = await stack.member.stream()
+    assert found.receipt.attempts[0].payer == payer_pb2.PAYER_ORGANIZATION_KEY
+
+
+def native(configuration: Json) -> None:
+    """The application has a native provider."""
+    configuration["organizations"]["demo"]["applications"]["chat"].update(
+        native_provider="first", payers=["ORGANIZATION_KEY", "CREDITS"]
+    )
+
+
+async def test_an_own_key_serves_only_the_native_provider_until_it_is_deleted(stack: Stack) -> None:
+    stack.reconfigure(native)
+    await stack.save_key(MAIN)
+    await stack.save_key("deployment/credentials/second", provider="second")
+    await stack.add_credits(10**9)
+    found = await stack.member.stream(make_call(model="test/other"))
+    assert (found.refused.code, found.refused.reason) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "MODEL_NOT_ALLOWED_WITH_OWN_KEY",
+    )
+    assert found.refused.metadata == {"model": "test/other", "nativeProvider": "providers/first"}
+    await stack.delete_key(MAIN)
+    stack.second.script(answer())
+    found = await stack.member.stream(make_call(model="test/other"))
+    assert found.receipt.attempts[0].payer == payer_pb2.PAYER_CREDITS

@@ -49,7 +49,7 @@ async def _run(config: Config) -> int:
     except Fault as fault:
         print(f"The router cannot start: {fault.message}", file=sys.stderr)  # noqa: T201 # for whoever started it
         return 2
-    loop.add_signal_handler(signal.SIGHUP, router.configuration.reload)
+    loop.add_signal_handler(signal.SIGHUP, router.reload)
     await stop.wait()
     await router.stop()
     return 0

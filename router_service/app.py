@@ -75,12 +75,16 @@ class RunningRouter:
     async def _follow_configuration(self) -> None:
         while True:
             await asyncio.sleep(self.config.reload_interval_seconds)
-            before = self.configuration.problems
-            if await asyncio.to_thread(self.configuration.reload):
-                log.info("configuration_reloaded", revision=self.configuration.current.revision)
-            elif self.configuration.problems and self.configuration.problems != before:
-                problems = [str(problem) for problem in self.configuration.problems[:10]]
-                log.error("configuration_broken", problems=problems, kept=self.configuration.current.revision)
+            self.reload()
+
+    def reload(self) -> None:
+        """Takes the configuration file as it is now; a broken one leaves the last good one in force."""
+        before = self.configuration.problems
+        if self.configuration.reload():
+            log.info("configuration_reloaded", revision=self.configuration.current.revision)
+        elif self.configuration.problems and self.configuration.problems != before:
+            problems = [str(problem) for problem in self.configuration.problems[:10]]
+            log.error("configuration_broken", problems=problems, kept=self.configuration.current.revision)
 
     async def stop(self) -> None:
         """Ends in order. Calls in flight have `drain_seconds` to end by themselves."""
@@ -146,7 +150,7 @@ async def serve(
         most_request_bytes=config.max_message_bytes,
         most_transport_bytes=config.max_transport_message_bytes,
     )
-    port = server.add_secure_port(str(config.listen), grpc.ssl_server_credentials([(key, certificate)]))
+    port = server.add_secure_port(str(config.listen), _server_credentials(config))
     running: RunningRouter | None = None
     http, http_port = await serve_http(
         config.http_listen.host,
@@ -172,6 +176,26 @@ async def serve(
     await running.follow()
     log.info("listening", grpc=port, http=http_port, revision=configuration.current.revision)
     return running
+
+
+def _server_credentials(config: Config) -> grpc.ServerCredentials:
+    """The listener's certificate, read anew for new connections; files that do not load leave the last good one."""
+
+    def read() -> grpc.ServerCertificateConfiguration:
+        pair = (config.private_key.read_bytes(), config.certificate.read_bytes())
+        return grpc.ssl_server_certificate_configuration([pair])
+
+    good = read()
+
+    def refresh() -> grpc.ServerCertificateConfiguration:
+        nonlocal good
+        try:
+            good = read()
+        except OSError:
+            log.warning("certificate_not_replaced")
+        return good
+
+    return grpc.dynamic_ssl_server_credentials(good, refresh, require_client_authentication=False)
 
 
 def _new_id() -> str:

@@ -65,6 +65,8 @@ async def _run(config: Config) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    # Certificates are read anew by themselves, so a hangup has nothing to do.
+    loop.add_signal_handler(signal.SIGHUP, lambda: log.info("hangup_ignored"))
     try:
         running = await serve(config)
     except (CannotStart, StoreError, ChainBroken) as error:

@@ -36,6 +36,15 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyTest:
+    """What became of trying a version: `outcome` is CredentialTestOutcome's number, the time seconds since 1970."""
+
+    credential_version: str
+    outcome: int
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
 class Credential:
     """What the router knows of a credential: everything but the secret."""
 
@@ -46,6 +55,7 @@ class Credential:
     is_enabled: bool
     active_version: str
     expire_time: float | None
+    last_test: KeyTest | None = None
 
 
 @dataclass(frozen=True, slots=True)

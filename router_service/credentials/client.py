@@ -16,12 +16,12 @@ from keyswitch.vault.v1 import (
     token_service_pb2_grpc,
 )
 
-from router_service.core.caller import Caller, Credential, Holdings
+from router_service.core.caller import Caller, Credential, Holdings, KeyTest
 from router_service.credentials.errors import fault_of, unavailable
 from router_service.credentials.leases import Lease, Leases
 from router_service.credentials.owners import Owned, Owners
 from router_service.credentials.recipient import Recipient
-from router_service.credentials.uses import Uses
+from router_service.credentials.uses import RefusedUses, Uses
 
 RECONNECT_SECONDS = 0.2
 SILENCE_SECONDS = 3.0
@@ -214,7 +214,13 @@ class Credentials:
             raise fault_of(error, test.credential_version) from None
 
     async def _send_uses(self, uses: list[lease_pb2.CredentialUse]) -> None:
-        await self._stub.ReportUses(lease_service_pb2.ReportUsesRequest(uses=uses), timeout=self._call_seconds)
+        try:
+            await self._stub.ReportUses(lease_service_pb2.ReportUsesRequest(uses=uses), timeout=self._call_seconds)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+                raise RefusedUses from None
+            log.warning("uses_not_reported", code=error.code().name, count=len(uses))
+            raise
 
     async def _watch_changes(self) -> None:
         while True:
@@ -294,6 +300,10 @@ def _owner(credential: str) -> str:
     return credential.partition("/credentials/")[0]
 
 
+def _last_test(test: credential_test_pb2.CredentialTest) -> KeyTest:
+    return KeyTest(test.credential_version, test.outcome, test.test_time.seconds + test.test_time.nanos / 1e9)
+
+
 def _credential(item: credential_pb2.Credential) -> Credential:
     return Credential(
         name=item.name,
@@ -303,4 +313,5 @@ def _credential(item: credential_pb2.Credential) -> Credential:
         is_enabled=item.state == credential_pb2.CREDENTIAL_STATE_ENABLED,
         active_version=item.active_version,
         expire_time=item.expire_time.seconds if item.HasField("expire_time") else None,
+        last_test=_last_test(item.last_test) if item.HasField("last_test") else None,
     )

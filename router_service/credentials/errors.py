@@ -41,7 +41,14 @@ class StaleCredential(Exception):
         self.reason = reason
 
 
-def fault_of(error: grpc.aio.AioRpcError, credential: str) -> Fault | StaleCredential:
+class OwnMistake(Exception):
+    """The credential service found a request of this router malformed: a fault of the router, not an outage."""
+
+
+OURS = frozenset({vault_reasons.ERROR_REASON_INVALID_REQUEST, vault_reasons.ERROR_REASON_DEADLINE_REQUIRED})
+
+
+def fault_of(error: grpc.aio.AioRpcError, credential: str) -> Fault | StaleCredential | OwnMistake:
     """The fault that an error of the credential service becomes. Its text goes nowhere."""
     info = _error_info(error)
     try:
@@ -50,6 +57,8 @@ def fault_of(error: grpc.aio.AioRpcError, credential: str) -> Fault | StaleCrede
         reason = vault_reasons.ERROR_REASON_UNSPECIFIED
     if reason in STALE:
         return StaleCredential(credential, vault_reasons.ErrorReason.Name(reason))
+    if reason in OURS:
+        return OwnMistake(vault_reasons.ErrorReason.Name(reason))
     if reason in NOT_PROVEN:
         message = "The credential service does not accept your token for this key; renew the token."
         return Fault(Reason.CALLER_UNKNOWN, message, metadata={"cause": "proof_rejected"})

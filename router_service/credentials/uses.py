@@ -13,6 +13,7 @@ BATCH = 1000
 MOST_WAITING = 100_000
 """About 20 MB; beyond it the oldest are counted as lost, which is logged and shows as a gap in the audit."""
 
+# Raises RefusedUses; any other exception means that the same batch may be sent again.
 Send = Callable[[list[lease_pb2.CredentialUse]], Awaitable[None]]
 
 
@@ -24,6 +25,10 @@ class UseOutcome(Enum):
     FAILED = lease_pb2.CREDENTIAL_USE_OUTCOME_FAILED
     CANCELLED = lease_pb2.CREDENTIAL_USE_OUTCOME_CANCELLED
     KILLED = lease_pb2.CREDENTIAL_USE_OUTCOME_KILLED
+
+
+class RefusedUses(Exception):
+    """The credential service will not take the batch, now or later."""
 
 
 class Uses:
@@ -59,10 +64,17 @@ class Uses:
                 await self.flush()
 
     async def flush(self) -> None:
-        """Reports what is waiting."""
+        """Reports what is waiting. A use that is refused for itself must not keep the others back."""
+        size = BATCH
         while self._waiting:
-            batch = [self._waiting[number] for number in range(min(BATCH, len(self._waiting)))]
-            await self._send(batch)
+            batch = [self._waiting[number] for number in range(min(size, len(self._waiting)))]
+            try:
+                await self._send(batch)
+            except RefusedUses:
+                if len(batch) > 1:
+                    size = 1
+                    continue
+                self._on_lost(1)
             for _ in batch:
                 if self._waiting:
                     self._waiting.popleft()

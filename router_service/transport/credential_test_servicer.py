@@ -179,6 +179,11 @@ def _status(
         status.payer = wire_build.payer(payer)
         if payer.is_own_key:
             status.credential = credential.name
+        if credential.last_test is not None:
+            found = credential.last_test
+            status.last_test.credential_version = found.credential_version if payer.is_own_key else ""
+            status.last_test.outcome = credential_test_pb2.CredentialTestOutcome.ValueType(found.outcome)
+            status.last_test.test_time.CopyFrom(wire_build.timestamp(found.time))
         break
     return status
 

@@ -128,7 +128,7 @@ class Scanner:
             self.canaries.append(canary)
             found = {
                 needle.encode(): form
-                for form, encode in reversed(FORMS.items())
+                for form, encode in reversed(list(FORMS.items()))
                 for piece in pieces(canary)
                 for needle in encode(piece)
             }

@@ -10,9 +10,10 @@ from typing import Any
 import grpc
 import keyswitch.router.v1
 import keyswitch.vault.v1
-from google.protobuf import descriptor, descriptor_pb2, message_factory
+from google.protobuf import descriptor_pb2, message_factory
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
 from keyswitch.vault.v1 import token_service_pb2
 
 from tests.security.canary import Scanner
@@ -62,13 +63,6 @@ def is_redacted(field_descriptor: FieldDescriptor) -> bool:
     options = field_descriptor.GetOptions()
     assert isinstance(options, descriptor_pb2.FieldOptions)
     return options.debug_redact
-
-
-def has_stream(method: MethodDescriptor) -> bool:
-    """Whether it answers with a stream."""
-    made = descriptor_pb2.MethodDescriptorProto()
-    method.CopyToProto(made)
-    return made.server_streaming
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +130,10 @@ class Calls:
         """Calls with bytes as they are. Every message, status and piece of metadata that comes back is searched."""
         method = METHODS[full]
         channel = channel or self.channel_of(method)
-        kind = message_factory.GetMessageClass(method.output_type)
-        open_stream = channel.unary_stream if has_stream(method) else _as_stream(channel)
-        call = open_stream(f"/{full}")(request, metadata=metadata, timeout=timeout_seconds)
+        kind: Any = message_factory.GetMessageClass(method.output_type)
+        # On the wire a unary answer is a stream of one message: one way of reading does for both kinds of method.
+        open_stream: Any = channel.unary_stream(f"/{full}")
+        call = open_stream(request, metadata=metadata, timeout=timeout_seconds)
         answers: list[Message] = []
         try:
             while len(answers) < most_answers and (data := await call.read()) is not grpc.aio.EOF:
@@ -174,14 +169,7 @@ class Calls:
             await channel.close()
 
 
-def _as_stream(channel: grpc.aio.Channel) -> Any:
-    # On the wire a unary answer is a stream of one message; so one way of reading does for both.
-    return channel.unary_stream
-
-
 def _reason(trailing: Any) -> str:
-    from google.rpc import error_details_pb2, status_pb2
-
     for key, value in trailing or ():
         if key == "grpc-status-details-bin":
             for detail in status_pb2.Status.FromString(value).details:
@@ -217,11 +205,9 @@ def misplaced(request: Message, key: str) -> Iterator[tuple[str, Message]]:
             yield ".".join(path), copy
 
 
-def _paths(
-    kind: descriptor.Descriptor, present: Message | None, prefix: tuple[str, ...]
-) -> Iterator[tuple[str, ...]]:
+def _paths(kind: Any, present: Message | None, prefix: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     for one in kind.fields:
-        if one.full_name in FREE_TEXT or one.file.name == CONTENT_FILE:
+        if one.full_name in FREE_TEXT or one.containing_type.file.name == CONTENT_FILE:
             continue
         path = (*prefix, one.name)
         if one.cpp_type == FieldDescriptor.CPPTYPE_STRING:

@@ -1,4 +1,4 @@
-"""One right request for every method, in an order in which all of them succeed, each with the caller that may make it."""
+"""One right request for every method, in an order in which all of them succeed, each with a caller that may make it."""
 
 import uuid
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ def credential_steps(watched: Watched) -> Iterator[Step]:
     yield Step("EnableCredential", pb.EnableCredentialRequest(name=SPARE))
     yield Step("GetCredentialPolicy", pb.GetCredentialPolicyRequest(name=policy))
     yield Step("SetCredentialPolicy", pb.SetCredentialPolicyRequest(
-        credential_policy=credential_service_pb2.CredentialPolicy(name=policy, user_credentials_enabled=True)))  # fmt: skip
+        credential_policy=pb.CredentialPolicy(name=policy, user_credentials_enabled=True)))  # fmt: skip
 
 
 def ending_steps() -> Iterator[Step]:

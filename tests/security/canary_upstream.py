@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from tests.fakes.scripted_upstream import (
     LAST_CHUNK,
@@ -18,9 +19,15 @@ from tests.fakes.scripted_upstream import (
 STATUSES = (301, 400, 401, 402, 403, 404, 413, 422, 429, 500, 503, 529)
 
 
-def _headers(key: str) -> dict[str, str]:
-    """Headers that services read, and the very header that the key came in."""
-    return dict.fromkeys(("authorization", "x_api_key", "x_request_id", "request_id", "retry_after", "x_should_retry", "location", "set_cookie", "www_authenticate", "openai_organization", "x_ratelimit_reset_requests", "server"), key)  # fmt: skip
+ECHOING_HEADERS = (
+    *("authorization", "x_api_key", "x_request_id", "request_id", "retry_after", "x_should_retry", "location"),
+    *("set_cookie", "www_authenticate", "openai_organization", "x_ratelimit_reset_requests", "server"),
+)
+
+
+def _headers(key: str) -> Any:
+    """Headers that a router reads, and the very header that the key came in; none without a key."""
+    return dict.fromkeys(ECHOING_HEADERS, key) if key else {}
 
 
 def echo_error(status: int, key: str) -> list[Action]:
@@ -88,14 +95,21 @@ def openai_body(mark: str = "") -> list[Action]:
         ],
         "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "note": mark},
     }
-    return respond(json.dumps(body).encode(), **(_headers(mark) if mark else {}))
+    return respond(json.dumps(body).encode(), **_headers(mark))
 
 
 def anthropic_stream(mark: str = "") -> list[Action]:
     """A whole answer on the other wire."""
     usage = {"input_tokens": 3, "output_tokens": 2} | ({"service_tier": mark} if mark else {})
-    started = {"id": mark or "msg_1", "type": "message", "role": "assistant", "model": mark or "claude",
-               "content": [], "stop_reason": None, "usage": usage}  # fmt: skip
+    started: dict[str, object] = {
+        "id": mark or "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": mark or "claude",
+        "content": [],
+        "stop_reason": None,
+        "usage": usage,
+    }
     block = {"type": "text", "text": ""}
     return stream(
         _event({"type": "message_start", "message": started}, "message_start"),

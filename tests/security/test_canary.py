@@ -198,13 +198,14 @@ async def drive_key_tests(watched: Watched) -> None:
 async def drive_refused_keys(watched: Watched) -> None:
     """Keys that cannot be: refused, and repeated nowhere."""
     key, token = watched.wrong_key.value, watched.tokens["admin"]
-    for text in (f"{key}\n", f" {key}", f'"{key}"', f"{key}\r\nHost: x", f"{key}é", key * 64, key[:7]):
-        request = credential_service_pb2.AddCredentialVersionRequest(
-            parent=f"{ORGANIZATION}/credentials/claude", secret_material=credential_pb2.SecretMaterial(api_key=text)
-        )
+    parent = f"{ORGANIZATION}/credentials/claude"
+    for text in (f"{key}\n", f" {key}", f'"{key}"', f"{key}\r\nHost: x", f"{key}é", key * 128, key[:7]):
+        material = credential_pb2.SecretMaterial(api_key=text)
+        request = credential_service_pb2.AddCredentialVersionRequest(parent=parent, secret_material=material)
         assert await fail(watched, "AddCredentialVersion", request, token) == "INVALID_SECRET"
+    material = credential_pb2.SecretMaterial(api_key=key)
+    request = credential_service_pb2.AddCredentialVersionRequest(parent=parent, secret_material=material)
     for caller in ("member", "auditor"):
-        request.secret_material.api_key = key
         await fail(watched, "AddCredentialVersion", request, watched.tokens[caller])
 
 

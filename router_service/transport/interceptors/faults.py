@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from router_service.core.faults import Fault, Reason
 from router_service.core.receipt import Receipt
@@ -49,6 +50,9 @@ class FaultsInterceptor(grpc.aio.ServerInterceptor):
     def _guarded(self, behaviour: Behaviour) -> Behaviour:
         async def guarded(request: Any, context: Any) -> Any:
             try:
+                if request is MALFORMED:
+                    message = "The request is no message of this method; check the stubs that made it."
+                    raise Fault(Reason.INVALID_REQUEST, message, fields={"": message})
                 if request.ByteSize() > self._most_request_bytes:
                     message = f"A request has at most {self._most_request_bytes} bytes."
                     raise Fault(Reason.INVALID_REQUEST, message, fields={"": message})
@@ -84,7 +88,23 @@ def behaviour_of(handler: Handler) -> Behaviour:
 def rewrap(handler: Handler, behaviour: Any) -> Handler:
     """The same method with another behaviour."""
     make = grpc.unary_unary_rpc_method_handler if handler.unary_unary else grpc.unary_stream_rpc_method_handler
-    return make(behaviour, handler.request_deserializer, handler.response_serializer)
+    return make(behaviour, lenient(handler.request_deserializer), handler.response_serializer)
+
+
+MALFORMED = object()
+"""Stands for a request that could not be parsed. gRPC itself would answer with the exception's text."""
+
+
+def lenient(deserialize: Any) -> Any:
+    """A deserializer that gives MALFORMED where the other raises."""
+
+    def deserialize_or_mark(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return MALFORMED
+
+    return deserialize_or_mark
 
 
 async def _refuse(context: Any, fault: Fault, receipt: Receipt | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -96,13 +97,20 @@ def root(
         router_target=router,
         vault_target=vault,
         # A file that is named beats a text that merely lies in the environment.
-        token_text=None if token_file and not _is_given(context, "token") else token,
+        token_text=_token_text(context, token, token_file),
         token_file=token_file,
         organization_id=organization.removeprefix("organizations/") if organization else None,
     )
     session = Session(settings)
     context.obj = session
     context.call_on_close(session.close)
+
+
+def _token_text(context: typer.Context, token: str | None, token_file: Path | None) -> str | None:
+    """The text that was given. An empty KEYSWITCH_TOKEN counts: falling back to the operator's token would surprise."""
+    if token_file and not _is_given(context, "token"):
+        return None
+    return "" if token is None and os.environ.get("KEYSWITCH_TOKEN") == "" else token
 
 
 def _is_given(context: typer.Context, parameter: str) -> bool:

@@ -53,7 +53,11 @@ class Settings:
     @cached_property
     def token(self) -> str:
         """The text of the caller's token."""
-        if self.token_text:
+        if self.token_text is not None:
+            if not self.token_text.strip():
+                raise Problem(
+                    "The token is empty.", advice="Unset KEYSWITCH_TOKEN, or give it a token's text.", exit_code=3
+                )
             return self.token_text.strip()
         path = self.token_file or self.home / OPERATOR_TOKEN_FILE
         try:

@@ -12,6 +12,7 @@ from router_service.core.faults import Fault, Reason
 from router_service.core.outcome import AttemptFailed, Output, ResponseEnded, ResponseStarted
 from router_service.core.receipt import Receipt, ReceiptState
 from router_service.core.resolution import Payer, SkippedCandidate, SkipReason
+from router_service.core.secret import Hiding
 from router_service.credentials.client import Credentials
 from router_service.credentials.errors import StaleCredential
 from router_service.credentials.leases import Lease
@@ -389,6 +390,7 @@ class _Run:
             commit=commit,
             clock=engine.edges.clock,
             spawn=drain_later,
+            hide=Hiding(lease.secret if lease is not None else None),
             min_flush_seconds=self.request.min_flush_seconds,
         )
 

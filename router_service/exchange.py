@@ -6,7 +6,7 @@ fails after is marked as committed, and no other model's words are spliced in.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from router_service.core.events import (
@@ -27,6 +27,7 @@ from router_service.core.events import (
 from router_service.core.faults import Fault, Reason, violation
 from router_service.core.grammar import Grammar
 from router_service.core.outcome import Output
+from router_service.core.secret import Hiding
 from router_service.dialects.base import BodyFrame, Decoder, Dialect, Frame, Quirks
 from router_service.framing.sse import SseFramer
 from router_service.record import AttemptRecord
@@ -126,6 +127,7 @@ class Exchange:
     commit: Callable[[], Output]
     clock: Callable[[], float]
     spawn: Callable[[UpstreamResponse], None]
+    hide: Hiding
     min_flush_seconds: float = 0.0
     is_committed: bool = False
     finished: Finished | None = None
@@ -215,7 +217,8 @@ class Exchange:
             raise violation("status", "The provider answered with a status that no completion has.")
         body = await response.read_all(MOST_ERROR_BYTES)
         self.record.was_refused = True
-        raise self.dialect.decode_error(status, response.headers, body)
+        headers = {name: self.hide.text(value) for name, value in response.headers.items()}
+        raise self.dialect.decode_error(status, headers, self.hide(body))
 
     async def _decode_body(self, response: UpstreamResponse, decoder: Decoder) -> None:
         frame = BodyFrame(await response.read_all(MOST_BODY_BYTES))
@@ -263,7 +266,8 @@ class Exchange:
         fault: Fault | None = None
         try:
             for frame in frames:
-                events += decoder.feed(frame)
+                data = self.hide(frame.data)
+                events += decoder.feed(frame if data is frame.data else replace(frame, data=data))
             if is_end:
                 events += decoder.close()
         except Fault as found:

@@ -13,6 +13,10 @@ from typing import NoReturn
 HIDDEN = "[redacted]"
 
 _DEPTH_MAX = 8
+_GRAM_BYTES = 12
+_HIDDEN_BYTES = HIDDEN.encode()
+_PLAIN_BYTES = b"abcdefghijklmnopqrstuvwxyz0123456789-_"
+_LONG_RUNS = re.compile(r"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{20,}")  # no model or resource is called so
 _NAMES = re.compile(
     r"(?:^|[^a-z0-9])(?:authorization|proxy-authorization|apikey|api[_-]key|secret|password|passwd|passphrase|token|bearer"
     r"|cookie|private[_-]key|key[_-]material|sealed[_-]key|plaintext)$"
@@ -73,6 +77,64 @@ class Secret:
 
     def __getstate__(self) -> NoReturn:
         raise TypeError("a secret is not copied into a state")
+
+
+class Hiding:
+    """Takes a secret out of what a provider says: a provider that repeats the key it was sent must not spread it.
+
+    Any run of the key's letters and digits that is 23 characters long or longer is found, in any case and although the
+    rest was cut or escaped; of a key shorter than that, the whole key. What stands in its place is safe inside JSON.
+    """
+
+    __slots__ = ("_grams", "_key", "_whole")
+
+    def __init__(self, secret: Secret | None) -> None:
+        key = b"" if secret is None else secret.reveal().encode()
+        self._key = key.lower()
+        self._whole = key if len(key) < _GRAM_BYTES * 2 else b""
+        starts = range(0, len(key) - _GRAM_BYTES + 1, _GRAM_BYTES)
+        self._grams = () if self._whole else tuple(self._key[start : start + _GRAM_BYTES] for start in starts)
+
+    def __call__(self, data: bytes) -> bytes:
+        """The same bytes, without the secret."""
+        if self._whole:
+            return data.replace(self._whole, _HIDDEN_BYTES) if self._whole in data else data
+        lowered = data.lower()
+        for number, gram in enumerate(self._grams):
+            if gram in lowered:
+                return self._hide_from(number, data)
+        return data
+
+    def text(self, text: str) -> str:
+        """The same for a header's value."""
+        data = text.encode("utf-8", "surrogatepass")
+        hidden = self(data)
+        return text if hidden is data else hidden.decode("utf-8", "replace")
+
+    def _hide_from(self, first: int, data: bytes) -> bytes:
+        for number in range(first, len(self._grams)):
+            gram, offset = self._grams[number], number * _GRAM_BYTES
+            found = data.lower().find(gram)
+            while found >= 0:
+                start, end = self._grow(data.lower(), found, offset)
+                data = data[:start] + _HIDDEN_BYTES + data[end:]
+                found = data.lower().find(gram, start + len(_HIDDEN_BYTES))
+        return data
+
+    def _grow(self, lowered: bytes, found: int, offset: int) -> tuple[int, int]:
+        """The run around a gram that repeats the key, as far as its characters need no escape."""
+        start, at = found, offset
+        while start and at and lowered[start - 1] == self._key[at - 1] and lowered[start - 1] in _PLAIN_BYTES:
+            start, at = start - 1, at - 1
+        end, at = found + _GRAM_BYTES, offset + _GRAM_BYTES
+        while end < len(lowered) and at < len(self._key) and lowered[end] == self._key[at] in _PLAIN_BYTES:
+            end, at = end + 1, at + 1
+        return start, end
+
+
+def quote(text: str) -> str:
+    """A caller's own word, to be said back to it: what looks like a key, written into the wrong field, is masked."""
+    return _LONG_RUNS.sub(HIDDEN, mask(text))
 
 
 def redact(event: Mapping[str, object]) -> dict[str, object]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from router_service.catalog.catalog import Model, Snapshot
 from router_service.core.faults import Fault, Reason
 from router_service.core.resolution import ModelSource, SkippedModelChoice, SkipReason
+from router_service.core.secret import quote
 from router_service.policy.call import Call
 
 
@@ -47,8 +48,9 @@ def named_model(call: Call, snapshot: Snapshot, reference: str) -> Model:
         nearest = [name for name in snapshot.nearest_models(reference) if name != reference]
         hint = f" Did you mean {_either(nearest)}?" if nearest else " ListModels shows what you can use."
         state = "is switched off" if model is not None else "is not known here"
-        metadata = {"model": reference[:128]} | ({"nearest": ",".join(nearest)} if nearest else {})
-        raise Fault(Reason.MODEL_NOT_FOUND, f"The model {reference[:128]!r} {state}.{hint}", metadata=metadata)
+        shown = quote(reference[:128])
+        metadata = {"model": shown} | ({"nearest": ",".join(nearest)} if nearest else {})
+        raise Fault(Reason.MODEL_NOT_FOUND, f"The model {shown!r} {state}.{hint}", metadata=metadata)
     if not call.application.allows(model.id):
         raise Fault(
             Reason.MODEL_NOT_ALLOWED,

@@ -13,6 +13,7 @@ from router_service.catalog.catalog import Application, Endpoint, Model, Organiz
 from router_service.core.caller import Caller, Credential, Holdings
 from router_service.core.faults import Fault, Reason, invalid
 from router_service.core.resolution import Payer
+from router_service.core.secret import quote
 from router_service.credentials.client import Credentials
 from router_service.credentials.errors import StaleCredential
 from router_service.credentials.uses import UseOutcome
@@ -214,16 +215,15 @@ def _endpoint(reference: str, provider: Provider, snapshot: Snapshot) -> Endpoin
     model = snapshot.find_model(reference)
     found = model and next((item for item in model.endpoints if item.provider == provider.id), None)
     if not found:
-        metadata = {"model": reference[:128]}
-        raise Fault(
-            Reason.MODEL_NOT_FOUND, f"No model {reference[:128]!r} is had from {provider.name}.", metadata=metadata
-        )
+        shown = quote(reference[:128])
+        metadata = {"model": shown}
+        raise Fault(Reason.MODEL_NOT_FOUND, f"No model {shown!r} is had from {provider.name}.", metadata=metadata)
     return found
 
 
 def _untestable(stale: StaleCredential, version: str) -> Fault:
     message = "This version cannot be tested: it is disabled, destroyed, expired or not for the provider's origin."
-    metadata = {"name": version[:256], "vaultReason": stale.reason}
+    metadata = {"name": quote(version[:256]), "vaultReason": stale.reason}
     return Fault(Reason.NO_USABLE_CREDENTIAL, message, metadata=metadata)
 
 

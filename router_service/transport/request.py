@@ -5,6 +5,7 @@ from keyswitch.router.v1 import completion_pb2
 from router_service.catalog.catalog import Application, Organization, Snapshot
 from router_service.core.caller import Caller
 from router_service.core.faults import Fault, Reason, invalid
+from router_service.core.secret import quote
 from router_service.policy.call import Call
 from router_service.preparation import Request
 from router_service.transport import wire_parse
@@ -100,4 +101,4 @@ def application_principal(application: Application, caller: Caller) -> str:
 def not_found(name: str) -> Fault:
     """There is no such resource, or the caller may not know of it: the two look the same."""
     message = "There is no such resource, or it is not yours."
-    return Fault(Reason.RESOURCE_NOT_FOUND, message, metadata={"name": name[:256]})
+    return Fault(Reason.RESOURCE_NOT_FOUND, message, metadata={"name": quote(name[:256])})

@@ -8,7 +8,7 @@ from router_service.catalog.catalog import Endpoint, Provider
 from router_service.core.content import Message, Part, Role, Text
 from router_service.core.faults import Fault, Reason
 from router_service.core.request import Completion, Settings
-from router_service.core.secret import Secret
+from router_service.core.secret import Hiding, Secret
 from router_service.dialects.base import BodyFrame, Dialect, Quirks
 from router_service.upstream.auth import apply
 from router_service.upstream.client import Upstream, UpstreamRequest
@@ -73,7 +73,7 @@ async def probe(upstream: Upstream, provider: Provider, dialect: Dialect, secret
         b"",
         provider.allowed_private_networks,
     )
-    status, found = await _send(upstream, request, dialect)
+    status, found = await _send(upstream, request, dialect, Hiding(secret))
     if isinstance(found, Fault):
         is_missing = status == 404 or found.reason is Reason.UPSTREAM_MODEL_MISSING
         outcome = Outcome.ENDPOINT_NOT_FOUND if is_missing else _OUTCOMES.get(found.reason, Outcome.INCONCLUSIVE)
@@ -103,7 +103,7 @@ async def probe_model(
         encoded.body,
         provider.allowed_private_networks,
     )
-    status, found = await _send(upstream, request, dialect)
+    status, found = await _send(upstream, request, dialect, Hiding(secret))
     if isinstance(found, bytes):
         try:
             decoder = dialect.decoder(endpoint.quirks)
@@ -118,7 +118,9 @@ async def probe_model(
     return Finding(Outcome.PASSED, status)
 
 
-async def _send(upstream: Upstream, request: UpstreamRequest, dialect: Dialect) -> tuple[int | None, bytes | Fault]:
+async def _send(
+    upstream: Upstream, request: UpstreamRequest, dialect: Dialect, hide: Hiding
+) -> tuple[int | None, bytes | Fault]:
     try:
         response = await upstream.send(
             request, connect_timeout_seconds=TIMEOUT_SECONDS, response_timeout_seconds=TIMEOUT_SECONDS
@@ -126,13 +128,15 @@ async def _send(upstream: Upstream, request: UpstreamRequest, dialect: Dialect) 
     except Fault as fault:
         return None, fault
     try:
-        body = await response.read_all(MOST_BODY_BYTES)
+        body = hide(await response.read_all(MOST_BODY_BYTES))
     except Fault as fault:
         return response.status, fault
     finally:
         await response.close()
     if response.status != 200:
-        return response.status, dialect.decode_error(response.status, response.headers, body)
+        return response.status, dialect.decode_error(
+            response.status, {name: hide.text(value) for name, value in response.headers.items()}, body
+        )
     return response.status, body
 
 

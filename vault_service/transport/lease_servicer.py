@@ -2,6 +2,7 @@
 # ruff: noqa: N802 - gRPC names the methods
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -44,7 +45,7 @@ from vault_service.transport.interceptors.identity import peer_certificate
 from vault_service.transport.pages import cut_page
 
 MAX_USES = 1000
-_MAX_TEXT_CHARACTERS = 256
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _log = structlog.stdlib.get_logger("vault_service.leases")
 
 
@@ -84,12 +85,12 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
         call = current()
         fields = {
             "purpose": request.purpose,
-            "request_id": _clip(request.request_id),
-            "principal": _clip(request.principal),
+            "request_id": _well_formed(request.request_id, _check_id),
+            "principal": _well_formed(request.principal, _read_principal),
             "lease_id": lease_id,
-            "origin": _clip(request.origin),
+            "origin": _well_formed(request.origin, check_origin),
         }
-        resource = _clip(request.name)
+        resource = _well_formed(request.name, lambda text, _: parse_version(text, allow_active=True))
         async with self._recorder.doing(call.actor, audit_pb2.AUDIT_ACTION_LEASE, resource, **fields) as act:
             wanted = _read_lease_request(request, lease_id, peer_certificate(context))
             given = await self._leasing.lease(wanted, call_id=call.call_id)
@@ -150,9 +151,9 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
     async def ReportTest(self, request: pb.ReportTestRequest, context: Any) -> pb.ReportTestResponse:
         lease = self._leases.find(request.lease_id)
         outcome = request.test.outcome
-        resource = str(lease.version) if lease else _clip(request.test.credential_version)
+        resource = str(lease.version) if lease else _well_formed(request.test.credential_version, parse_version)
         call = current()
-        fields = {"lease_id": _clip(request.lease_id), "test_outcome": outcome}
+        fields = {"lease_id": _well_formed(request.lease_id, _check_id), "test_outcome": outcome}
         async with self._recorder.doing(call.actor, audit_pb2.AUDIT_ACTION_TEST, resource, **fields):
             found = _check_test(request, lease)
             has_time = request.test.HasField("test_time")
@@ -233,7 +234,7 @@ def _read_lease_request(
     version = parse_version(request.name, allow_active=True)
     if request.purpose not in lease_pb2.LeasePurpose.values() or request.purpose == 0:
         raise invalid("purpose", "must be one of LeasePurpose")
-    _check_text(request.request_id, "request_id")
+    _check_id(request.request_id, "request_id")
     chain = parse_chain(request.recipient_certificate_chain)
     if not chain and certificate is not None:
         chain = [certificate]
@@ -259,8 +260,8 @@ def _read_principal(text: str, field: str) -> Owner:
 
 
 def _check_use(use: lease_pb2.CredentialUse, field: str) -> None:
-    _check_text(use.lease_id, f"{field}.lease_id")
-    _check_text(use.request_id, f"{field}.request_id")
+    _check_id(use.lease_id, f"{field}.lease_id")
+    _check_id(use.request_id, f"{field}.request_id")
     _read_principal(use.principal, f"{field}.principal")
     if use.attempt < 1:
         raise invalid(f"{field}.attempt", "must be at least 1")
@@ -281,15 +282,19 @@ def _check_test(request: pb.ReportTestRequest, lease: Lease | None) -> Lease:
     return lease
 
 
-def _check_text(text: str, field: str) -> None:
-    if not 1 <= len(text) <= _MAX_TEXT_CHARACTERS or not text.isprintable():
-        raise invalid(field, f"must have from 1 to {_MAX_TEXT_CHARACTERS} printable characters")
+def _check_id(text: str, field: str) -> None:
+    if not _ID.fullmatch(text):
+        raise invalid(field, "must have from 1 to 64 letters, digits, dashes and underscores")
 
 
 def _key(use: lease_pb2.CredentialUse) -> tuple[str, str, int]:
     return use.lease_id, use.request_id, use.attempt
 
 
-def _clip(text: str) -> str:
-    """Bounds what an unchecked request can put into the audit log."""
-    return text[:_MAX_TEXT_CHARACTERS]
+def _well_formed(text: str, check: Callable[[str, str], object]) -> str:
+    """What an unchecked request may put into the audit log: a text that is what it should be, else nothing."""
+    try:
+        check(text, "")
+    except Fault:
+        return ""
+    return text

@@ -140,6 +140,7 @@ class _Run:
     _is_claimed: bool = False
     _is_repeated: bool = False  # another call has the request's id, and the receipt
     _reservations: int = 0
+    _receipt: Receipt | None = None  # of an answer that was delivered whole
 
     async def answer(self) -> None:
         """Claims the request's id, plans, and tries the candidates."""
@@ -334,12 +335,13 @@ class _Run:
         if finished is None:
             raise AssertionError("an exchange that returns has finished")
         self.record.end(ReceiptState.SUCCEEDED, self.engine.edges.clock())
-        receipt = self.record.receipt()
+        receipt = self._receipt = self.record.receipt()
         outputs: list[Output] = [*exchange.tail, ResponseEnded(finished.reason, finished.provider_reason, receipt)]
         try:
             await self.sink.send(outputs)
         except BaseException:
             self.record.state = ReceiptState.CANCELLED
+            self._receipt = None
             raise
 
     async def _reserve(self, prepared: Prepared, reservation: int) -> None:
@@ -418,7 +420,7 @@ class _Run:
         if self._is_claimed and not record.was_sent and record.state is not ReceiptState.SUCCEEDED:
             release = edges.ledger.release_claim(record.organization, record.request_id, record.response_id)
             self.engine.spawn(_quietly(release))
-        if not edges.ledger.record_soon(record.receipt()):
+        if not edges.ledger.record_soon(self._receipt or record.receipt()):
             log.error("receipt_lost", response_id=record.response_id)
 
 

@@ -138,6 +138,7 @@ class Exchange:
     _held_bytes: int = field(init=False, default=0)
     _grammar: Grammar = field(init=False, default_factory=Grammar)
     _flushed: float = field(init=False, default=float("-inf"))
+    _is_read_whole: bool = field(init=False, default=False)
     _flushed_bytes: int = field(init=False, default=0)
     _sender: "asyncio.Task[object] | None" = field(init=False, default=None)
 
@@ -162,9 +163,16 @@ class Exchange:
             response = self._response
             if response is not None:
                 if self.finished is not None and self.watchdog.fault is None:
-                    self.spawn(response)
+                    await self._let_go(response)
                 else:
                     response.abort()
+
+    async def _let_go(self, response: UpstreamResponse) -> None:
+        """Leaves the connection for another call, at once where nothing can trail the answer."""
+        if self._is_read_whole:
+            await response.close()
+        else:
+            self.spawn(response)
 
     async def _run(self) -> None:
         self.record.was_sent = True
@@ -222,6 +230,7 @@ class Exchange:
 
     async def _decode_body(self, response: UpstreamResponse, decoder: Decoder) -> None:
         frame = BodyFrame(await response.read_all(MOST_BODY_BYTES))
+        self._is_read_whole = True
         self.watchdog.rest()
         await self._decode(decoder, (frame,), is_end=True)
 

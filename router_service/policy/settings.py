@@ -17,9 +17,14 @@ FAMILIES = frozenset({"anthropic", "google", "openai", "openrouter", "openaiComp
 
 MAX_OPTIONS_BYTES = 64 * 1024
 
+_NOTHING = Settings()
+
 
 def merge_settings(layers: Sequence[Settings]) -> Settings:
     """The settings that hold, the strongest layer first."""
+    given = [layer for layer in layers if layer != _NOTHING]
+    if len(given) <= 1:
+        return given[0] if given else _NOTHING
     sampling = {
         item.name: next(
             (value for layer in layers if (value := getattr(layer.sampling, item.name)) not in (None, ())),

@@ -45,6 +45,8 @@ _FINISH = {
     for reason in FinishReason
 }
 
+_Mergeable = TextDelta | ReasoningDelta | ArgumentsDelta | ProviderDelta
+
 
 class StreamSink:
     """Sends events as they come; what is ready together travels together, adjacent deltas of one part merged."""
@@ -58,22 +60,26 @@ class StreamSink:
         """Writes one message. Waits while the reader is slow."""
         response = completion_service_pb2.StreamCompleteResponse()
         add = response.events.add
-        pending: TextDelta | ReasoningDelta | None = None
+        pending: _Mergeable | None = None
         texts: list[str] = []
         for output in outputs:
             kind = type(output)
             if kind is TextDelta or kind is ReasoningDelta:
-                if pending is not None and type(pending) is kind and pending.index == output.index:  # type: ignore[union-attr]
-                    texts.append(output.text)  # type: ignore[union-attr]
-                    continue
+                text: str = output.text  # type: ignore[union-attr]
+            elif kind is ArgumentsDelta or kind is ProviderDelta:
+                text = output.json  # type: ignore[union-attr]
+            else:
                 if pending is not None:
                     self._write_text(add(), pending, texts)
-                pending, texts = output, [output.text]  # type: ignore[assignment, union-attr]
+                    pending = None
+                self._write(add(), output)
                 continue
             if pending is not None:
+                if type(pending) is kind and pending.index == output.index:  # type: ignore[union-attr]
+                    texts.append(text)
+                    continue
                 self._write_text(add(), pending, texts)
-                pending = None
-            self._write(add(), output)
+            pending, texts = output, [text]  # type: ignore[assignment]
         if pending is not None:
             self._write_text(add(), pending, texts)
         try:
@@ -83,16 +89,23 @@ class StreamSink:
                 raise CallerGone from error
             raise
 
-    def _write_text(self, event: stream_pb2.StreamEvent, delta: TextDelta | ReasoningDelta, texts: list[str]) -> None:
+    def _write_text(self, event: stream_pb2.StreamEvent, delta: _Mergeable, texts: list[str]) -> None:
         self._sequence += 1
         event.sequence = self._sequence
         built = event.part_delta
         built.index = delta.index
         text = texts[0] if len(texts) == 1 else "".join(texts)
-        if type(delta) is TextDelta:
-            built.text.text = text
-        else:
-            built.reasoning.text = text
+        match delta:
+            case TextDelta():
+                built.text.text = text
+            case ReasoningDelta():
+                built.reasoning.text = text
+            case ArgumentsDelta():
+                built.arguments.json = text
+            case ProviderDelta():
+                built.provider.json = text
+            case _:
+                assert_never(delta)
 
     def _write(self, event: stream_pb2.StreamEvent, output: Output) -> None:
         self._sequence += 1

@@ -51,10 +51,17 @@ _WITH_RETRY = frozenset({Reason.CREDENTIALS_UNAVAILABLE, Reason.LEDGER_UNAVAILAB
 
 
 def _violations(fields: Mapping[str, str]) -> list[error_details_pb2.BadRequest.FieldViolation]:
-    return [
-        error_details_pb2.BadRequest.FieldViolation(field=field[:MOST_METADATA_CHARACTERS], description=text[:256])
-        for field, text in list(fields.items())[:MOST_FIELDS]
-    ]
+    named: list[error_details_pb2.BadRequest.FieldViolation] = []
+    left = MOST_BYTES // 2
+    for field, text in list(fields.items())[:MOST_FIELDS]:
+        one = error_details_pb2.BadRequest.FieldViolation(
+            field=field[:MOST_METADATA_CHARACTERS], description=text[:MOST_METADATA_CHARACTERS]
+        )
+        left -= one.ByteSize() + 4
+        if left < 0:
+            break
+        named.append(one)
+    return named
 
 
 def _add(status: status_pb2.Status, detail: message.Message) -> None:

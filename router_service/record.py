@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from router_service.core.events import Identified, Usage
 from router_service.core.faults import Fault, Reason
-from router_service.core.money import charge, list_price
+from router_service.core.money import MoneyError, charge, list_price
 from router_service.core.receipt import Attempt, Cost, CostUnknown, Receipt, ReceiptState
 from router_service.core.resolution import Payer, SkippedCandidate
 from router_service.policy.call import Candidate
@@ -76,7 +76,10 @@ class AttemptRecord:
         if is_credits and self.end_time is None:
             charged = CostUnknown.NOT_SETTLED
         elif is_credits and isinstance(listed.amount, int):
-            charged = charge(listed.amount, self.markup_basis_points)
+            try:
+                charged = charge(listed.amount, self.markup_basis_points)
+            except MoneyError:
+                charged = CostUnknown.NO_USAGE  # nobody believes a count that costs so much
         # Else nothing is taken from the credits, and that is known: a bill needs an amount.
         return Cost(
             upstream if upstream is not None else CostUnknown.NOT_REPORTED,

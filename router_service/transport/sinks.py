@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, assert_never
 
+import grpc
 from keyswitch.router.v1 import completion_service_pb2, content_pb2, resolution_pb2, stream_pb2
 
 from router_service.core.content import (
@@ -84,7 +85,10 @@ class StreamSink:
             self._write_text(add(), pending, texts)
         try:
             await self._context.write(response)
-        except Exception as error:
+        except grpc.aio.InternalError as error:
+            # A waiting write whose caller leaves fails before the cancel arrives and before `cancelled()` is true.
+            raise CallerGone from error
+        except grpc.aio.UsageError as error:
             if self._context.cancelled() or self._context.done():
                 raise CallerGone from error
             raise

@@ -21,15 +21,11 @@ from router_service.credentials.errors import unavailable
 from router_service.policy.retry import FAILOVER_CAUSES
 from router_service.upstream.client import Trouble, trouble_fault
 from tests.fakes.scripted_upstream import Action, Cut, Reset, Send, Stall, chunk, head, respond, stream
+from tests.service.router_answers import MARKUP_BASIS_POINTS, USAGE, answer, answer_events, cut_after
 from tests.service.router_harness import (
     ADA,
     DEMO,
-    MARKUP_BASIS_POINTS,
-    USAGE,
     Stack,
-    answer,
-    answer_events,
-    cut_after,
     make_call,
     make_policy,
     running_stack,
@@ -251,7 +247,7 @@ def check_bill(example: Example, attempts: tuple[Attempt, ...]) -> None:
     for number, attempt in enumerate(attempts):
         assert attempt.payer in order
         if number == 0:
-            if example.fault not in ("ledger reserves nothing",):
+            if example.fault != "ledger reserves nothing":
                 assert attempt.payer is order[0]
         elif attempt.payer is not attempts[number - 1].payer:
             reason = attempts[number - 1].failure_reason

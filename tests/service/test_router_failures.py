@@ -11,21 +11,23 @@ from keyswitch.router.v1 import completion_pb2, error_reason_pb2, receipt_pb2, r
 from router_service.core.receipt import ReceiptState
 from router_service.transport.status import MOST_BYTES
 from tests.fakes.scripted_upstream import Action, Cut, Pause, Reset, Send, Stall, chunk, head, respond, stream
-from tests.service.router_harness import (
-    DEMO,
-    Answer,
+from tests.service.router_answers import (
     Json,
-    Stack,
     answer,
     answer_events,
     anthropic_events,
     cut_after,
+    whole_answer,
+)
+from tests.service.router_harness import (
+    DEMO,
+    Answer,
+    Stack,
     follow,
     make_call,
     make_policy,
     running_stack,
     state_name,
-    whole_answer,
 )
 
 

@@ -6,19 +6,20 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
+import jwt
 import pytest
 from keyswitch.router.v1 import payer_pb2
 from keyswitch.vault.v1 import credential_service_pb2
 
+from router_service.core.caller import Caller
+from router_service.transport.interceptors.identity import Verifier
 from tests.fakes.scripted_upstream import Action, Pause, Send, Stall, chunk, head, respond
+from tests.service.router_answers import Json, answer, answer_events
 from tests.service.router_harness import (
     ADA,
     CHAT,
     DEMO,
-    Json,
     Stack,
-    answer,
-    answer_events,
     follow,
     make_call,
     make_policy,
@@ -124,7 +125,7 @@ async def test_a_revocation_that_the_router_has_not_heard_of_is_learnt_from_the_
     await stack.save_key(OWN)
     await stack.save_key(MAIN)
     await stack.router.credentials.holdings(
-        await _verify(stack), ADA
+        await identify(stack), ADA
     )  # the list is known, the key itself was never leased
     silence_changes(stack)
     await stack.revoke(OWN)
@@ -134,9 +135,8 @@ async def test_a_revocation_that_the_router_has_not_heard_of_is_learnt_from_the_
     assert keys_used(stack) == ["sk-first-0123456789"]
 
 
-async def _verify(stack: Stack) -> "object":
-    from router_service.transport.interceptors.identity import Verifier  # noqa: PLC0415 # only this test needs it
-
+async def identify(stack: Stack) -> Caller:
+    """Who the member is to the router."""
     router = stack.router
     verifier = Verifier(lambda: "keyswitch", router.credentials.signing_keys, router.engine.edges.clock)
     return await verifier.verify(stack.member.token)
@@ -208,7 +208,7 @@ async def test_the_credential_service_gone_is_not_about_the_caller(stack: Stack)
 
 async def test_a_cold_lease_needs_the_credential_service(stack: Stack) -> None:
     await stack.save_key(MAIN)
-    await stack.router.credentials.holdings(await _verify(stack), ADA)
+    await stack.router.credentials.holdings(await identify(stack), ADA)
     await stack.vault.service.stop(grace_seconds=0)
     stack.router.credentials._heard = stack.router.credentials._monotonic()
     found = await stack.member.stream()
@@ -222,19 +222,13 @@ async def test_a_revoked_token_is_refused(stack: Stack) -> None:
     operator = stack.vault.operator
     short = await stack.issue("MEMBER", user=ADA, application=CHAT)
     assert (await short.stream()).error is None
-    claims = json.loads(_decode(short.token.split(".")[1]))
+    claims = jwt.decode(short.token, options={"verify_signature": False})
     await operator.call(operator.tokens.RevokeToken, revoke_token_request(f"{DEMO}/tokens/{claims['jti']}"))
     await stack.settle()
     found = await short.stream()
     assert (found.refused.code, found.refused.reason) == (grpc.StatusCode.UNAUTHENTICATED, "CALLER_UNKNOWN")
     assert found.refused.metadata["cause"] == "token_revoked"
     assert (await stack.member.stream()).error is None
-
-
-def _decode(text: str) -> bytes:
-    import base64  # noqa: PLC0415 # only here
-
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 async def test_a_lease_and_its_uses_are_in_the_audit_log(stack: Stack) -> None:

@@ -9,21 +9,16 @@ import pytest
 from keyswitch.router.v1 import content_pb2, error_reason_pb2, payer_pb2, receipt_pb2, resolution_pb2, stream_pb2
 
 from tests.fakes.scripted_upstream import LAST_CHUNK, Action, Pause, Reached, Send, chunk, head, respond, stream
+from tests.service.router_answers import USAGE, Json, answer, answer_events, anthropic_events, whole_answer
 from tests.service.router_harness import (
     CHAT,
     DEMO,
-    USAGE,
     Answer,
-    Json,
     Stack,
-    answer,
-    answer_events,
-    anthropic_events,
     follow,
     make_call,
     read_response_id,
     running_stack,
-    whole_answer,
 )
 
 
@@ -114,10 +109,15 @@ CHOICES: list[Json] = [
     {"delta": {"tool_calls": [{"index": 1, "function": {"arguments": ": 1.10}"}}]}},
     {"delta": {}, "finish_reason": "tool_calls"},
 ]
-TOOLS = [
-    b"data: " + json.dumps({"id": "1", "model": "m", "choices": [{"index": 0, **choice}]}).encode() + b"\n\n"
-    for choice in CHOICES
-] + [b"data: [DONE]\n\n"]
+
+
+def sse(choices: list[Json]) -> list[bytes]:
+    """Choices as events of a stream."""
+    chunks = [{"id": "1", "model": "m", "choices": [{"index": 0, **choice}]} for choice in choices]
+    return [b"data: " + json.dumps(one).encode() + b"\n\n" for one in chunks] + [b"data: [DONE]\n\n"]
+
+
+TOOLS = sse(CHOICES)
 
 SCRIPTS: dict[str, tuple[str, list[Action]]] = {
     "text": ("test/echo", answer("Hel", "lo", " world")),
@@ -149,14 +149,18 @@ async def test_complete_is_the_fold_of_the_stream(keyed: Stack, name: str) -> No
 
 
 async def test_adjacent_deltas_of_one_tool_call_are_merged(keyed: Stack) -> None:
-    keyed.first.script([Send(head() + b"".join(chunk(event) for event in TOOLS) + LAST_CHUNK)])
+    def more(index: int, text: str) -> Json:
+        return {"delta": {"tool_calls": [{"index": index, "function": {"arguments": text}}]}}
+
+    choices = [*CHOICES[:3], more(0, "{"), more(0, '"x":'), more(0, "1}"), *CHOICES[4:5], more(1, ": 2}"), CHOICES[-1]]
+    keyed.first.script([Send(head() + b"".join(chunk(event) for event in sse(choices)) + LAST_CHUNK)])
     found = await keyed.member.stream()
     arguments = [
         (event.part_delta.index, event.part_delta.arguments.json)
         for event in found.events
         if event.part_delta.HasField("arguments")
     ]
-    assert arguments == [(2, '{"x":'), (3, '{"y"'), (2, "9007199254740993}"), (3, ": 1.10}")]
+    assert arguments == [(2, '{"x":1}'), (3, '{"y": 2}')]
 
 
 async def test_a_unary_call_is_unary_upstream(keyed: Stack) -> None:

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from router_service.core.faults import Fault, Reason
 from router_service.core.receipt import Receipt
 from router_service.engine import CallFailed
+from router_service.exchange import CallerGone
 from router_service.transport import status
 
 log = structlog.get_logger(__name__)
@@ -63,6 +64,8 @@ class FaultsInterceptor(grpc.aio.ServerInterceptor):
                 await _refuse(context, fault, None)
             except (asyncio.CancelledError, grpc.aio.AbortError):
                 raise
+            except CallerGone:
+                return None
             except Exception as error:  # noqa: BLE001 # the one place where anything at all must become a status
                 if context.cancelled() or context.done():
                     return None  # a write that failed because the caller is gone

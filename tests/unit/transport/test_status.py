@@ -2,7 +2,6 @@
 
 import pytest
 from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 from hypothesis import given
 from hypothesis import strategies as st
 from keyswitch.router.v1 import receipt_pb2
@@ -141,4 +140,3 @@ def test_a_receipt_that_fits_is_whole() -> None:
     receipt = detail(found, receipt_pb2.Receipt)
     assert isinstance(receipt, receipt_pb2.Receipt)
     assert receipt.attempts[0].HasField("usage")
-    assert rpc_status.GRPC_DETAILS_METADATA_KEY == "grpc-status-details-bin"

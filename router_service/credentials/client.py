@@ -236,7 +236,7 @@ class Credentials:
                 log.warning("watch_lost", code=error.code().name)
             except TimeoutError:
                 log.warning("watch_silent")
-            except Exception as error:  # noqa: BLE001 # without a watch nothing is leased ever again: begin anew
+            except Exception as error:  # without a watch nothing is leased ever again: begin anew
                 log.error("watch_failed", exc_info=error)
                 self._revision = 0
             finally:

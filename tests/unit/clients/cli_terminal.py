@@ -34,8 +34,8 @@ class Terminal:
     home: Path
     target: str
 
-    def run(self, *arguments: str, given: str = "", token: str = ADA) -> Result:
-        environment = {
+    def run(self, *arguments: str, given: str = "", token: str | None = ADA) -> Result:
+        environment: dict[str, str | None] = {
             "KEYSWITCH_HOME": str(self.home),
             "KEYSWITCH_ROUTER": self.target,
             "KEYSWITCH_VAULT": self.target,

@@ -202,7 +202,9 @@ def test_unreachable_service_is_named_as_such(terminal: Terminal) -> None:
 
 
 def test_missing_token_and_wrong_usage(terminal: Terminal) -> None:
-    missing = terminal.run("models", token="")
+    empty = terminal.run("models", token="")
+    assert (empty.exit_code, "The token is empty" in empty.stderr) == (3, True)
+    missing = terminal.run("models", token=None)
     assert missing.exit_code == 3
     assert "operator.token cannot be read" in missing.stderr
     assert terminal.run("chat", "Hi", "--effort", "loud").exit_code == 2

@@ -94,9 +94,9 @@ def _get(node: _Node, step: str | int) -> _Value:
 
 def _put(node: _Node, step: str | int, value: _Value) -> None:
     """Sets a member or an element. An element goes into a gap of one at most: a number is no reason to take memory."""
-    if isinstance(node, dict) and isinstance(step, str):
-        node[step] = value
-    elif isinstance(node, list) and isinstance(step, int) and step < len(node):
+    if (isinstance(node, dict) and isinstance(step, str)) or (
+        isinstance(node, list) and isinstance(step, int) and step < len(node)
+    ):
         node[step] = value
     elif isinstance(node, list) and isinstance(step, int) and step == len(node):
         node.append(value)

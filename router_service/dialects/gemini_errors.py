@@ -94,7 +94,9 @@ def _details(error: UpstreamError, kind: str) -> Iterator[Mapping[str, object]]:
 def _violations(error: UpstreamError) -> Iterator[Mapping[str, object]]:
     for detail in _details(error, "QuotaFailure"):
         found = detail.get("violations")
-        yield from (violation for violation in (found if isinstance(found, list) else ()) if isinstance(violation, dict))
+        yield from (
+            violation for violation in (found if isinstance(found, list) else ()) if isinstance(violation, dict)
+        )
 
 
 def _is_daily(violation: Mapping[str, object]) -> bool:

@@ -9,7 +9,7 @@ value. Where the candidates are never counted (a blocked answer, or one that end
 import msgspec
 
 from router_service.core.events import Usage, UsageUpdated
-from router_service.dialects.gemini_wire import ModalityWire, UsageWire, read_usage
+from router_service.dialects.gemini_wire import ModalityWire, read_usage
 from router_service.dialects.reading import count, read, text_of
 
 

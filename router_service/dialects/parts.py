@@ -94,9 +94,7 @@ class Parts:
             self._begin_prose(out, is_reasoning=False)
         out.append(CitationDelta(self._prose, citation))
 
-    def add_media(
-        self, out: list[Event], media_type: str, data: bytes, uri: str, state: bytes | None = None
-    ) -> None:
+    def add_media(self, out: list[Event], media_type: str, data: bytes, uri: str, state: bytes | None = None) -> None:
         """A whole image, sound or document."""
         self.end_prose(out)
         index = self._start()

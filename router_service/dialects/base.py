@@ -38,14 +38,6 @@ class AnthropicThinking(Enum):
     NONE = "none"
 
 
-class GeminiThinking(Enum):
-    """How a Gemini model wants to be told how much to think."""
-
-    LEVEL = "level"  # thinkingConfig.thinkingLevel: "LOW"
-    BUDGET = "budget"  # thinkingConfig.thinkingBudget
-    NONE = "none"
-
-
 @dataclass(frozen=True, slots=True)
 class Quirks:
     """In what an endpoint differs from its dialect. Comes from the provider's and the model's data, never from code.
@@ -56,7 +48,6 @@ class Quirks:
 
     reasoning_style: ReasoningStyle = ReasoningStyle.EFFORT
     anthropic_thinking: AnthropicThinking = AnthropicThinking.ADAPTIVE
-    gemini_thinking: GeminiThinking = GeminiThinking.LEVEL
     efforts: tuple[str, ...] = ()
     is_reasoning_mandatory: bool = False
     max_tokens_field: str = "max_completion_tokens"
@@ -71,8 +62,6 @@ class Quirks:
     is_router_like: bool = False  # takes upstream routing (OpenRouter)
     default_max_output_tokens: int | None = None  # where the wire demands a number
     options_family: str = ""
-    supports_tool_result_media: bool = False  # Gemini's function responses with parts
-    needs_call_signatures: bool = False  # Gemini refuses a tool call of another model without a placeholder
     counts_reasoning_apart: bool = False  # its completion_tokens leave reasoning out
     counts_cache_apart: bool = False  # its prompt_tokens leave cached tokens out
 

@@ -29,7 +29,7 @@ $(VENV)/.dev: $(VENV)/.run requirements-dev.txt
 	@touch $@
 
 $(BUF): protos/package-lock.json
-	@cd protos && npm ci --silent && touch node_modules/.bin/buf
+	@cd protos && npm install --no-save --silent && touch node_modules/.bin/buf
 
 $(TOOLS)/bin/protoc-gen-go:
 	@GOTOOLCHAIN=local GOBIN=$(TOOLS)/bin go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12

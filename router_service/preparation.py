@@ -16,7 +16,7 @@ from router_service.dialects.base import Encoded
 from router_service.dialects.registry import DIALECTS
 from router_service.exchange import Timeouts
 from router_service.policy.call import Call, Candidate, Plan
-from router_service.policy.settings import merge_settings, select_options
+from router_service.policy.settings import merge_settings, parse_options, select_options
 from router_service.record import AttemptRecord
 from router_service.upstream.auth import apply
 from router_service.upstream.client import UpstreamRequest
@@ -68,7 +68,7 @@ def prepare(request: Request, candidate: Candidate) -> Prepared:
         model=candidate.endpoint.upstream_model,
         provider=candidate.provider.name,
         settings=settings,
-        options=select_options(request.options, candidate.provider),
+        options=select_options(_entries(request, settings), candidate.provider),
     )
     encoded = DIALECTS[candidate.provider.dialect].encode(completion, quirks)
     warnings = encoded.warnings
@@ -78,6 +78,13 @@ def prepare(request: Request, candidate: Candidate) -> Prepared:
             message = f"{candidate.provider.name} does not choose among upstreams."
             warnings = (*warnings, Notice(field_name, WarningReason.IGNORED, message))
     return Prepared(candidate, encoded, warnings, settings)
+
+
+def _entries(request: Request, settings: Settings) -> Sequence[tuple[ProviderOptions, Mapping[str, object]]]:
+    """The provider options of the layer that won: the call's are parsed already, a route's or a model's are not."""
+    if settings.provider_options == request.completion.settings.provider_options:
+        return request.options
+    return [(entry, parse_options(entry, "settings.provider_options")) for entry in settings.provider_options]
 
 
 def bound_cost(prepared: Prepared, markup_basis_points: int) -> int:

@@ -58,7 +58,7 @@ class Leases:
                 return lease
             key = (credential, origin, token_id)
             task = self._loading.get(key)
-            if task is None:
+            if task is None or task.done():  # one that is over may be from before a change
                 task = asyncio.ensure_future(self._load(credential, origin, load))
                 self._loading[key] = task
                 task.add_done_callback(lambda done, key=key: self._loaded(key, done))  # type: ignore[misc]
@@ -71,7 +71,8 @@ class Leases:
         raise _overtaken_fault()
 
     def _loaded(self, key: tuple[str, str, str], done: asyncio.Task[Lease]) -> None:
-        self._loading.pop(key, None)
+        if self._loading.get(key) is done:
+            del self._loading[key]
         if not done.cancelled():
             done.exception()  # looked at, or asyncio would log it when every caller has left
 
@@ -95,9 +96,9 @@ class Leases:
             del self._held[key]
 
     def drop_below(self, owner: str) -> None:
-        """Drops what is held of an owner and of those below it."""
+        """Drops what is held of an owner and of those below it; the deployment is above everything."""
         self._all_drops += 1
-        for key in [key for key in self._held if key[0].startswith(f"{owner}/")]:
+        for key in [key for key in self._held if _is_below(key[0], owner)]:
             del self._held[key]
 
     def drop_all(self) -> None:
@@ -119,9 +120,13 @@ class Leases:
 
     def kill(self, prefix: str) -> None:
         """Cuts the streams that use a version, or any version below a credential or an owner."""
-        for version in [version for version in self._streams if version == prefix or version.startswith(f"{prefix}/")]:
+        for version in [version for version in self._streams if version == prefix or _is_below(version, prefix)]:
             for cut in list(self._streams.get(version, ())):
                 cut()
+
+
+def _is_below(name: str, owner: str) -> bool:
+    return owner == "deployment" or name.startswith(f"{owner}/")
 
 
 class _OvertakenError(Exception):

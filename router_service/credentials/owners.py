@@ -37,14 +37,15 @@ class Owners:
             return held
         key = (owner, token_id)
         task = self._loading.get(key)
-        if task is None:
+        if task is None or task.done():  # one that is over may be from before a change
             task = asyncio.ensure_future(self._load(owner, load))
             self._loading[key] = task
             task.add_done_callback(lambda done: self._loaded(key, done))
         return await asyncio.shield(task)
 
     def _loaded(self, key: tuple[str, str], done: asyncio.Task[Owned]) -> None:
-        self._loading.pop(key, None)
+        if self._loading.get(key) is done:
+            del self._loading[key]
         if not done.cancelled():
             done.exception()  # looked at, or asyncio would log it when every caller has left
 

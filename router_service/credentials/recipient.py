@@ -8,6 +8,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes, hpke, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from google.protobuf.message import DecodeError
 from keyswitch.vault.v1 import lease_pb2, lease_service_pb2
 
 from router_service.core.faults import Fault, Reason
@@ -45,7 +46,10 @@ class Recipient:
             message = "The credential service's answer is not sealed to this process for this use; it was not used."
             metadata = {"cause": "seal_broken"}
             raise Fault(Reason.CREDENTIALS_UNAVAILABLE, message, metadata=metadata) from None
-        material = lease_pb2.LeasedMaterial.FromString(opened)
+        try:
+            material = lease_pb2.LeasedMaterial.FromString(opened)
+        except DecodeError:
+            material = lease_pb2.LeasedMaterial()
         match material.WhichOneof("material"):
             case "api_key":
                 return Secret(material.api_key)

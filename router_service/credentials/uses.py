@@ -75,8 +75,9 @@ class Uses:
                     size = 1
                     continue
                 self._on_lost(1)
-            for _ in batch:
-                if self._waiting:
+                size = BATCH
+            for use in batch:
+                if self._waiting and self._waiting[0] is use:  # else it was pushed out meanwhile
                     self._waiting.popleft()
 
     async def stop(self) -> None:

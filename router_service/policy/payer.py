@@ -52,9 +52,18 @@ def refuse_payer(payer: Payer, call: Call, snapshot: Snapshot, holdings: Holding
 
 
 def pick_credential(
-    payer: Payer, call: Call, provider: Provider, model: Model, available: Sequence[Credential], now: float
+    payer: Payer,
+    call: Call,
+    provider: Provider,
+    model: Model,
+    available: Sequence[Credential],
+    now: float,
+    pinned: str = "",
 ) -> Credential | Refusal | None:
-    """The credential that a payer would use for a provider; None where the provider needs none."""
+    """The credential that a payer would use for a provider; None where the provider needs none.
+
+    `pinned` is the one that a route names: it stands above the application's binding.
+    """
     if payer.is_own_key and not provider.is_byok_supported:
         return Refusal(SkipReason.BYOK_NOT_SUPPORTED, f"{provider.name} sells no keys to its users.")
     if payer is Payer.CREDITS and model.price is None:
@@ -65,13 +74,17 @@ def pick_credential(
         if payer.is_own_key:
             return Refusal(SkipReason.NO_CREDENTIAL, f"{provider.name} takes no key; the deployment serves it.")
         return None
-    binding = call.application.bindings.get(payer)
+    binding = None if pinned else call.application.bindings.get(payer)
+    wanted = pinned or binding
     fitting = [
         credential
         for credential in available
-        if credential.provider == provider.name and (binding is None or credential.name == binding)
+        if credential.provider == provider.name and (wanted is None or credential.name == wanted)
     ]
     if not fitting:
+        if pinned:
+            message = f"The route names {pinned}, which is no key for {provider.name} or not {payer.value}'s."
+            return Refusal(SkipReason.NO_CREDENTIAL, message)
         return Refusal(SkipReason.NO_CREDENTIAL, _advice(payer, provider, binding))
     refusals = [refuse_credential(credential, provider, now) for credential in fitting]
     for credential, refusal in zip(fitting, refusals, strict=True):

@@ -21,7 +21,7 @@ from router_service.core.request import Settings
 from router_service.core.resolution import ModelSource, Payer, SkippedCandidate, SkipReason
 from router_service.policy.call import Call, Candidate, Plan
 from router_service.policy.payer import Refusal, credentials_of, pick_credential, refuse_payer
-from router_service.policy.resolve import ModelChoice, choose_model, named_model
+from router_service.policy.resolve import ModelChoice, choose_model, named_model, refuse_model
 
 
 def plan(call: Call, snapshot: Snapshot, holdings: Holdings, now: float) -> Plan:
@@ -115,8 +115,9 @@ class _Planner:
                 model: Model | None = named_model(self.call, self.snapshot, route.model)
             else:
                 model = self.snapshot.find_model(route.model)
-            if model is None or not model.is_enabled or not self.call.application.allows(model.id):
-                refusal = Refusal(SkipReason.MODEL_NOT_FOUND, "The route's model is not there or not allowed.")
+            reason = refuse_model(self.call, model)
+            if model is None or reason is not None:
+                refusal = Refusal(reason or SkipReason.MODEL_NOT_FOUND, "The route's model cannot be used here.")
                 self.skip(route.model, "", None, refusal)
                 continue
             groups.append(list(self._options(model, ModelSource.FALLBACK_ROUTE, route)))
@@ -157,7 +158,19 @@ class _Planner:
     def candidates(
         self, payers: Sequence[Payer], routes: Sequence[Sequence[_Option]], *, may_fail_over: bool
     ) -> list[Candidate]:
-        """Laws 3 to 5."""
+        """Laws 3 to 5. Where nobody can pay for the call's own model, the first payable route leads."""
+        chosen = self._served(payers, routes, may_fail_over=may_fail_over)
+        before = len(self.skipped)  # every pair of payer and option was asked about by now
+        for number in range(1, len(routes)):
+            if chosen:
+                break
+            chosen = self._served(payers, routes[number:], may_fail_over=may_fail_over)
+            del self.skipped[before:]
+        return chosen
+
+    def _served(
+        self, payers: Sequence[Payer], routes: Sequence[Sequence[_Option]], *, may_fail_over: bool
+    ) -> list[Candidate]:
         chosen: list[Candidate] = []
         paying: Payer | None = None
         for payer in payers:
@@ -168,35 +181,18 @@ class _Planner:
                     self.skip(option.model.id, option.provider.name, payer, refusal)
                 continue
             found = [
-                candidate
-                for options in routes
-                for option in options
-                if (candidate := self._candidate(payer, option, is_failover=paying is not None)) is not None
-            ]
-            serves_main = any(candidate.source is not ModelSource.FALLBACK_ROUTE for candidate in found)
-            if paying is None and serves_main:
-                paying = payer
-            if paying is not None:
-                chosen += found
-        if not chosen:
-            chosen = self._fallbacks_only(payers, routes[1:])
-        return chosen
-
-    def _fallbacks_only(self, payers: Sequence[Payer], routes: Sequence[Sequence[_Option]]) -> list[Candidate]:
-        """Nobody can pay for the call's own model: the first payer of the first route that somebody can pay for."""
-        before = len(self.skipped)
-        for options in routes:
-            for payer in payers:
-                found = [
+                [
                     candidate
                     for option in options
-                    if (candidate := self._candidate(payer, option, is_failover=False)) is not None
+                    if (candidate := self._candidate(payer, option, is_failover=paying is not None)) is not None
                 ]
-                if found:
-                    del self.skipped[before:]
-                    return found
-        del self.skipped[before:]
-        return []
+                for options in routes
+            ]
+            if paying is None and found[0]:
+                paying = payer
+            if paying is not None:
+                chosen += [candidate for group in found for candidate in group]
+        return chosen
 
     def _candidate(self, payer: Payer, option: _Option, *, is_failover: bool) -> Candidate | None:
         refusal = refuse_payer(payer, self.call, self.snapshot, self.holdings)
@@ -222,27 +218,27 @@ class _Planner:
         if payer.is_own_key and native and option.provider.id != native:
             return Refusal(SkipReason.MODEL_NOT_ALLOWED_WITH_OWN_KEY, "Own keys serve only the native provider.")
         available = credentials_of(payer, self.holdings, self.snapshot)
-        if option.route is not None and option.route.credential:
-            available = [credential for credential in available if credential.name == option.route.credential]
-        return pick_credential(payer, self.call, option.provider, option.model, available, self.now)
+        pinned = option.route.credential if option.route is not None else ""
+        return pick_credential(payer, self.call, option.provider, option.model, available, self.now, pinned)
 
     def failure(self, payers: Sequence[Payer], choice: ModelChoice) -> Fault:
         """Why nothing is left, as the error of the call."""
         model = choice.models[0].id if choice.models else self.call.model
-        asked = {skip.payer: skip for skip in self.skipped if skip.payer in payers}
+        refused = [skip for skip in self.skipped if skip.payer in payers]
         names = ",".join(f"PAYER_{payer.value}" for payer in payers)
-        reasons = {skip.reason for skip in self.skipped if skip.payer in payers}
-        if SkipReason.PRICE_UNKNOWN in reasons and Payer.CREDITS in asked:
-            metadata = {"model": model, "payer": "PAYER_CREDITS"}
-            return Fault(Reason.PRICE_UNKNOWN, asked[Payer.CREDITS].message, metadata=metadata)
-        if reasons == {SkipReason.BYOK_DISABLED}:
+        meant = {model.id for model in choice.models}
+        unpaid = [skip for skip in refused if skip.payer is Payer.CREDITS and skip.model in meant]
+        if unpaid and all(skip.reason is SkipReason.PRICE_UNKNOWN for skip in unpaid):
+            metadata = {"model": unpaid[0].model, "payer": "PAYER_CREDITS"}
+            return Fault(Reason.PRICE_UNKNOWN, unpaid[0].message, metadata=metadata)
+        if {skip.reason for skip in refused} == {SkipReason.BYOK_DISABLED}:
             message = "Keys of users are switched off in this deployment, and this call may use no other."
             return Fault(Reason.BYOK_DISABLED, message, metadata={"payers": names})
-        first = next((skip.message for skip in self.skipped if skip.payer in payers), "")
-        metadata = {"model": model, "payers": names}
-        return Fault(
-            Reason.NO_USABLE_CREDENTIAL, f"Nobody can pay for {model or 'any model'}. {first}", metadata=metadata
-        )
+        causes = refused or [skip for skip in self.skipped if skip.payer is None]
+        advice = causes[0].message if causes else "An administrator can allow models or add them."
+        what = "Nobody can pay for" if refused else "Nothing can serve"
+        message = f"{what} {model or 'any model'}. {advice}"
+        return Fault(Reason.NO_USABLE_CREDENTIAL, message, metadata={"model": model, "payers": names})
 
 
 def _excluded(payer: Payer) -> Refusal:

@@ -32,12 +32,12 @@ def choose_model(call: Call, snapshot: Snapshot) -> ModelChoice:
         if not reference:
             continue
         model = snapshot.find_model(reference)
-        reason = _refusal(call, model)
+        reason = refuse_model(call, model)
         if model is not None and reason is None:
             return ModelChoice((model,), source, tuple(skipped))
         if reason is not None:
             skipped.append(SkippedModelChoice(source, reference, reason))
-    allowed = tuple(model for model in snapshot.models.values() if _refusal(call, model) is None)
+    allowed = tuple(model for model in snapshot.models.values() if refuse_model(call, model) is None)
     return ModelChoice(allowed, ModelSource.FIRST_USABLE, tuple(skipped))
 
 
@@ -61,7 +61,8 @@ def named_model(call: Call, snapshot: Snapshot, reference: str) -> Model:
     return model
 
 
-def _refusal(call: Call, model: Model | None) -> SkipReason | None:
+def refuse_model(call: Call, model: Model | None) -> SkipReason | None:
+    """Why a stored reference to a model is passed over."""
     if model is None:
         return SkipReason.MODEL_NOT_FOUND
     if not model.is_enabled:

@@ -67,7 +67,7 @@ def _another(
     for number in range(current + 1, len(candidates)):
         candidate = candidates[number]
         if candidate.payer is not paying:
-            if FAILOVER_CAUSES.get(fault.reason) in causes:
+            if FAILOVER_CAUSES.get(fault.reason) in causes and not _is_same_key(fault, candidate, candidates[current]):
                 return number
         elif may_try_elsewhere(fault, candidate, candidates[current]):
             return number
@@ -80,6 +80,11 @@ def may_try_elsewhere(fault: Fault, candidate: Candidate, failed: Candidate) -> 
         case Reason.CONTEXT_TOO_LONG:
             return candidate.serves_longer_prompts
         case Reason.UPSTREAM_CREDENTIAL_REJECTED:
-            return candidate.credential != failed.credential
+            return not _is_same_key(fault, candidate, failed)
         case _:
             return fault.law.may_fail_over
+
+
+def _is_same_key(fault: Fault, candidate: Candidate, failed: Candidate) -> bool:
+    """Whether a rejected key would only be rejected again, on whosever account."""
+    return fault.reason is Reason.UPSTREAM_CREDENTIAL_REJECTED and candidate.credential == failed.credential

@@ -4,9 +4,10 @@ The layers, the first one that sets a field wins: the fallback route, the call, 
 merged field by field, every other field is taken whole (GenerationSettings in settings.proto).
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+
+import msgspec
 
 from router_service.catalog.catalog import Provider
 from router_service.core.faults import Fault, invalid
@@ -46,8 +47,8 @@ def parse_options(entry: ProviderOptions, field: str) -> Mapping[str, object]:
     if len(entry.json.encode()) > MAX_OPTIONS_BYTES:
         raise invalid(f"{field}.json", "Provider options have at most 64 KiB.")
     try:
-        parsed = json.loads(entry.json)
-    except (ValueError, RecursionError):
+        parsed: object = msgspec.json.decode(entry.json)
+    except (msgspec.DecodeError, ValueError, RecursionError):
         raise invalid(f"{field}.json", "Provider options must be one JSON object; this is no valid JSON.") from None
     if not isinstance(parsed, dict):
         raise invalid(f"{field}.json", "Provider options must be one JSON object.")

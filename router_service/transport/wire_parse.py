@@ -481,11 +481,14 @@ def _provider_id(name: str, field: str, snapshot: Snapshot) -> str:
 def _route(given: route_policy_pb2.ModelRoute, field: str, snapshot: Snapshot) -> Route:
     if not given.model:
         raise invalid(f"{field}.model", "A fallback route names a model.")
+    settings = parse_settings(given.settings, f"{field}.settings") if given.HasField("settings") else Settings()
+    for number, entry in enumerate(settings.provider_options):
+        parse_options(entry, f"{field}.settings.provider_options[{number}]")
     return Route(
         given.model,
         _provider_id(given.provider, f"{field}.provider", snapshot) if given.provider else "",
         given.credential,
-        parse_settings(given.settings, f"{field}.settings") if given.HasField("settings") else Settings(),
+        settings,
         given.on_context_too_long,
     )
 

@@ -250,6 +250,7 @@ class Credentials:
             self._owners.forget_below("deployment")
         for change in message.changes:
             self._apply_change(change)
+        self.leases.sweep()
         self._revision = message.revision
         self._heard = self._monotonic()
         self.connected.set()

@@ -50,6 +50,12 @@ class Leases:
             return lease
         return None
 
+    def sweep(self) -> None:
+        """Lets go of leases that have ended, and of the secrets in them."""
+        now = self._clock()
+        for key in [key for key, lease in self._held.items() if lease.expire_time <= now]:
+            del self._held[key]
+
     async def get(self, credential: str, origin: str, token_id: str, load: Load) -> Lease:
         """The lease in hand, or a new one. Callers with the same token wait for one loading together."""
         for _ in range(3):

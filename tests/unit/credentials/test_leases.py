@@ -191,3 +191,14 @@ async def test_a_list_that_a_change_overtakes_is_asked_for_again() -> None:
     owners.forget_below("deployment")
     await owners.get("organizations/acme", "t", load)
     assert asked == 3
+
+
+async def test_a_lease_that_has_ended_is_let_go_with_its_secret(shop: Shop) -> None:
+    shop.go_on.set()
+    lease = await shop.get()
+    shop.leases.sweep()
+    assert shop.leases.held(NAME, ORIGIN) is lease
+    shop.now = lease.expire_time
+    shop.leases.sweep()
+    shop.now = 100.0
+    assert shop.leases.held(NAME, ORIGIN) is None

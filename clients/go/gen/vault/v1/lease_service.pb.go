@@ -106,8 +106,8 @@ type LeaseCredentialRequest struct {
 	// receipt and the ledger carry. Written to the audit log.
 	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Required. Who is served: "organizations/{organization}/users/{user}" or
-	// "organizations/{organization}/applications/{application}". Written to the
-	// audit log.
+	// "organizations/{organization}/applications/{application}"; the name of the
+	// caller's token where it has neither. Written to the audit log.
 	Principal string `protobuf:"bytes,4,opt,name=principal,proto3" json:"principal,omitempty"`
 	// The caller's own token, as the router received it. It must belong to the
 	// credential's owner, to a member of it, or to a service of the organization

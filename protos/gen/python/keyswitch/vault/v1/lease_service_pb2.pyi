@@ -95,8 +95,8 @@ class LeaseCredentialRequest(_message.Message):
     """
     principal: _builtins.str
     """Required. Who is served: "organizations/{organization}/users/{user}" or
-    "organizations/{organization}/applications/{application}". Written to the
-    audit log.
+    "organizations/{organization}/applications/{application}"; the name of the
+    caller's token where it has neither. Written to the audit log.
     """
     caller_proof: _builtins.str
     """The caller's own token, as the router received it. It must belong to the

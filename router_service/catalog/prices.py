@@ -29,10 +29,12 @@ _FIELDS = {
     "cache_read_mtok": "cache_read_usd_per_million",
     "cache_write_mtok": "cache_write_usd_per_million",
     "cache_write_1h_mtok": "cache_write_1h_usd_per_million",
+    "input_audio_mtok": "input_audio_usd_per_million",
 }
 _THOUSANDS = {"requests_kcount": "request_usd", "web_searches_kcount": "web_search"}
-# A fee of a tool that has no name here: where the tool is used, the cost of the call is unknown.
-_LEFT_OUT = frozenset({"storage_searches_kcount"})
+# A fee of a tool that has no name here, and a rate for sound in a cache, which no usage tells apart: where the tool
+# is used, and where sound and a cache come together, the cost of the call is unknown.
+_LEFT_OUT = frozenset({"storage_searches_kcount", "cache_audio_read_mtok"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ def parse_price(stated: Mapping[str, Any], revision: str) -> Price:
         cache_read_nanos=amount("cache_read_usd_per_million"),
         cache_write_five_minute_nanos=amount("cache_write_usd_per_million"),
         cache_write_one_hour_nanos=amount("cache_write_1h_usd_per_million"),
+        input_audio_nanos=amount("input_audio_usd_per_million"),
         request_nanos=amount("request_usd") or 0,
         tool_request_nanos=tuple((tool, usd_to_nanos(usd)) for tool, usd in stated.get("tool_request_usd", {}).items()),
         revision=revision,

@@ -14,7 +14,7 @@ from router_service.core.request import (
     UpstreamMaxPrice,
     UpstreamRouting,
 )
-from router_service.dialects.base import AnthropicThinking, Quirks, ReasoningStyle
+from router_service.dialects.base import AnthropicThinking, GeminiThinking, Quirks, ReasoningStyle
 
 
 def build_quirks(*layers: Mapping[str, Any]) -> Quirks:
@@ -26,6 +26,8 @@ def build_quirks(*layers: Mapping[str, Any]) -> Quirks:
         merged["reasoning_style"] = ReasoningStyle(merged["reasoning_style"])
     if "anthropic_thinking" in merged:
         merged["anthropic_thinking"] = AnthropicThinking(merged["anthropic_thinking"])
+    if "gemini_thinking" in merged:
+        merged["gemini_thinking"] = GeminiThinking(merged["gemini_thinking"])
     if "efforts" in merged:
         merged["efforts"] = tuple(merged["efforts"])
     return Quirks(**merged)

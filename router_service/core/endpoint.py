@@ -13,6 +13,7 @@ class AuthScheme(Enum):
     BEARER = "bearer"
     X_API_KEY = "x-api-key"
     API_KEY = "api-key"
+    X_GOOG_API_KEY = "x-goog-api-key"
     NONE = "none"
 
 

@@ -37,9 +37,11 @@ class Price:
     request_nanos: int = 0  # per request, not per million
     tool_request_nanos: tuple[tuple[str, int], ...] = ()  # by the tool's name, per request of it
     revision: str = ""
+    input_audio_nanos: int | None = None  # None: sound costs what text does
 
     def __post_init__(self) -> None:
         amounts = (
+            self.input_audio_nanos,
             self.input_nanos,
             self.output_nanos,
             self.cache_read_nanos,
@@ -90,6 +92,11 @@ def list_price(usage: Usage | None, price: Price | None) -> ListPrice:
         if tokens and nanos is None:
             return ListPrice(CostUnknown.NO_PRICE)
         millionths += tokens * (nanos or 0)
+    sound = min(usage.input_audio_tokens or 0, buckets.uncached)
+    if sound and price.input_audio_nanos is not None:
+        if buckets.cache_read:
+            return ListPrice(CostUnknown.NO_PRICE)  # nobody says how much of what was cached is sound
+        millionths += sound * (price.input_audio_nanos - (price.input_nanos or 0))
     fees = dict(price.tool_request_nanos)
     for tool in usage.tool_requests:
         if tool.request_count and tool.tool not in fees:
@@ -123,6 +130,7 @@ def upper_bound(
         price.cache_read_nanos or 0,
         price.cache_write_five_minute_nanos or 0,
         price.cache_write_one_hour_nanos or 0,
+        price.input_audio_nanos or 0,
     )
     millionths = input_tokens_estimate * dearest + max_output_tokens * price.output_nanos
     list_nanos = price.request_nanos - (-millionths // _MILLION)

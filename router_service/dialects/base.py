@@ -38,6 +38,14 @@ class AnthropicThinking(Enum):
     NONE = "none"
 
 
+class GeminiThinking(Enum):
+    """How a Gemini model wants to be told how much to think."""
+
+    LEVEL = "level"  # thinkingConfig.thinkingLevel: "LOW"
+    BUDGET = "budget"  # thinkingConfig.thinkingBudget
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class Quirks:
     """In what an endpoint differs from its dialect. Comes from the provider's and the model's data, never from code.
@@ -48,6 +56,7 @@ class Quirks:
 
     reasoning_style: ReasoningStyle = ReasoningStyle.EFFORT
     anthropic_thinking: AnthropicThinking = AnthropicThinking.ADAPTIVE
+    gemini_thinking: GeminiThinking = GeminiThinking.LEVEL
     efforts: tuple[str, ...] = ()
     is_reasoning_mandatory: bool = False
     max_tokens_field: str = "max_completion_tokens"
@@ -62,6 +71,9 @@ class Quirks:
     is_router_like: bool = False  # takes upstream routing (OpenRouter)
     default_max_output_tokens: int | None = None  # where the wire demands a number
     options_family: str = ""
+    supports_tool_result_media: bool = False  # Gemini's function responses with parts
+    needs_call_signatures: bool = False  # Gemini refuses a tool call of another model without a placeholder
+    counts_searches_once: bool = False  # Gemini 2.5: one fee for an answer, however many queries it took
     counts_reasoning_apart: bool = False  # its completion_tokens leave reasoning out
     counts_cache_apart: bool = False  # its prompt_tokens leave cached tokens out
 

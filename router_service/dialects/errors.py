@@ -192,9 +192,12 @@ def reason_of(status: int | None, error: UpstreamError) -> Reason:
     return _STATUSES.get(status, Reason.UPSTREAM_REJECTED_REQUEST)
 
 
-def fault_of(status: int | None, headers: Headers, error: UpstreamError) -> Fault:
-    """The fault of a provider's error. It shows the provider's code, never its words."""
-    reason = reason_of(status, error)
+def fault_of(status: int | None, headers: Headers, error: UpstreamError, reason: Reason | None = None) -> Fault:
+    """The fault of a provider's error. It shows the provider's code, never its words.
+
+    `reason` is for a dialect that knows more than the shared tables.
+    """
+    reason = reason or reason_of(status, error)
     metadata = {}
     shown_status = status if status is not None else _status_in(error)
     if shown_status is not None:

@@ -15,6 +15,8 @@ from router_service.core.events import (
     MediaStart,
     PartEnded,
     PartStarted,
+    ProviderDelta,
+    ProviderStart,
     ReasoningDelta,
     ReasoningStart,
     TextDelta,
@@ -73,10 +75,11 @@ class Parts:
         return self._prose != _NONE and not self._is_reasoning
 
     def add_text(self, out: list[Event], text: str) -> None:
-        """More text."""
+        """More text; without any it only opens the part, so that its state has a place."""
         if self._is_reasoning or self._prose == _NONE:
             self._begin_prose(out, is_reasoning=False)
-        out.append(TextDelta(self._prose, text))
+        if text:
+            out.append(TextDelta(self._prose, text))
 
     def add_reasoning(self, out: list[Event], text: str) -> None:
         """More reasoning; without text it only opens the part, so that its state has a place."""
@@ -91,14 +94,20 @@ class Parts:
             self._begin_prose(out, is_reasoning=False)
         out.append(CitationDelta(self._prose, citation))
 
-    def add_media(self, out: list[Event], media_type: str, data: bytes, uri: str) -> None:
+    def add_media(self, out: list[Event], media_type: str, data: bytes, uri: str, state: bytes | None = None) -> None:
         """A whole image, sound or document."""
         self.end_prose(out)
         index = self._start()
         out.append(PartStarted(index, MediaStart(media_type, uri)))
         if not uri:
             out.append(MediaDelta(index, data))
-        out.append(PartEnded(index))
+        out.append(PartEnded(index, state))
+
+    def add_block(self, out: list[Event], dialect: str, kind: str, json: str) -> None:
+        """A whole block that has no neutral form."""
+        self.end_prose(out)
+        index = self._start()
+        out += [PartStarted(index, ProviderStart(dialect, kind)), ProviderDelta(index, json), PartEnded(index)]
 
     def add_call(
         self, out: list[Event], key: Hashable, call_id: str, name: str, arguments: str, state: bytes | None = None

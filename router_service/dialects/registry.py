@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 from router_service.dialects.anthropic_messages import AnthropicMessages
 from router_service.dialects.base import Dialect
+from router_service.dialects.gemini import Gemini
 from router_service.dialects.openai_chat import OpenAIChat
 
-DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (OpenAIChat(), AnthropicMessages())}
+DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (OpenAIChat(), AnthropicMessages(), Gemini())}
 
 
 def find(name: str) -> Dialect | None:

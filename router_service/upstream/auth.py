@@ -37,6 +37,10 @@ def _api_key(key: str) -> Headers:
     return (("api-key", key),)
 
 
+def _x_goog_api_key(key: str) -> Headers:
+    return (("x-goog-api-key", key),)
+
+
 def _none(_: str) -> Headers:
     return ()
 
@@ -45,5 +49,6 @@ _SCHEMES: Final[Mapping[AuthScheme, Callable[[str], Headers]]] = {
     AuthScheme.BEARER: _bearer,
     AuthScheme.X_API_KEY: _x_api_key,
     AuthScheme.API_KEY: _api_key,
+    AuthScheme.X_GOOG_API_KEY: _x_goog_api_key,
     AuthScheme.NONE: _none,
 }

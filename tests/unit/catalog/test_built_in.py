@@ -12,7 +12,7 @@ from router_service.catalog.schema import check_schema, load_schema
 from router_service.core.endpoint import AuthScheme
 from router_service.core.request import ReasoningEffort
 from router_service.core.resolution import Payer, PayerFailoverCause
-from router_service.dialects.base import AnthropicThinking, Quirks, ReasoningStyle
+from router_service.dialects.base import AnthropicThinking, GeminiThinking, Quirks, ReasoningStyle
 from router_service.dialects.registry import DIALECTS
 
 _DOCUMENTS = [pytest.param(text, document, id=document.source) for text, document in load_documents()]
@@ -51,6 +51,9 @@ def test_a_key_is_tested_where_only_a_valid_one_gets_an_answer() -> None:
     assert providers["anthropic"].base_url.join(providers["anthropic"].key_test_path) == (
         "https://api.anthropic.com/v1/models"
     )
+    assert providers["gemini"].base_url.join(providers["gemini"].key_test_path) == (
+        "https://generativelanguage.googleapis.com/v1beta/models"
+    )
     assert providers["openai"].base_url.join(providers["openai"].key_test_path) == "https://api.openai.com/v1/models"
 
 
@@ -70,6 +73,7 @@ def test_the_schema_is_a_schema_and_knows_what_the_code_knows() -> None:
     assert set(quirks) == {field.name for field in fields(Quirks)}
     assert quirks["reasoning_style"]["enum"] == [style.value for style in ReasoningStyle]
     assert quirks["anthropic_thinking"]["enum"] == [style.value for style in AnthropicThinking]
+    assert quirks["gemini_thinking"]["enum"] == [style.value for style in GeminiThinking]
     assert quirks["efforts"]["items"]["enum"] == [effort.value for effort in ReasoningEffort]
     provider = known["provider"]["properties"]
     assert set(provider) == {field.name for field in fields(Provider)} - {"id"} | {"price_provider"}

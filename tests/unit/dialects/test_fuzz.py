@@ -27,6 +27,41 @@ KEYS = {
         *("signature", "citation", "stop_reason", "id", "model", "content", "input_tokens", "output_tokens", "name"),
         *("input", "citations", "data", "cache_creation", "server_tool_use", "web_search_requests", "base_resp"),
     ],
+    "gemini": [
+        *(
+            "candidates",
+            "content",
+            "parts",
+            "text",
+            "thought",
+            "thoughtSignature",
+            "functionCall",
+            "name",
+            "args",
+            "id",
+        ),
+        *("partialArgs", "jsonPath", "stringValue", "numberValue", "willContinue", "inlineData", "mimeType", "data"),
+        *(
+            "executableCode",
+            "finishReason",
+            "citationMetadata",
+            "citationSources",
+            "citations",
+            "startIndex",
+            "endIndex",
+        ),
+        *(
+            "uri",
+            "groundingMetadata",
+            "groundingChunks",
+            "web",
+            "groundingSupports",
+            "groundingChunkIndices",
+            "segment",
+        ),
+        *("usageMetadata", "promptTokenCount", "candidatesTokenCount", "totalTokenCount", "promptTokensDetails"),
+        *("modality", "tokenCount", "promptFeedback", "blockReason", "error", "code", "status", "details", "index"),
+    ],
 }
 WORDS = {
     "openai_chat": [
@@ -45,6 +80,7 @@ WORDS = {
         *("message_stop", "error", "ping", "text", "thinking", "tool_use", "server_tool_use", "redacted_thinking"),
         *("text_delta", "thinking_delta", "input_json_delta", "signature_delta", "citations_delta", "message", "{"),
     ],
+    "gemini": ["STOP", "SAFETY", "$", "$.a", "$.a.b[0]", "$[1]", "$['x y']", "AA==", "AA=", "AUDIO", "image/png", "ä"],
 }
 
 

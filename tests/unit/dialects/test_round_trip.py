@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from router_service.core.content import Message, Part, ProviderBlock, Reasoning, Role, Text, ToolCall, ToolResult
+from router_service.core.content import Media, Message, Part, ProviderBlock, Reasoning, Role, Text, ToolCall, ToolResult
 from router_service.core.request import Completion, WarningReason
 from router_service.dialects.base import Dialect, Encoded, Quirks
 from router_service.dialects.registry import DIALECTS
@@ -13,7 +13,7 @@ from tests.suites.dialect_fixtures import fixtures
 from tests.suites.dialect_suite import PROVIDER, Outcome, recordings, run
 from tests.unit.dialects.test_wire_types import validate
 
-FOLDERS = {"openai_chat": "openai-chat", "anthropic_messages": "anthropic-messages"}
+FOLDERS = {"openai_chat": "openai-chat", "anthropic_messages": "anthropic-messages", "gemini": "gemini"}
 QUIRKS = Quirks(is_router_like=True, replay_reasoning_field="reasoning_content")
 
 
@@ -55,7 +55,8 @@ def test_every_answer_goes_back_to_where_it_came_from(name: str) -> None:
         encoded = send_back(DIALECTS[name], parts, PROVIDER)
         assert not [notice for notice in encoded.warnings if notice.reason is WarningReason.CONTENT_DROPPED]
         wire = json.loads(encoded.body)
-        (written,) = [turn for turn in wire["messages"] if turn["role"] == "assistant"] or [{}]
+        turns = wire["contents"] if name == "gemini" else wire["messages"]
+        (written,) = [turn for turn in turns if turn["role"] in {"assistant", "model"}] or [{}]
         check_state(name, parts, written)
         if name == "anthropic_messages":
             check_anthropic_blocks(parts, written.get("content", []))
@@ -69,7 +70,11 @@ def check_state(name: str, parts: tuple[Part, ...], written: dict[str, Any]) -> 
         if part.provider_state is None:
             continue
         state = json.loads(part.provider_state.data)
-        if name == "openai_chat":
+        if name == "gemini":
+            signed = [found.get("thoughtSignature") for found in written["parts"]]
+            pieces = state.get("pieces", [state])
+            assert all(piece["thoughtSignature"] in signed for piece in pieces if "thoughtSignature" in piece)
+        elif name == "openai_chat":
             for key in ("reasoning_details", "extra_content"):
                 if key in state and isinstance(part.kind, Reasoning):
                     assert all(detail in written[key] for detail in state[key])
@@ -97,10 +102,13 @@ def test_a_stranger_gets_the_words_but_not_the_state(name: str) -> None:
             dropped = [notice.field for notice in encoded.warnings if notice.reason is WarningReason.CONTENT_DROPPED]
             with_state = [number for number, part in enumerate(parts) if part.provider_state is not None]
             for number in with_state:
+                if dialect is other and isinstance(parts[number].kind, Media):
+                    continue  # the other wires know no state of media and take or drop them as a whole
                 assert f"messages[1].parts[{number}].provider_state" in dropped
             for part in parts:
                 if part.provider_state is not None and isinstance(part.kind, Reasoning):
-                    signature = json.loads(part.provider_state.data).get("signature")
+                    state = json.loads(part.provider_state.data)
+                    signature = state.get("signature") or state.get("thoughtSignature")
                     assert not signature or signature.encode() not in encoded.body
 
 
@@ -111,3 +119,11 @@ def test_what_goes_back_fits_the_sdks_types() -> None:
         if outcome.answer is not None:
             encoded = send_back(DIALECTS["anthropic_messages"], outcome.answer.parts, PROVIDER)
             validate("anthropic_messages", json.loads(encoded.body))
+
+
+def test_the_sdk_takes_back_what_gemini_said() -> None:
+    for case in fixtures("gemini"):
+        outcome = run(DIALECTS["gemini"], case.body)
+        if outcome.answer is not None:
+            encoded = send_back(DIALECTS["gemini"], outcome.answer.parts, PROVIDER)
+            validate("gemini", json.loads(encoded.body))

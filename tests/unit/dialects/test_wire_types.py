@@ -5,11 +5,27 @@ from typing import Any
 
 import pytest
 from anthropic.types import message_create_params as anthropic_params
+from google.genai import types as gemini_types
 from openai.types.chat import completion_create_params as openai_params
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic.alias_generators import to_camel
 
 from router_service.dialects.registry import DIALECTS
 from tests.suites.dialect_fixtures import Fixture, fixtures
+
+
+class GeminiRequest(BaseModel):
+    """The SDK has no type for the body as a whole: it writes the body from its own options."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
+
+    contents: list[gemini_types.Content]
+    system_instruction: gemini_types.Content | None = None
+    tools: list[gemini_types.Tool] | None = None
+    tool_config: gemini_types.ToolConfig | None = None
+    generation_config: gemini_types.GenerateContentConfig | None = None  # has the names that GenerationConfig lacks
+    safety_settings: list[gemini_types.SafetySetting] | None = None
+
 
 ADAPTERS: dict[str, dict[bool, TypeAdapter[Any]]] = {
     "openai_chat": {
@@ -20,6 +36,7 @@ ADAPTERS: dict[str, dict[bool, TypeAdapter[Any]]] = {
         True: TypeAdapter(anthropic_params.MessageCreateParamsStreaming),
         False: TypeAdapter(anthropic_params.MessageCreateParamsNonStreaming),
     },
+    "gemini": {False: TypeAdapter(GeminiRequest)},  # the path and not the body says whether it is a stream
 }
 
 

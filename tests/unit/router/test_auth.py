@@ -14,6 +14,7 @@ from router_service.upstream.auth import apply
         (AuthScheme.BEARER, (("authorization", "Bearer sk-1"),)),
         (AuthScheme.X_API_KEY, (("x-api-key", "sk-1"),)),
         (AuthScheme.API_KEY, (("api-key", "sk-1"),)),
+        (AuthScheme.X_GOOG_API_KEY, (("x-goog-api-key", "sk-1"),)),
         (AuthScheme.NONE, ()),
     ],
 )
@@ -31,7 +32,7 @@ def test_no_key_is_needed_where_there_is_no_scheme() -> None:
 
 
 @pytest.mark.parametrize("key", ["sk 1", "sk-1\n", "sk\r\nx: 1", "sk-\x00", "schlüssel", "\ud800"])
-@pytest.mark.parametrize("scheme", [AuthScheme.BEARER, AuthScheme.X_API_KEY, AuthScheme.API_KEY])
+@pytest.mark.parametrize("scheme", [scheme for scheme in AuthScheme if scheme is not AuthScheme.NONE])
 def test_a_key_that_cannot_travel_is_refused_without_showing_it(scheme: AuthScheme, key: str) -> None:
     with pytest.raises(Fault) as caught:
         apply(scheme, Secret(key))

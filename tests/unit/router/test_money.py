@@ -257,3 +257,28 @@ def test_a_price_is_within_bounds(amount: int) -> None:
 @pytest.mark.parametrize(("size_bytes", "tokens"), [(0, 0), (1, 1), (3, 1), (4, 2), (300, 100)])
 def test_tokens_are_estimated_upwards(size_bytes: int, tokens: int) -> None:
     assert estimate_input_tokens(size_bytes) == tokens
+
+
+SOUND = Price(input_nanos=300_000_000, output_nanos=0, cache_read_nanos=30_000_000, input_audio_nanos=1_000_000_000)
+
+
+@pytest.mark.parametrize(
+    ("usage", "amount"),
+    [
+        (Usage(input_tokens=1_000_000, output_tokens=5), 300_000_000),
+        (Usage(input_tokens=1_000_000, output_tokens=5, input_audio_tokens=400_000), 180_000_000 + 400_000_000),
+        (Usage(input_tokens=1_000_000, output_tokens=5, input_audio_tokens=1_000_000), 1_000_000_000),
+        (Usage(input_tokens=100, output_tokens=5, cache_read_tokens=50, input_audio_tokens=10), CostUnknown.NO_PRICE),
+    ],
+)
+def test_sound_has_a_price_of_its_own(usage: Usage, amount: object) -> None:
+    assert list_price(usage, SOUND).amount == amount
+
+
+def test_sound_costs_what_text_does_where_no_price_says_otherwise() -> None:
+    usage = Usage(input_tokens=1_000_000, output_tokens=0, input_audio_tokens=400_000)
+    assert list_price(usage, SONNET).amount == SONNET.input_nanos
+
+
+def test_an_upper_bound_expects_sound() -> None:
+    assert upper_bound(1_000_000, 0, SOUND, 0) == 1_000_000_000

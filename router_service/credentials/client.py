@@ -59,6 +59,7 @@ class Credentials:
         self._revision = 0
         self._heard = float("-inf")
         self._watch: asyncio.Task[None] | None = None
+        self._is_stopping = False
         self.connected = asyncio.Event()
 
     def start(self) -> None:
@@ -68,6 +69,7 @@ class Credentials:
 
     async def stop(self) -> None:
         """Reports what is left and closes the channel."""
+        self._is_stopping = True
         await self.uses.stop()
         if self._watch is not None:
             self._watch.cancel()
@@ -223,12 +225,13 @@ class Credentials:
             raise
 
     async def _watch_changes(self) -> None:
-        while True:
+        while not self._is_stopping:
             request = lease_service_pb2.WatchCredentialChangesRequest(after_revision=self._revision)
             call = self._stub.WatchCredentialChanges(request)
             try:
                 while True:
-                    message = await asyncio.wait_for(call.read(), SILENCE_SECONDS)
+                    async with asyncio.timeout(SILENCE_SECONDS):  # wait_for may swallow a cancel in Python 3.11
+                        message = await call.read()
                     if not isinstance(message, lease_service_pb2.WatchCredentialChangesResponse):
                         break  # the end of the stream
                     self._apply(message)

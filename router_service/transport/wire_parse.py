@@ -23,7 +23,7 @@ from router_service.core.content import (
     ToolCall,
     ToolResult,
 )
-from router_service.core.faults import Fault, invalid
+from router_service.core.faults import invalid
 from router_service.core.request import (
     Completion,
     FunctionTool,
@@ -491,8 +491,3 @@ def _route(given: route_policy_pb2.ModelRoute, field: str, snapshot: Snapshot) -
         settings,
         given.on_context_too_long,
     )
-
-
-def missing(field: str) -> Fault:
-    """A required field is not there."""
-    return invalid(field, "This field is required.")

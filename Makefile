@@ -85,8 +85,8 @@ test-go:
 test-recordings: $(VENV)/.dev ## Decodes every recorded answer of real providers
 	@$(PY) -m pytest -q tests/unit/dialects
 
-security: $(VENV)/.dev vault-server ## Runs the tests of the security promises
-	@VAULT_BIN="$$(tests/tools/vault/build 2>/dev/null)" $(PY) -m pytest -q -s tests/security
+security: $(VENV)/.dev vault-server ## Tries the security promises at length and prints what was found
+	@KEYSWITCH_THOROUGH=1 VAULT_BIN="$$(tests/tools/vault/build 2>/dev/null)" $(PY) -m pytest -q -s --timeout=1800 tests/security
 
 bench: $(VENV)/.dev ## Measures the router against a bare pipe and a peer (minutes)
 	@$(PY) -m tests.bench

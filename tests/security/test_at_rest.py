@@ -10,6 +10,7 @@ from keyswitch.router.v1 import completion_service_pb2
 
 from tests.security import canary_upstream as answers
 from tests.security.canary_deployment import CHAT, CLAUDE, Watched, watched_deployment
+from tests.security.promises import tried
 
 COMPLETIONS = 50
 ROUTER_FILES = {"router.db", "router.db-wal", "router.db-shm", "log/router.log"}
@@ -43,6 +44,7 @@ async def test_nothing_is_left_behind_by_completions(tmp_path: Path) -> None:
     )
     assert not list(watched.temporary.iterdir()), "no temporary file is left"
     assert not watched.scanner.hits, "\n".join(str(hit) for hit in watched.scanner.hits)
+    tried(3, "files of the router and core dumps after completions", completions=COMPLETIONS, hits=0)
 
 
 def names_below(folder: Path) -> set[str]:

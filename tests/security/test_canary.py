@@ -34,6 +34,7 @@ from tests.security.canary_requests import (
     router_steps,
     token_steps,
 )
+from tests.security.promises import tried
 from tests.service.vault_harness import Router
 
 NEVER_REFUSED = {find_method("GetSigningKeys")}
@@ -67,6 +68,8 @@ async def test_no_secret_gets_out(log_level: str, tmp_path: Path) -> None:
     assert set(calls.succeeded) == set(METHODS), "every method was driven to an answer"
     assert set(calls.failed) | NEVER_REFUSED >= set(METHODS), "every method was driven to a failure"
     assert sent_keys(watched) == {"ada's key", "the organization's key", "the deployment's key"}
+    calls_made, failures = sum(calls.succeeded.values()), sum(calls.failed.values())
+    tried(1, "canary keys over every method and failure", calls=calls_made, failures=failures, hits=0)
 
 
 async def run(watched: Watched, step: Step) -> None:

@@ -5,7 +5,7 @@ fails after is marked as committed, and no other model's words are spliced in.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -29,7 +29,7 @@ from router_service.core.grammar import Grammar
 from router_service.core.outcome import Output
 from router_service.core.secret import Hiding
 from router_service.dialects.base import BodyFrame, Decoder, Dialect, Frame, Quirks
-from router_service.framing.sse import SseFramer
+from router_service.framing.framer import Framer, open_framer
 from router_service.record import AttemptRecord
 from router_service.upstream.client import Upstream, UpstreamRequest, UpstreamResponse
 
@@ -186,10 +186,11 @@ class Exchange:
         if status != 200:
             await self._refused(response, status)
         decoder = self.dialect.decoder(self.quirks)
-        if response.headers.get("content-type", "").startswith("text/event-stream"):
-            await self._follow(response, decoder, first_deadline)
-        else:
+        framer = open_framer(self.dialect.framing, response.headers.get("content-type", ""))
+        if framer is None:
             await self._decode_body(response, decoder)
+        else:
+            await self._follow(response, framer, decoder, first_deadline)
         if self.finished is None:
             raise violation("truncated", "The provider's answer ended before it was complete.")
 
@@ -234,8 +235,9 @@ class Exchange:
         self.watchdog.rest()
         await self._decode(decoder, (frame,), is_end=True)
 
-    async def _follow(self, response: UpstreamResponse, decoder: Decoder, first_deadline: float) -> None:
-        framer = SseFramer()
+    async def _follow(
+        self, response: UpstreamResponse, framer: Framer, decoder: Decoder, first_deadline: float
+    ) -> None:
         loop = asyncio.get_running_loop()
         watchdog = self.watchdog
         while self.finished is None:
@@ -248,9 +250,7 @@ class Exchange:
             if not chunk:
                 await self._decode(decoder, framer.close(), is_end=True)
                 return
-            frames = framer.feed(chunk)
-            if frames:
-                await self._decode(decoder, frames, is_end=False)
+            await self._decode(decoder, framer.feed(chunk), is_end=False)
 
     async def _read_flushing(self, response: UpstreamResponse) -> bytes:
         """Reads while events wait for `min_flush_seconds`: they go out in time although nothing more arrives."""
@@ -269,7 +269,7 @@ class Exchange:
         finally:
             reading.cancel()
 
-    async def _decode(self, decoder: Decoder, frames: Sequence[Frame], *, is_end: bool) -> None:
+    async def _decode(self, decoder: Decoder, frames: Iterable[Frame], *, is_end: bool) -> None:
         """Decodes, and delivers also what stood before a fault in the same read: how bytes were cut changes nothing."""
         events: list[Event] = []
         fault: Fault | None = None

@@ -15,6 +15,7 @@ from router_service.credentials.uses import UseOutcome
 from router_service.dialects.base import Encoded
 from router_service.dialects.registry import DIALECTS
 from router_service.exchange import Timeouts
+from router_service.framing.framer import CONTENT_TYPES
 from router_service.policy.call import Call, Candidate, Plan
 from router_service.policy.settings import merge_settings, parse_options, select_options
 from router_service.record import AttemptRecord
@@ -105,8 +106,9 @@ def bound_cost(prepared: Prepared, markup_basis_points: int) -> int:
 def build_upstream_request(request: Request, prepared: Prepared, lease: Lease | None) -> UpstreamRequest:
     """The HTTP request, the credential put on last."""
     provider, encoded = prepared.candidate.provider, prepared.encoded
+    streamed_type = CONTENT_TYPES[DIALECTS[provider.dialect].framing]
     headers = (
-        ("accept", "text/event-stream" if request.completion.stream else "application/json"),
+        ("accept", streamed_type if request.completion.stream else "application/json"),
         *provider.headers,
         *encoded.headers.items(),
         *apply(provider.auth, lease.secret if lease is not None else None),

@@ -19,6 +19,7 @@ class Framing(Enum):
     """How a streamed body is cut into frames."""
 
     SSE = "sse"
+    AWS_EVENT_STREAM = "aws_event_stream"
 
 
 class ReasoningStyle(Enum):
@@ -87,13 +88,22 @@ class SseFrame:
 
 
 @dataclass(frozen=True, slots=True)
+class AwsFrame:
+    """One message of AWS's event stream. `kind` is "event", "exception" or "error"; `event` says which one."""
+
+    kind: str
+    event: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class BodyFrame:
     """A whole JSON body."""
 
     data: bytes
 
 
-Frame = SseFrame | BodyFrame
+Frame = SseFrame | AwsFrame | BodyFrame
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ check: lint types lint-contract gen-check ## Lint, types, contract lint, fresh s
 	@echo "check: all green"
 
 vault-server: ## Finds or builds the real Vault server that tests use (once, up to ten minutes)
-	@tests/tools/vault/build >/dev/null
+	@tests/tools/vault/build >/dev/null && { ! command -v go >/dev/null || tests/tools/vault/build --kubernetes >/dev/null; }
 
 test: test-python test-go ## Runs all tests; sets up what they need
 

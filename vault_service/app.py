@@ -315,35 +315,14 @@ async def _open_store(config: Config) -> Store:
             from vault_service.store.memory import MemoryStore
 
             return MemoryStore()
-        case "hashicorp":
-            return _open_hashicorp(config)
+        case "hashicorp" if config.hashicorp is not None:
+            from vault_service.store.hashicorp import HashiCorpStore
+
+            return HashiCorpStore(config.hashicorp)
         case _:
             from vault_service.store.embedded import EmbeddedStore
 
             return await EmbeddedStore.open(config.store_folder)
-
-
-def _open_hashicorp(config: Config) -> Store:
-    from vault_service.store.hashicorp import HashiCorpStore
-    from vault_service.store.vault_settings import AppRoleFiles, TokenFile, VaultSettings
-
-    options = config.hashicorp
-    login: AppRoleFiles | TokenFile
-    if options.role_id_file is not None and options.secret_id_file is not None:
-        login = AppRoleFiles(role_id_file=options.role_id_file, secret_id_file=options.secret_id_file)
-    elif options.token_file is not None:
-        login = TokenFile(token_file=options.token_file)
-    else:
-        raise ValueError("the configuration of the Vault server names no way to log in")
-    return HashiCorpStore(
-        VaultSettings(
-            url=options.url,
-            login=login,
-            ca_file=options.ca_file,
-            kv_mount=options.kv_mount,
-            transit_mount=options.transit_mount,
-        )
-    )
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

@@ -5,6 +5,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vault_service.core.names import is_chain_id
+from vault_service.store.vault_settings import (
+    APPROLE_MOUNT,
+    KUBERNETES_MOUNT,
+    KV_MOUNT,
+    SERVICE_ACCOUNT_TOKEN_FILE,
+    TRANSIT_MOUNT,
+    AgentListener,
+    AppRoleFiles,
+    KubernetesRole,
+    Login,
+    TokenFile,
+    VaultSettings,
+)
 
 STORE_KINDS = ("embedded", "memory", "hashicorp")
 PREFIX = "KEYSWITCH_VAULT_"
@@ -21,19 +34,6 @@ class TlsFiles:
     ca: Path
     certificate: Path
     key: Path
-
-
-@dataclass(frozen=True, slots=True)
-class HashicorpConfig:
-    """Which Vault server, and how to log in: an AppRole's two files, or a file with a token that others renew."""
-
-    url: str = ""
-    role_id_file: Path | None = None
-    secret_id_file: Path | None = None
-    token_file: Path | None = None
-    ca_file: Path | None = None
-    kv_mount: str = "keyswitch"
-    transit_mount: str = "keyswitch-transit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Config:
     lease_address: str = "127.0.0.1:8771"
     http_address: str = "127.0.0.1:8772"
     store: str = "embedded"
-    hashicorp: HashicorpConfig = field(default_factory=HashicorpConfig)
+    hashicorp: VaultSettings | None = None  # where `store` is "hashicorp"
     chain: str = "vault-0"
     user_credentials_enabled: bool = True
     leases: LeaseConfig = field(default_factory=LeaseConfig)
@@ -116,7 +116,7 @@ def load_config(environment: Mapping[str, str]) -> Config:
         lease_address=reader.text("LEASE_ADDRESS", "127.0.0.1:8771"),
         http_address=reader.text("HTTP_ADDRESS", "127.0.0.1:8772"),
         store=store,
-        hashicorp=_read_hashicorp(reader, required=store == "hashicorp"),
+        hashicorp=_read_hashicorp(reader, is_used=store == "hashicorp"),
         chain=chain,
         user_credentials_enabled=reader.switch("USER_CREDENTIALS_ENABLED", True),
         leases=LeaseConfig(
@@ -167,20 +167,47 @@ class _Reader:
             raise ConfigError(f"{unknown[0]} is no setting of this service; known are {', '.join(sorted(self._known))}")
 
 
-def _read_hashicorp(reader: _Reader, *, required: bool) -> HashicorpConfig:
-    config = HashicorpConfig(
-        url=reader.text("HASHICORP_URL", ""),
-        role_id_file=reader.optional_path("HASHICORP_ROLE_ID_FILE"),
-        secret_id_file=reader.optional_path("HASHICORP_SECRET_ID_FILE"),
-        token_file=reader.optional_path("HASHICORP_TOKEN_FILE"),
-        ca_file=reader.optional_path("HASHICORP_CA_FILE"),
-        kv_mount=reader.text("HASHICORP_KV_MOUNT", HashicorpConfig().kv_mount),
-        transit_mount=reader.text("HASHICORP_TRANSIT_MOUNT", HashicorpConfig().transit_mount),
-    )
-    has_role = config.role_id_file is not None and config.secret_id_file is not None
-    if required and not (config.url and (has_role or config.token_file is not None)):
+def _read_hashicorp(reader: _Reader, *, is_used: bool) -> VaultSettings | None:
+    url = reader.text("HASHICORP_URL", "")
+    ca_file = reader.optional_path("HASHICORP_CA_FILE")
+    namespace = reader.text("HASHICORP_NAMESPACE", "")
+    kv_mount = reader.text("HASHICORP_KV_MOUNT", KV_MOUNT)
+    transit_mount = reader.text("HASHICORP_TRANSIT_MOUNT", TRANSIT_MOUNT)
+    logins = _read_logins(reader)
+    if not is_used:
+        return None
+    if not url:
+        raise ConfigError(f"{PREFIX}STORE=hashicorp needs {PREFIX}HASHICORP_URL")
+    if len(logins) != 1:
         raise ConfigError(
-            f"{PREFIX}STORE=hashicorp needs {PREFIX}HASHICORP_URL and either both of {PREFIX}HASHICORP_ROLE_ID_FILE "
-            f"and {PREFIX}HASHICORP_SECRET_ID_FILE or {PREFIX}HASHICORP_TOKEN_FILE"
+            f"{PREFIX}STORE=hashicorp needs one way to log in, not {len(logins)}: {PREFIX}HASHICORP_ROLE_ID_FILE with "
+            "one of _SECRET_ID_FILE and _WRAPPED_SECRET_ID_FILE, or _KUBERNETES_ROLE, or _TOKEN_FILE, or _AGENT=true"
         )
-    return config
+    try:
+        return VaultSettings(
+            url, logins[0], ca_file=ca_file, namespace=namespace, kv_mount=kv_mount, transit_mount=transit_mount
+        )
+    except ValueError as error:
+        raise ConfigError(f"{PREFIX}HASHICORP_*: {error}") from None
+
+
+def _read_logins(reader: _Reader) -> list[Login]:
+    logins: list[Login] = []
+    role_id_file = reader.optional_path("HASHICORP_ROLE_ID_FILE")
+    role_mount = reader.text("HASHICORP_APPROLE_MOUNT", APPROLE_MOUNT)
+    plain = reader.optional_path("HASHICORP_SECRET_ID_FILE")
+    wrapped = reader.optional_path("HASHICORP_WRAPPED_SECRET_ID_FILE")
+    for secret_id_file, is_wrapped in ((plain, False), (wrapped, True)):
+        if role_id_file is not None and secret_id_file is not None:
+            logins.append(AppRoleFiles(role_id_file, secret_id_file, is_wrapped, role_mount))
+    role = reader.text("HASHICORP_KUBERNETES_ROLE", "")
+    account = reader.path("HASHICORP_KUBERNETES_TOKEN_FILE", SERVICE_ACCOUNT_TOKEN_FILE)
+    kubernetes_mount = reader.text("HASHICORP_KUBERNETES_MOUNT", KUBERNETES_MOUNT)
+    if role:
+        logins.append(KubernetesRole(role, account, kubernetes_mount))
+    token_file = reader.optional_path("HASHICORP_TOKEN_FILE")
+    if token_file is not None:
+        logins.append(TokenFile(token_file))
+    if reader.switch("HASHICORP_AGENT", False):
+        logins.append(AgentListener())
+    return logins

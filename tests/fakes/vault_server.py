@@ -102,21 +102,23 @@ class VaultServer:
         return [json.loads(line) for line in self.audit_log.read_text().splitlines() if containing in line]
 
 
-def find_binary() -> str:
+def find_binary(*options: str) -> str:
     """Gives the path of a server's binary. It builds none: that takes longer than a test may, and must be seen."""
-    done = subprocess.run([BUILD_SCRIPT, "--find"], check=False, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([BUILD_SCRIPT, "--find", *options], check=False, capture_output=True, text=True, timeout=30)
     if done.returncode:
         raise AssertionError(done.stderr.strip())
     return done.stdout.strip()
 
 
 @contextmanager
-def running_server(binary: str, *, port: int = 0, tls: bool = False) -> Iterator[VaultServer]:
+def running_server(
+    binary: str, *, port: int = 0, tls: bool = False, plugins: Path | None = None
+) -> Iterator[VaultServer]:
     """Starts a development server (in memory, unsealed, loopback), sets it up, and ends it."""
     with tempfile.TemporaryDirectory(prefix="keyswitch-vault-") as name:
         folder = Path(name)
         root_token = secrets.token_urlsafe(24)
-        port = port or _free_port()
+        port = port or free_port()
         # HOME: with -dev-no-store-token nothing is written there, and this proves that nothing needs to be.
         environment = {"PATH": os.environ["PATH"], "HOME": name}
         with (folder / "server.log").open("wb") as log:
@@ -129,6 +131,7 @@ def running_server(binary: str, *, port: int = 0, tls: bool = False) -> Iterator
                     f"-dev-root-token-id={root_token}",
                     f"-dev-listen-address=127.0.0.1:{port}",
                     *(["-dev-tls", f"-dev-tls-cert-dir={name}"] if tls else []),
+                    *([f"-dev-plugin-dir={plugins}"] if plugins else []),
                 ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -196,7 +199,7 @@ def _await_answer(server: VaultServer, path: str) -> None:
     raise AssertionError(f"the Vault server did not answer {path}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

@@ -22,13 +22,14 @@ from typing import Any, TypeVar
 
 from hvac.api.secrets_engines import KvV2, Transit
 
-from vault_service.store import vault_login
 from vault_service.store.envelope import key_id_of
 from vault_service.store.hvac_session import Exchange, VaultAdapter, new_session
 from vault_service.store.names import check_folder, check_path, check_tenant
 from vault_service.store.store import Conflict, Denied, Document, SigningKey, StoreError, Unavailable, Unsealable
+from vault_service.store.token_keeper import TokenKeeper
 from vault_service.store.vault_errors import Missing, Refused, TokenRefused
-from vault_service.store.vault_settings import AppRoleFiles, VaultSettings
+from vault_service.store.vault_login import Logins
+from vault_service.store.vault_settings import VaultSettings
 
 _MAX_REMEMBERED_IDS = 64
 _CIPHERTEXT = re.compile(rb"vault:v[1-9][0-9]*:([A-Za-z0-9+/=]+)")
@@ -55,9 +56,10 @@ class HashiCorpStore:
         self._kv = KvV2(self._adapter)
         self._transit = Transit(self._adapter)
         self._threads = ThreadPoolExecutor(max_workers=settings.threads, thread_name_prefix="vault")
-        self._keeper = vault_login.TokenKeeper(
-            lambda: self._in_thread(lambda: vault_login.log_in(self._adapter, settings.login)),
-            lambda token: self._in_thread(lambda: vault_login.renew(self._adapter, token)),
+        self._logins = Logins(self._adapter, settings)
+        self._keeper = TokenKeeper(
+            lambda: self._in_thread(self._logins.log_in),
+            lambda token: self._in_thread(lambda: self._logins.renew(token)),
             clock=clock,
             sleep=sleep,
             jitter=jitter,
@@ -200,11 +202,10 @@ class HashiCorpStore:
         if self._closed:
             return
         token = await self._keeper.close()
-        if token and isinstance(self._settings.login, AppRoleFiles):
-            # A token from a file is somebody else's. Ours would live on until its lease ends.
-            with contextlib.suppress(StoreError, TimeoutError):
-                async with asyncio.timeout(_REVOCATION_TIMEOUT_SECONDS):
-                    await self._in_thread(lambda: vault_login.revoke(self._adapter, token))
+        # A token of ours would live on until its lease ends.
+        with contextlib.suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(_REVOCATION_TIMEOUT_SECONDS):
+                await self._in_thread(lambda: self._logins.revoke(token))
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._session.close()

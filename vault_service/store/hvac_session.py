@@ -59,6 +59,7 @@ class VaultAdapter(JSONAdapter):  # type: ignore[misc]  # hvac ships no type inf
             timeout=(settings.connect_timeout_seconds, settings.read_timeout_seconds),
         )
         self._timeout = (settings.connect_timeout_seconds, settings.read_timeout_seconds)
+        self._vault_namespace = settings.namespace
         self._local = threading.local()
 
     @contextlib.contextmanager
@@ -81,7 +82,7 @@ class VaultAdapter(JSONAdapter):  # type: ignore[misc]  # hvac ships no type inf
     ) -> dict[str, Any]:
         """Gives the answer's JSON object, an empty one where it has no body."""
         exchange: Exchange = self._local.exchange
-        response = self._send(method.upper(), self.urljoin(self.base_uri, url), _headers(exchange), kwargs)
+        response = self._send(method.upper(), self.urljoin(self.base_uri, url), self._headers(exchange), kwargs)
         body = _json_object(response)
         vault_request_id = body.get("request_id")
         if isinstance(vault_request_id, str) and vault_request_id:
@@ -89,6 +90,16 @@ class VaultAdapter(JSONAdapter):  # type: ignore[misc]  # hvac ships no type inf
         if response.status_code >= 300:
             raise error_of(response.status_code, _errors(body), exchange.vault_request_ids)
         return body
+
+    def _headers(self, exchange: Exchange) -> dict[str, str]:
+        headers = {"X-Vault-Request": "true"}
+        if self._vault_namespace:
+            headers["X-Vault-Namespace"] = self._vault_namespace
+        if exchange.token:
+            headers["X-Vault-Token"] = exchange.token
+        if exchange.request_id:
+            headers[REQUEST_ID_HEADER] = quote(exchange.request_id, safe="/:@")[:_MAX_REQUEST_ID_CHARACTERS]
+        return headers
 
     def _send(self, method: str, url: str, headers: dict[str, str], arguments: dict[str, Any]) -> requests.Response:
         problem: StoreError
@@ -107,15 +118,6 @@ class VaultAdapter(JSONAdapter):  # type: ignore[misc]  # hvac ships no type inf
             problem = error_of_transport(fault)
         # Raised out here, so that the error has no context: requests' own ones hold the request with its headers.
         raise problem
-
-
-def _headers(exchange: Exchange) -> dict[str, str]:
-    headers = {"X-Vault-Request": "true"}
-    if exchange.token:
-        headers["X-Vault-Token"] = exchange.token
-    if exchange.request_id:
-        headers[REQUEST_ID_HEADER] = quote(exchange.request_id, safe="/:@")[:_MAX_REQUEST_ID_CHARACTERS]
-    return headers
 
 
 def _json_object(response: requests.Response) -> dict[str, Any]:

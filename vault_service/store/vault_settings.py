@@ -1,18 +1,39 @@
 """What the operator says about the Vault server. Light: reading the configuration must not import the Vault client."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+APPROLE_MOUNT = "approle"
+KUBERNETES_MOUNT = "kubernetes"
+KV_MOUNT = "keyswitch"
+TRANSIT_MOUNT = "keyswitch-transit"
+SERVICE_ACCOUNT_TOKEN_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+_NAMESPACE = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*/?")
+
 
 @dataclass(frozen=True, slots=True)
 class AppRoleFiles:
-    """An AppRole login whose two halves are mounted files; they are read anew at each login, so they may be rotated."""
+    """An AppRole login whose two halves are mounted files; they are read anew at each login, so they may be rotated.
+
+    `is_wrapped`: the second file holds a wrapping token, which is opened once and then worthless to whoever copies it.
+    """
 
     role_id_file: Path
     secret_id_file: Path
-    mount: str = "approle"
+    is_wrapped: bool = False
+    mount: str = APPROLE_MOUNT
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesRole:
+    """A login by the pod's service account token, which the kubelet keeps fresh in its file."""
+
+    role: str
+    token_file: Path = SERVICE_ACCOUNT_TOKEN_FILE
+    mount: str = KUBERNETES_MOUNT
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +44,24 @@ class TokenFile:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentListener:
+    """No token of this service's own: the URL is that of a Vault Agent or Proxy on this machine, which adds its own."""
+
+
+Login = AppRoleFiles | KubernetesRole | TokenFile | AgentListener
+
+
+@dataclass(frozen=True, slots=True)
 class VaultSettings:
     """Where Vault is and how to log in. `ca_file` replaces the system's trust, for servers with a certificate of a CA
-    of one's own."""
+    of one's own. An empty `namespace` is the root one."""
 
     url: str
-    login: AppRoleFiles | TokenFile
+    login: Login
     ca_file: Path | None = None
-    kv_mount: str = "keyswitch"
-    transit_mount: str = "keyswitch-transit"
+    namespace: str = ""
+    kv_mount: str = KV_MOUNT
+    transit_mount: str = TRANSIT_MOUNT
     signing_key: str = "keyswitch-signing"
     threads: int = 16
     connect_timeout_seconds: float = 2.0
@@ -44,6 +74,10 @@ class VaultSettings:
             raise ValueError("vault.url must look like https://vault.example:8200")
         if parts.scheme == "http" and not _is_loopback(parts.hostname):
             raise ValueError("vault.url must be https: over http the token and every secret would cross in clear")
+        if isinstance(self.login, AgentListener) and not _is_loopback(parts.hostname):
+            raise ValueError("vault.url must be on this machine: whoever reaches an agent's listener has its rights")
+        if self.namespace and _NAMESPACE.fullmatch(self.namespace) is None:
+            raise ValueError("vault.namespace must look like team or team/part")
         if self.signing_key.startswith("tenant-"):
             raise ValueError("vault.signing_key must not begin with 'tenant-': those are the tenants' keys")
 

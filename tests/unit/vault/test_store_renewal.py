@@ -18,8 +18,9 @@ from vault_service.store.renewal import (
     renewed,
 )
 from vault_service.store.store import Denied, StoreError, Unavailable
+from vault_service.store.token_keeper import TokenKeeper
 from vault_service.store.vault_errors import TokenRefused
-from vault_service.store.vault_login import Grant, TokenKeeper
+from vault_service.store.vault_login import Grant
 
 jitters = st.floats(0.0, 1.0, exclude_max=True)
 leases = st.floats(1.0, 32 * 86400.0)

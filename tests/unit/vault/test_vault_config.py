@@ -6,6 +6,14 @@ import pytest
 
 from vault_service.__main__ import main, refuse_tracing
 from vault_service.config import ConfigError, load_config
+from vault_service.store.vault_settings import (
+    AgentListener,
+    AppRoleFiles,
+    KubernetesRole,
+    Login,
+    TokenFile,
+    VaultSettings,
+)
 
 
 def test_the_defaults(tmp_path: Path) -> None:
@@ -37,13 +45,59 @@ def test_what_can_be_set() -> None:
             "KEYSWITCH_VAULT_AUDIT_CHAIN": "vault-7",
         }
     )
-    assert config.hashicorp.url == "https://vault.example:8200"
-    assert config.hashicorp.token_file == Path("/run/token")
+    assert config.hashicorp == VaultSettings("https://vault.example:8200", TokenFile(Path("/run/token")))
     assert config.leases.ttl_seconds == 60
     assert not config.leases.require_caller_proof
     assert config.leases.allowed_identities == {"spiffe://a/b", "spiffe://c/d"}
     assert not config.user_credentials_enabled
     assert config.chain == "vault-7"
+
+
+ROLE_ID = {"ROLE_ID_FILE": "/run/role"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "login"),
+    [
+        ({**ROLE_ID, "SECRET_ID_FILE": "/run/secret"}, AppRoleFiles(Path("/run/role"), Path("/run/secret"))),
+        (
+            {**ROLE_ID, "WRAPPED_SECRET_ID_FILE": "/run/secret", "APPROLE_MOUNT": "team/roles"},
+            AppRoleFiles(Path("/run/role"), Path("/run/secret"), True, "team/roles"),
+        ),
+        ({"KUBERNETES_ROLE": "keyswitch"}, KubernetesRole("keyswitch")),
+        (
+            {"KUBERNETES_ROLE": "k", "KUBERNETES_TOKEN_FILE": "/run/t", "KUBERNETES_MOUNT": "blue"},
+            KubernetesRole("k", Path("/run/t"), "blue"),
+        ),
+        ({"TOKEN_FILE": "/run/token"}, TokenFile(Path("/run/token"))),
+        ({"AGENT": "true"}, AgentListener()),
+    ],
+)
+def test_the_ways_to_log_in(settings: dict[str, str], login: Login) -> None:
+    named = {f"KEYSWITCH_VAULT_HASHICORP_{name}": value for name, value in settings.items()}
+    address = {"KEYSWITCH_VAULT_STORE": "hashicorp", "KEYSWITCH_VAULT_HASHICORP_URL": "http://127.0.0.1:8200"}
+    assert load_config({**address, **named}).hashicorp == VaultSettings("http://127.0.0.1:8200", login)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({}, "one way to log in, not 0"),
+        (ROLE_ID, "one way to log in, not 0"),
+        ({"SECRET_ID_FILE": "/run/secret"}, "one way to log in, not 0"),
+        ({"AGENT": "true", "TOKEN_FILE": "/run/token"}, "one way to log in, not 2"),
+        ({**ROLE_ID, "SECRET_ID_FILE": "/a", "WRAPPED_SECRET_ID_FILE": "/b"}, "one way to log in, not 2"),
+        ({"AGENT": "true", "URL": "https://vault.example:8200"}, "must be on this machine"),
+        ({"TOKEN_FILE": "/t", "URL": "http://vault.example:8200"}, "must be https"),
+        ({"TOKEN_FILE": "/t", "NAMESPACE": "../x"}, "namespace"),
+        ({"TOKEN_FILE": "/t", "URL": ""}, "HASHICORP_URL"),
+    ],
+)
+def test_a_login_that_is_unclear_or_unsafe_is_refused(settings: dict[str, str], problem: str) -> None:
+    settings = {"URL": "http://127.0.0.1:8200", **settings}
+    named = {f"KEYSWITCH_VAULT_HASHICORP_{name}": value for name, value in settings.items()}
+    with pytest.raises(ConfigError, match=problem):
+        load_config({"KEYSWITCH_VAULT_STORE": "hashicorp", **named})
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,9 @@ import pytest
 from keyswitch.vault.v1 import token_service_pb2
 
 from deploy.local.stack import APPLICATION, KEY_PREFIX, USER, Stack, free_ports
+from tests.fakes.postgres_server import own_postgres_server, postgres_programs, postgres_server
+
+__all__ = ["own_postgres_server", "postgres_programs", "postgres_server"]
 
 
 @dataclass(frozen=True)

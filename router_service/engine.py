@@ -393,6 +393,7 @@ class _Run:
             clock=engine.edges.clock,
             spawn=drain_later,
             hide=Hiding(lease.secret if lease is not None else None),
+            errors=candidate.provider.errors,
             min_flush_seconds=self.request.min_flush_seconds,
         )
 

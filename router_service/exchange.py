@@ -29,6 +29,7 @@ from router_service.core.grammar import Grammar
 from router_service.core.outcome import Output
 from router_service.core.secret import Hiding
 from router_service.dialects.base import BodyFrame, Decoder, Dialect, Frame, Quirks
+from router_service.dialects.error_rules import ErrorGuide, classify
 from router_service.framing.framer import Framer, open_framer
 from router_service.record import AttemptRecord
 from router_service.upstream.client import Upstream, UpstreamRequest, UpstreamResponse
@@ -128,6 +129,7 @@ class Exchange:
     clock: Callable[[], float]
     spawn: Callable[[UpstreamResponse], None]
     hide: Hiding
+    errors: ErrorGuide = ErrorGuide()
     min_flush_seconds: float = 0.0
     is_committed: bool = False
     finished: Finished | None = None
@@ -157,7 +159,7 @@ class Exchange:
             await self._run()
         except Fault as fault:
             # An abort of ours surfaces as a broken read; what counts is why we aborted.
-            raise self.watchdog.fault or fault from None
+            raise self.watchdog.fault or classify(fault, self.errors, self._headers()) from None
         finally:
             self.watchdog.stop()
             response = self._response
@@ -226,8 +228,12 @@ class Exchange:
             raise violation("status", "The provider answered with a status that no completion has.")
         body = await response.read_all(MOST_ERROR_BYTES)
         self.record.was_refused = True
-        headers = {name: self.hide.text(value) for name, value in response.headers.items()}
-        raise self.dialect.decode_error(status, headers, self.hide(body))
+        raise self.dialect.decode_error(status, self._headers(), self.hide(body))
+
+    def _headers(self) -> dict[str, str]:
+        """The answer's headers without the key."""
+        response = self._response
+        return {name: self.hide.text(value) for name, value in response.headers.items()} if response else {}
 
     async def _decode_body(self, response: UpstreamResponse, decoder: Decoder) -> None:
         frame = BodyFrame(await response.read_all(MOST_BODY_BYTES))

@@ -145,13 +145,17 @@ def explain(fault: Fault, candidate: Candidate) -> None:
     if not fault.law.is_upstream:
         return
     fault.metadata.setdefault("provider", candidate.provider.name)
+    if fault.reason is Reason.PLAN_MISMATCH and candidate.provider.plan is not None:
+        fault.metadata.setdefault("plan", candidate.provider.plan.id)
     if fault.reason is Reason.UPSTREAM_MODEL_MISSING:
         fault.metadata.setdefault("upstreamModelId", candidate.endpoint.upstream_model)
     if candidate.credential is not None and fault.reason in _ABOUT_THE_KEY:
         fault.metadata.setdefault("credential", candidate.credential.name)
 
 
-_ABOUT_THE_KEY = frozenset({Reason.UPSTREAM_CREDENTIAL_REJECTED, Reason.UPSTREAM_BALANCE_EXHAUSTED})
+_ABOUT_THE_KEY = frozenset(
+    {Reason.UPSTREAM_CREDENTIAL_REJECTED, Reason.PLAN_MISMATCH, Reason.UPSTREAM_BALANCE_EXHAUSTED}
+)
 
 
 def use_outcome(fault: Fault | None, *, is_finished: bool) -> UseOutcome:
@@ -159,7 +163,7 @@ def use_outcome(fault: Fault | None, *, is_finished: bool) -> UseOutcome:
     if fault is None:
         return UseOutcome.SUCCEEDED if is_finished else UseOutcome.CANCELLED
     match fault.reason:
-        case Reason.UPSTREAM_CREDENTIAL_REJECTED:
+        case Reason.UPSTREAM_CREDENTIAL_REJECTED | Reason.PLAN_MISMATCH:
             return UseOutcome.REJECTED
         case Reason.CREDENTIAL_REVOKED:
             return UseOutcome.KILLED

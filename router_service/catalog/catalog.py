@@ -14,13 +14,34 @@ from router_service.core.money import Price
 from router_service.core.request import Settings
 from router_service.core.resolution import Payer, PayerFailoverCause
 from router_service.dialects.base import Quirks
+from router_service.dialects.error_rules import ErrorGuide
 
 Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
+class BillingPlan:
+    """A plan of a vendor, with an endpoint, keys and limits of its own. Its keys are for no other plan.
+
+    `warning` is what the owner of a key risks by the plan's terms; empty where there is nothing to say.
+    `max_concurrent_requests` is what a new key begins with, `highest_concurrent_requests` what the plan can reach.
+    `key_prefixes` begin the plan's keys, where the vendor marks them.
+    """
+
+    id: str
+    display_name: str = ""
+    warning: str = ""
+    max_concurrent_requests: int | None = None
+    highest_concurrent_requests: int | None = None
+    key_prefixes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Provider:
-    """A named endpoint. `id` is "anthropic"; `name` is "providers/anthropic"."""
+    """A named endpoint. `id` is "anthropic"; `name` is "providers/anthropic".
+
+    `vendor` joins the providers that are one vendor's plans and hosts. `key_page` is where its keys come from.
+    """
 
     id: str
     display_name: str
@@ -35,6 +56,11 @@ class Provider:
     first_content_timeout_seconds: float = 120.0
     idle_timeout_seconds: float = 60.0
     key_test_path: str = "/models"
+    models_path: str = "/models"
+    vendor: str = ""
+    plan: BillingPlan | None = None
+    key_page: str = ""
+    errors: ErrorGuide = ErrorGuide()
 
     @property
     def name(self) -> str:

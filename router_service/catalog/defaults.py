@@ -16,6 +16,7 @@ from typing import Any
 
 from router_service.catalog.document import Document, parse_document
 from router_service.catalog.prices import extract_listings, read_listings
+from router_service.catalog.provider_data import resolve_patterns
 
 _FOLDERS = ("providers", "models")
 
@@ -52,7 +53,7 @@ def load_built_in() -> BuiltIn:
         providers.update(document.value.get("providers", {}))
         models.update(document.value.get("models", {}))
         texts.append(text)
-    return BuiltIn(providers, models, "".join([*texts, read_listings()]))
+    return BuiltIn(resolve_patterns(providers), models, "".join([*texts, read_listings()]))
 
 
 def list_priced_endpoints(built_in: BuiltIn) -> list[tuple[str, str]]:
@@ -71,7 +72,8 @@ def write_listings(on: date) -> None:
     for _, document in load_documents():
         for section, known in entries.items():
             known.update(document.value.get(section, {}))
-    listings = extract_listings(list_priced_endpoints(BuiltIn(**entries)), on)
+    built_in = BuiltIn(resolve_patterns(entries["providers"]), entries["models"])
+    listings = extract_listings(list_priced_endpoints(built_in), on)
     target = Path(__file__).parent / "data" / "listings.json"
     target.write_text(json.dumps(listings, indent=1) + "\n", encoding="utf-8")
 

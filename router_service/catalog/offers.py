@@ -11,11 +11,13 @@ from router_service.catalog.document import Document
 from router_service.catalog.hosts import NetworkError, find_faults, parse_private_network
 from router_service.catalog.prices import Listing, find_listing, parse_price
 from router_service.catalog.problems import Path, Problem, suggest
+from router_service.catalog.provider_data import build_errors, build_plan, find_placeholders, lay_over
 from router_service.catalog.settings import build_quirks, build_settings
 from router_service.core.endpoint import AuthScheme, BaseUrlError, parse_base_url
 from router_service.core.money import Price
 
 _REQUIRED = ("dialect", "base_url", "auth")
+_PLAIN_FIELDS = ("first_content_timeout_seconds", "idle_timeout_seconds", "vendor", "key_page")
 # Anthropic's wire has the version in its paths, OpenAI's in its base URL.
 _VERSIONED_DIALECTS = frozenset({"anthropic_messages"})
 # Headers that carry a credential, frame the body or name the connection belong to the router.
@@ -56,8 +58,11 @@ def build_offers(
 ) -> Offers:
     """Builds all that is sound and records what is not."""
     offers = Offers(declared=declared | built_in.providers.keys())
-    raw = _overlay(built_in.providers, document.value.get("providers", {}))
+    stated_providers: Mapping[str, Mapping[str, Any]] = document.value.get("providers", {})
+    raw = lay_over(built_in.providers, stated_providers)
     for provider_id, merged in raw.items():
+        if provider_id not in stated_providers and find_placeholders(merged["base_url"]):
+            continue  # a pattern for others until somebody says what its placeholders stand for
         provider = _build_provider(provider_id, merged, document, problems)
         if provider is not None:
             offers.providers[provider_id] = provider
@@ -74,30 +79,6 @@ def build_offers(
     return offers
 
 
-def _overlay(base: Mapping[str, Mapping[str, Any]], top: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    merged = {key: dict(entry) for key, entry in base.items()}
-    for key, entry in top.items():
-        below: Mapping[str, Any] = merged.get(key, {})
-        merged[key] = {**below, **entry}
-        if "quirks" in below and entry.get("dialect", below["dialect"]) == below["dialect"]:
-            merged[key]["quirks"] = {**below["quirks"], **entry.get("quirks", {})}
-        elif "quirks" in below:
-            merged[key]["quirks"] = entry.get("quirks", {})
-        # A known provider's prices are not those of whatever answers at another address.
-        if below and "price_provider" not in entry and _moves(below, entry):
-            merged[key].pop("price_provider", None)
-    return merged
-
-
-def _moves(below: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
-    if "base_url" not in entry:
-        return False
-    try:
-        return parse_base_url(entry["base_url"]).origin != parse_base_url(below["base_url"]).origin
-    except BaseUrlError:
-        return True
-
-
 def _build_provider(
     provider_id: str, raw: Mapping[str, Any], document: Document, problems: list[Problem]
 ) -> Provider | None:
@@ -105,6 +86,14 @@ def _build_provider(
     missing = [key for key in _REQUIRED if key not in raw]
     if missing:
         problems.append(document.problem(path, f"must have {' and '.join(missing)}", of_key=True))
+        return None
+    if "template" in raw:
+        problems.append(document.problem((*path, "template"), f"there is no built-in provider {raw['template']}"))
+        return None
+    unfilled = find_placeholders(raw["base_url"])
+    if unfilled:
+        message = f"the base URL {raw['base_url']} has placeholders; set base_url, or parameters: {', '.join(unfilled)}"
+        problems.append(document.problem((*path, "base_url"), message))
         return None
     before = len(problems)
     networks = _parse_networks(raw, path, document, problems)
@@ -135,7 +124,10 @@ def _build_provider(
         is_byok_supported=raw.get("is_byok_supported", True),
         allowed_private_networks=networks,
         key_test_path=raw.get("key_test_path", "/v1/models" if is_versioned else "/models"),
-        **{key: raw[key] for key in ("first_content_timeout_seconds", "idle_timeout_seconds") if key in raw},
+        models_path=raw.get("models_path", "/v1/models" if is_versioned else "/models"),
+        plan=build_plan(raw["plan"]) if "plan" in raw else None,
+        errors=build_errors(raw.get("errors", {})),
+        **{key: raw[key] for key in _PLAIN_FIELDS if key in raw},
     )
 
 

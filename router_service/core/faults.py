@@ -5,7 +5,7 @@ a secret, an upstream body or another exception's text.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -26,6 +26,7 @@ class Reason(Enum):
     UPSTREAM_REJECTED_REQUEST = "UPSTREAM_REJECTED_REQUEST"
     CONTEXT_TOO_LONG = "CONTEXT_TOO_LONG"
     UPSTREAM_CREDENTIAL_REJECTED = "UPSTREAM_CREDENTIAL_REJECTED"
+    PLAN_MISMATCH = "PLAN_MISMATCH"
     UPSTREAM_BALANCE_EXHAUSTED = "UPSTREAM_BALANCE_EXHAUSTED"
     UPSTREAM_RATE_LIMITED = "UPSTREAM_RATE_LIMITED"
     UPSTREAM_MODEL_MISSING = "UPSTREAM_MODEL_MISSING"
@@ -37,6 +38,33 @@ class Reason(Enum):
     INTERNAL = "INTERNAL"
     CREDENTIAL_REVOKED = "CREDENTIAL_REVOKED"
     RESOURCE_NOT_FOUND = "RESOURCE_NOT_FOUND"
+
+
+class Cause(Enum):
+    """What stands behind a provider's refusal, where it tells: how long to keep away depends on it, not on the reason.
+
+    In ErrorInfo it is `upstreamCause`.
+    """
+
+    RATE = "RATE"  # too many requests or tokens in a short time
+    CONCURRENCY = "CONCURRENCY"  # too many requests at once
+    QUOTA_WINDOW = "QUOTA_WINDOW"  # a day's, a week's or a plan's window is used up until it starts anew
+    BALANCE = "BALANCE"  # no money left
+    SPEND_CAP = "SPEND_CAP"  # a limit that the account's owner has set
+    OVERLOAD = "OVERLOAD"  # the provider's own trouble
+    MEMBERSHIP = "MEMBERSHIP"  # no subscription, or one that does not cover this
+    PLAN_MISMATCH = "PLAN_MISMATCH"  # the key is one of another plan
+    ACCOUNT = "ACCOUNT"  # blocked, not verified, or against the provider's terms
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamError:
+    """A provider's error, read. `words` is all that it says, in lower case, to be searched and never shown."""
+
+    code: str = ""
+    type: str = ""
+    words: str = ""
+    extra: Mapping[str, object] = field(default_factory=dict)
 
 
 class Code(Enum):
@@ -83,6 +111,7 @@ LAWS: Mapping[Reason, Law] = {
     Reason.UPSTREAM_REJECTED_REQUEST: Law(Code.INVALID_ARGUMENT, is_upstream=True),
     Reason.CONTEXT_TOO_LONG: Law(Code.INVALID_ARGUMENT, is_upstream=True),
     Reason.UPSTREAM_CREDENTIAL_REJECTED: Law(Code.FAILED_PRECONDITION, is_upstream=True),
+    Reason.PLAN_MISMATCH: Law(Code.FAILED_PRECONDITION, is_upstream=True),
     Reason.UPSTREAM_BALANCE_EXHAUSTED: Law(Code.FAILED_PRECONDITION, may_fail_over=True, is_upstream=True),
     Reason.UPSTREAM_RATE_LIMITED: Law(Code.RESOURCE_EXHAUSTED, may_fail_over=True, is_upstream=True),
     Reason.UPSTREAM_MODEL_MISSING: Law(Code.FAILED_PRECONDITION, may_fail_over=True, is_upstream=True),
@@ -103,7 +132,8 @@ class Fault(Exception):
     """One failure. `metadata` holds ErrorInfo's pairs (camelCase keys, no secrets); `fields` names wrong fields.
 
     `retry_after_seconds` is how long the caller or the router should wait, where somebody said so.
-    `upstream_detail` is the provider's own error code or type (never its body), for the log.
+    `cause` is what stands behind it, where a provider tells. `said` is what the provider said: it is there to be
+    classified by the provider's own data, and leaves the process in no form.
     """
 
     def __init__(
@@ -115,6 +145,8 @@ class Fault(Exception):
         fields: Mapping[str, str] | None = None,
         retry_after_seconds: float | None = None,
         is_retryable_here: bool | None = None,
+        cause: Cause | None = None,
+        said: UpstreamError | None = None,
     ) -> None:
         super().__init__(f"{reason.value}: {message}")
         self.reason = reason
@@ -122,6 +154,10 @@ class Fault(Exception):
         self.metadata = dict(metadata or {})
         self.fields = dict(fields or {})
         self.retry_after_seconds = retry_after_seconds
+        self.cause = cause
+        self.said = said
+        if cause is not None:
+            self.metadata["upstreamCause"] = cause.value
         law = LAWS[reason]
         self.is_retryable_here = law.is_retryable_here if is_retryable_here is None else is_retryable_here
 

@@ -6,25 +6,14 @@ trust is: a code that names one thing; then prose where a status covers several 
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
-from router_service.core.faults import Fault, Reason
+from router_service.core.faults import Cause, Fault, Reason, UpstreamError
 from router_service.dialects.base import Headers
 from router_service.dialects.reading import read_any
-from router_service.dialects.waiting import retry_after_seconds
+from router_service.dialects.waiting import ResetHeader, retry_after_seconds
 
 _TEXT_CHARS = 8192  # how much of a body is searched for words
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamError:
-    """A provider's error. `words` is all that it says, in lower case, to be searched and never shown."""
-
-    code: str = ""
-    type: str = ""
-    words: str = ""
-    extra: Mapping[str, object] = field(default_factory=dict)
 
 
 _CODES: Mapping[str, Reason] = {
@@ -80,26 +69,6 @@ _CODES: Mapping[str, Reason] = {
 # These say less than a status does, so they decide only where there is no status.
 _VAGUE = frozenset({"invalid_request_error", "api_error", "not_found_error", "server_error", "internal_error"})
 
-# Z.ai's business codes, which its status 429 covers one and all (docs.z.ai, api-code).
-_ZAI_CODES: Mapping[str, Reason] = {
-    **dict.fromkeys(("1000", "1001", "1002", "1003", "1004"), Reason.UPSTREAM_CREDENTIAL_REJECTED),
-    **dict.fromkeys(("1110", "1111", "1112", "1121"), Reason.UPSTREAM_CREDENTIAL_REJECTED),
-    "1113": Reason.UPSTREAM_BALANCE_EXHAUSTED,
-    **dict.fromkeys(("1210", "1212", "1213", "1214", "1215", "1301"), Reason.UPSTREAM_REJECTED_REQUEST),
-    "1211": Reason.UPSTREAM_MODEL_MISSING,
-    **dict.fromkeys(("1302", "1313"), Reason.UPSTREAM_RATE_LIMITED),
-}
-
-# MiniMax says these in base_resp.status_code, with status 200.
-_MINIMAX_CODES: Mapping[str, Reason] = {
-    **dict.fromkeys(("1000", "1001", "1024", "1033"), Reason.UPSTREAM_UNAVAILABLE),
-    "1002": Reason.UPSTREAM_RATE_LIMITED,
-    "1004": Reason.UPSTREAM_CREDENTIAL_REJECTED,
-    "1008": Reason.UPSTREAM_BALANCE_EXHAUSTED,
-    **dict.fromkeys(("1026", "1027"), Reason.UPSTREAM_REJECTED_REQUEST),
-    "1039": Reason.UPSTREAM_RATE_LIMITED,
-}
-
 _BALANCE_WORDS = (
     "insufficient balance",
     "insufficient_quota",
@@ -111,6 +80,19 @@ _BALANCE_WORDS = (
     "spend_limit_exceeded",
     "reached your specified api usage limits",
 )
+_CAP_WORDS = ("spend limit", "spend_limit", "specified api usage limits", "hard limit", "hard_limit", "spending cap")
+_CONCURRENCY_WORDS = ("concurren", "simultaneous")
+_WINDOW_WORDS = (
+    "usage limit for this period",
+    "monthly usage limit",
+    "weekly limit",
+    "daily limit",
+    "per day",
+    "perday",
+    "usage_limit_reached",
+)
+_ACCOUNT_WORDS = ("account_deactivated", "deactivated", "suspended", "banned", "identity verification")
+_BUSY_STATUSES = frozenset({503, 529})
 _CONTEXT_WORDS = (
     "context length",
     "context window",
@@ -145,6 +127,7 @@ _MESSAGES: Mapping[Reason, str] = {
     Reason.UPSTREAM_REJECTED_REQUEST: "The provider refused the request. Change what upstreamCode names and ask again.",
     Reason.CONTEXT_TOO_LONG: "The prompt does not fit the model. Shorten it or take a model with a larger context.",
     Reason.UPSTREAM_CREDENTIAL_REJECTED: "The provider refused our credential. Its owner should test or replace it.",
+    Reason.PLAN_MISMATCH: "The credential belongs to another plan of the provider. Save it for that plan's provider.",
     Reason.UPSTREAM_BALANCE_EXHAUSTED: "The credential's account has no money left. Its owner should top it up.",
     Reason.UPSTREAM_RATE_LIMITED: "The provider throttles this credential. Wait, or ask less often.",
     Reason.UPSTREAM_MODEL_MISSING: "The provider does not know the model that the catalog gives it. Tell the operator.",
@@ -174,9 +157,7 @@ def reason_of(status: int | None, error: UpstreamError) -> Reason:
     if status is None:
         status = _status_in(error)
     if error.type == "base_resp":
-        return _MINIMAX_CODES.get(error.code, Reason.UPSTREAM_UNAVAILABLE)
-    if error.code in _ZAI_CODES:
-        return _ZAI_CODES[error.code]
+        return Reason.UPSTREAM_UNAVAILABLE  # its numbers mean something only by the provider's data
     if status is not None and status >= 500:
         return Reason.UPSTREAM_UNAVAILABLE
     if status == 401:
@@ -192,10 +173,39 @@ def reason_of(status: int | None, error: UpstreamError) -> Reason:
     return _STATUSES.get(status, Reason.UPSTREAM_REJECTED_REQUEST)
 
 
-def fault_of(status: int | None, headers: Headers, error: UpstreamError, reason: Reason | None = None) -> Fault:
+def cause_of(reason: Reason, status: int | None, error: UpstreamError) -> Cause | None:
+    """What stands behind it, as far as words that many providers use tell."""
+    words = error.words
+    match reason:
+        case Reason.UPSTREAM_RATE_LIMITED:
+            if any(phrase in words for phrase in _CONCURRENCY_WORDS):
+                return Cause.CONCURRENCY
+            return Cause.QUOTA_WINDOW if any(phrase in words for phrase in _WINDOW_WORDS) else Cause.RATE
+        case Reason.UPSTREAM_BALANCE_EXHAUSTED:
+            return Cause.SPEND_CAP if any(phrase in words for phrase in _CAP_WORDS) else Cause.BALANCE
+        case Reason.UPSTREAM_UNAVAILABLE:
+            is_busy = status in _BUSY_STATUSES or "overloaded" in words or "capacity" in words
+            return Cause.OVERLOAD if is_busy else None
+        case Reason.UPSTREAM_CREDENTIAL_REJECTED:
+            return Cause.ACCOUNT if any(phrase in words for phrase in _ACCOUNT_WORDS) else None
+        case Reason.PLAN_MISMATCH:
+            return Cause.PLAN_MISMATCH
+        case _:
+            return None
+
+
+def fault_of(
+    status: int | None,
+    headers: Headers,
+    error: UpstreamError,
+    reason: Reason | None = None,
+    *,
+    cause: Cause | None = None,
+    reset_headers: Sequence[ResetHeader] = (),
+) -> Fault:
     """The fault of a provider's error. It shows the provider's code, never its words.
 
-    `reason` is for a dialect that knows more than the shared tables.
+    `reason` and `cause` are for a dialect, or a provider's data, that know more than the shared tables.
     """
     reason = reason or reason_of(status, error)
     metadata = {}
@@ -207,11 +217,19 @@ def fault_of(status: int | None, headers: Headers, error: UpstreamError, reason:
         metadata["upstreamCode"] = code
     wait = None
     if reason in {Reason.UPSTREAM_RATE_LIMITED, Reason.UPSTREAM_UNAVAILABLE}:
-        wait = retry_after_seconds(headers, error.extra, error.words)
+        wait = retry_after_seconds(headers, error.extra, error.words, reset_headers)
     if reason is Reason.CONTEXT_TOO_LONG and (limit := _LIMIT.search(error.words)):
         metadata["limitTokens"] = limit.group(1) or limit.group(2)
     may_repeat = False if headers.get("x-should-retry", "").strip().lower() == "false" else None
-    return Fault(reason, _MESSAGES[reason], metadata=metadata, retry_after_seconds=wait, is_retryable_here=may_repeat)
+    return Fault(
+        reason,
+        _MESSAGES[reason],
+        metadata=metadata,
+        retry_after_seconds=wait,
+        is_retryable_here=may_repeat,
+        cause=cause or cause_of(reason, shown_status, error),
+        said=error,
+    )
 
 
 def fault_of_status(status: int, headers: Headers, body: bytes) -> Fault:

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
 
-from router_service.core.faults import Fault, Reason
+from router_service.core.faults import Fault, Reason, UpstreamError
 from router_service.dialects.base import Headers
-from router_service.dialects.errors import UpstreamError, fault_of, fault_of_status, read_error
+from router_service.dialects.errors import fault_of, fault_of_status, read_error
 
 _HTTP_STATUSES: Mapping[str, int] = {
     "INVALID_ARGUMENT": 400,

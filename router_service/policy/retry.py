@@ -16,11 +16,14 @@ FAILOVER_CAUSES: Mapping[Reason, PayerFailoverCause] = {
     Reason.UPSTREAM_BALANCE_EXHAUSTED: PayerFailoverCause.BALANCE_EXHAUSTED,
     Reason.CREDIT_EXHAUSTED: PayerFailoverCause.BALANCE_EXHAUSTED,
     Reason.UPSTREAM_CREDENTIAL_REJECTED: PayerFailoverCause.CREDENTIAL_REJECTED,
+    Reason.PLAN_MISMATCH: PayerFailoverCause.CREDENTIAL_REJECTED,
     Reason.UPSTREAM_UNAVAILABLE: PayerFailoverCause.UNAVAILABLE,
     Reason.UPSTREAM_TIMEOUT: PayerFailoverCause.UNAVAILABLE,
     Reason.UPSTREAM_PROTOCOL_VIOLATION: PayerFailoverCause.UNAVAILABLE,
 }
 """Which faults may move the bill, where the application says so."""
+
+_KEY_FAULTS = frozenset({Reason.UPSTREAM_CREDENTIAL_REJECTED, Reason.PLAN_MISMATCH})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ def may_try_elsewhere(fault: Fault, candidate: Candidate, failed: Candidate) -> 
     match fault.reason:
         case Reason.CONTEXT_TOO_LONG:
             return candidate.serves_longer_prompts
-        case Reason.UPSTREAM_CREDENTIAL_REJECTED:
+        case Reason.UPSTREAM_CREDENTIAL_REJECTED | Reason.PLAN_MISMATCH:
             return not _is_same_key(fault, candidate, failed)
         case _:
             return fault.law.may_fail_over
@@ -87,4 +90,4 @@ def may_try_elsewhere(fault: Fault, candidate: Candidate, failed: Candidate) -> 
 
 def _is_same_key(fault: Fault, candidate: Candidate, failed: Candidate) -> bool:
     """Whether a rejected key would only be rejected again, on whosever account."""
-    return fault.reason is Reason.UPSTREAM_CREDENTIAL_REJECTED and candidate.credential == failed.credential
+    return fault.reason in _KEY_FAULTS and candidate.credential == failed.credential

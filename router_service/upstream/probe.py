@@ -10,6 +10,7 @@ from router_service.core.faults import Fault, Reason
 from router_service.core.request import Completion, Settings
 from router_service.core.secret import Hiding, Secret
 from router_service.dialects.base import BodyFrame, Dialect, Quirks
+from router_service.dialects.error_rules import ErrorGuide, classify
 from router_service.upstream.auth import apply
 from router_service.upstream.client import Upstream, UpstreamRequest
 
@@ -73,7 +74,7 @@ async def probe(upstream: Upstream, provider: Provider, dialect: Dialect, secret
         b"",
         provider.allowed_private_networks,
     )
-    status, found = await _send(upstream, request, dialect, Hiding(secret))
+    status, found = await _send(upstream, request, dialect, Hiding(secret), provider.errors)
     if isinstance(found, Fault):
         is_missing = status == 404 or found.reason is Reason.UPSTREAM_MODEL_MISSING
         outcome = Outcome.ENDPOINT_NOT_FOUND if is_missing else _OUTCOMES.get(found.reason, Outcome.INCONCLUSIVE)
@@ -103,14 +104,14 @@ async def probe_model(
         encoded.body,
         provider.allowed_private_networks,
     )
-    status, found = await _send(upstream, request, dialect, Hiding(secret))
+    status, found = await _send(upstream, request, dialect, Hiding(secret), provider.errors)
     if isinstance(found, bytes):
         try:
             decoder = dialect.decoder(endpoint.quirks)
             decoder.feed(BodyFrame(found))
             decoder.close()
         except Fault as fault:
-            found = fault
+            found = classify(fault, provider.errors, {})
     if isinstance(found, Fault):
         is_missing = found.reason is Reason.UPSTREAM_MODEL_MISSING
         outcome = Outcome.MODEL_NOT_FOUND if is_missing else _OUTCOMES.get(found.reason, Outcome.INCONCLUSIVE)
@@ -119,7 +120,7 @@ async def probe_model(
 
 
 async def _send(
-    upstream: Upstream, request: UpstreamRequest, dialect: Dialect, hide: Hiding
+    upstream: Upstream, request: UpstreamRequest, dialect: Dialect, hide: Hiding, errors: ErrorGuide
 ) -> tuple[int | None, bytes | Fault]:
     try:
         response = await upstream.send(
@@ -134,9 +135,8 @@ async def _send(
     finally:
         await response.close()
     if response.status != 200:
-        return response.status, dialect.decode_error(
-            response.status, {name: hide.text(value) for name, value in response.headers.items()}, body
-        )
+        headers = {name: hide.text(value) for name, value in response.headers.items()}
+        return response.status, classify(dialect.decode_error(response.status, headers, body), errors, headers)
     return response.status, body
 
 

@@ -88,6 +88,21 @@ async def test_a_rejected_key_that_was_not_rotated_is_the_callers_to_mend(stack:
     assert len(stack.first.received) == 1
 
 
+async def test_a_key_of_another_plan_is_said_to_be_one(tmp_path: Path) -> None:
+    def subscribe(configuration: Json) -> None:
+        configuration["providers"]["first"]["template"] = "zai-coding"
+
+    refusal = respond(b'{"error":{"code":"1113","message":"Insufficient balance"}}', status=429)
+    async with running_stack(tmp_path, configuration=subscribe) as stack:
+        await stack.save_key(MAIN)
+        stack.first.script(refusal)
+        found = await stack.member.stream()
+    assert (found.refused.code, found.refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PLAN_MISMATCH")
+    assert found.refused.metadata["plan"] == "coding"
+    assert found.refused.metadata["detectedPlan"] == "providers/zai"
+    assert found.refused.metadata["credential"] == MAIN
+
+
 async def test_a_rejected_key_that_is_deleted_meanwhile_does_not_move_the_bill(stack: Stack) -> None:
     await stack.save_key("deployment/credentials/first")
     await stack.add_credits(10**9)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from router_service.core.faults import Reason
+from router_service.core.faults import Cause, Reason
 from router_service.dialects.gemini import Gemini
 
 DIALECT = Gemini()
@@ -66,6 +66,7 @@ def test_each_error(body: bytes, reason: Reason, code: str) -> None:
     for text in (body, b"[" + body + b"]"):
         fault = DIALECT.decode_error(status, {}, text)
         assert fault.reason is reason
+        fault.metadata.pop("upstreamCause", None)
         assert fault.metadata == {"upstreamStatus": str(status), "upstreamCode": code}
 
 
@@ -88,7 +89,9 @@ def test_a_prompt_that_is_too_long_names_the_limit() -> None:
 )
 def test_how_long_to_wait(quota_id: str, headers: dict[str, str], wait: float) -> None:
     body = error(429, "RESOURCE_EXHAUSTED", "Quota exceeded", quota(quota_id, quotaValue="20"), RETRY)
-    assert DIALECT.decode_error(429, headers, body).retry_after_seconds == wait
+    fault = DIALECT.decode_error(429, headers, body)
+    assert fault.retry_after_seconds == wait
+    assert fault.cause is (Cause.QUOTA_WINDOW if "PerDay" in quota_id else Cause.RATE)
 
 
 @pytest.mark.parametrize(

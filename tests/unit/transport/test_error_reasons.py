@@ -35,6 +35,7 @@ SHOWN_BY = {
     "UPSTREAM_REJECTED_REQUEST": (FAILURES, "test_a_fault_of_the_request_is_not_tried_elsewhere"),
     "CONTEXT_TOO_LONG": (FAILURES, "test_a_prompt_that_is_too_long_goes_only_where_a_route_says_so"),
     "UPSTREAM_CREDENTIAL_REJECTED": (KEYS, "test_a_rejected_key_that_was_not_rotated_is_the_callers_to_mend"),
+    "PLAN_MISMATCH": (KEYS, "test_a_key_of_another_plan_is_said_to_be_one"),
     "UPSTREAM_BALANCE_EXHAUSTED": (FAILURES, "test_a_failure_before_the_first_content_is_unseen"),
     "UPSTREAM_RATE_LIMITED": (FAILURES, "test_throttling_tells_the_caller_when_to_come_back"),
     "UPSTREAM_MODEL_MISSING": (FAILURES, "test_a_failure_before_the_first_content_is_unseen"),

@@ -132,6 +132,15 @@ const (
 	//	  "metadata": { "provider": "providers/gemini",
 	//	                "credential": "organizations/acme/credentials/gemini" } }
 	ErrorReason_ERROR_REASON_UPSTREAM_CREDENTIAL_REJECTED ErrorReason = 17
+	// The key belongs to another plan of the provider: `plan` is the one it was
+	// used on, `detectedPlan` the provider whose plan it looks like, where that can
+	// be told. Status FAILED_PRECONDITION.
+	//
+	//	{ "reason": "ERROR_REASON_PLAN_MISMATCH",
+	//	  "domain": "router.keyswitch.dev",
+	//	  "metadata": { "provider": "providers/zai-coding", "plan": "coding",
+	//	                "detectedPlan": "providers/zai", "upstreamCode": "1113" } }
+	ErrorReason_ERROR_REASON_PLAN_MISMATCH ErrorReason = 18
 	// The key's account has no money left (402, balance, spend cap). Status
 	// FAILED_PRECONDITION.
 	//
@@ -141,12 +150,14 @@ const (
 	//	                "credential": "organizations/acme/credentials/kimi" } }
 	ErrorReason_ERROR_REASON_UPSTREAM_BALANCE_EXHAUSTED ErrorReason = 19
 	// A provider throttled us (429). Status RESOURCE_EXHAUSTED with
-	// google.rpc.RetryInfo.
+	// google.rpc.RetryInfo. `upstreamCause` is RATE, CONCURRENCY or QUOTA_WINDOW;
+	// with other reasons of a provider it may be BALANCE, SPEND_CAP, OVERLOAD,
+	// MEMBERSHIP, PLAN_MISMATCH or ACCOUNT.
 	//
 	//	{ "reason": "ERROR_REASON_UPSTREAM_RATE_LIMITED",
 	//	  "domain": "router.keyswitch.dev",
-	//	  "metadata": { "provider": "providers/anthropic", "limit": "plan_window",
-	//	                "resetTime": "2026-07-24T18:00:00Z" } }
+	//	  "metadata": { "provider": "providers/kimi-code", "upstreamStatus": "429",
+	//	                "upstreamCause": "QUOTA_WINDOW" } }
 	ErrorReason_ERROR_REASON_UPSTREAM_RATE_LIMITED ErrorReason = 20
 	// A provider does not know the model that the catalog gives it. Status
 	// FAILED_PRECONDITION.
@@ -229,6 +240,7 @@ var (
 		15: "ERROR_REASON_UPSTREAM_REJECTED_REQUEST",
 		16: "ERROR_REASON_CONTEXT_TOO_LONG",
 		17: "ERROR_REASON_UPSTREAM_CREDENTIAL_REJECTED",
+		18: "ERROR_REASON_PLAN_MISMATCH",
 		19: "ERROR_REASON_UPSTREAM_BALANCE_EXHAUSTED",
 		20: "ERROR_REASON_UPSTREAM_RATE_LIMITED",
 		21: "ERROR_REASON_UPSTREAM_MODEL_MISSING",
@@ -257,6 +269,7 @@ var (
 		"ERROR_REASON_UPSTREAM_REJECTED_REQUEST":      15,
 		"ERROR_REASON_CONTEXT_TOO_LONG":               16,
 		"ERROR_REASON_UPSTREAM_CREDENTIAL_REJECTED":   17,
+		"ERROR_REASON_PLAN_MISMATCH":                  18,
 		"ERROR_REASON_UPSTREAM_BALANCE_EXHAUSTED":     19,
 		"ERROR_REASON_UPSTREAM_RATE_LIMITED":          20,
 		"ERROR_REASON_UPSTREAM_MODEL_MISSING":         21,
@@ -302,7 +315,7 @@ var File_keyswitch_router_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_keyswitch_router_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"&keyswitch/router/v1/error_reason.proto\x12\x13keyswitch.router.v1*\xe0\a\n" +
+	"&keyswitch/router/v1/error_reason.proto\x12\x13keyswitch.router.v1*\x80\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\x01\x12\x1f\n" +
@@ -318,7 +331,8 @@ const file_keyswitch_router_v1_error_reason_proto_rawDesc = "" +
 	"\x1eERROR_REASON_REQUEST_ID_REUSED\x10\x0e\x12*\n" +
 	"&ERROR_REASON_UPSTREAM_REJECTED_REQUEST\x10\x0f\x12!\n" +
 	"\x1dERROR_REASON_CONTEXT_TOO_LONG\x10\x10\x12-\n" +
-	")ERROR_REASON_UPSTREAM_CREDENTIAL_REJECTED\x10\x11\x12+\n" +
+	")ERROR_REASON_UPSTREAM_CREDENTIAL_REJECTED\x10\x11\x12\x1e\n" +
+	"\x1aERROR_REASON_PLAN_MISMATCH\x10\x12\x12+\n" +
 	"'ERROR_REASON_UPSTREAM_BALANCE_EXHAUSTED\x10\x13\x12&\n" +
 	"\"ERROR_REASON_UPSTREAM_RATE_LIMITED\x10\x14\x12'\n" +
 	"#ERROR_REASON_UPSTREAM_MODEL_MISSING\x10\x15\x12%\n" +

@@ -135,6 +135,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": { "provider": "providers/gemini",
                         "credential": "organizations/acme/credentials/gemini" } }
     """
+    ERROR_REASON_PLAN_MISMATCH: _ErrorReason.ValueType  # 18
+    """The key belongs to another plan of the provider: `plan` is the one it was
+    used on, `detectedPlan` the provider whose plan it looks like, where that can
+    be told. Status FAILED_PRECONDITION.
+
+        { "reason": "ERROR_REASON_PLAN_MISMATCH",
+          "domain": "router.keyswitch.dev",
+          "metadata": { "provider": "providers/zai-coding", "plan": "coding",
+                        "detectedPlan": "providers/zai", "upstreamCode": "1113" } }
+    """
     ERROR_REASON_UPSTREAM_BALANCE_EXHAUSTED: _ErrorReason.ValueType  # 19
     """The key's account has no money left (402, balance, spend cap). Status
     FAILED_PRECONDITION.
@@ -146,12 +156,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_UPSTREAM_RATE_LIMITED: _ErrorReason.ValueType  # 20
     """A provider throttled us (429). Status RESOURCE_EXHAUSTED with
-    google.rpc.RetryInfo.
+    google.rpc.RetryInfo. `upstreamCause` is RATE, CONCURRENCY or QUOTA_WINDOW;
+    with other reasons of a provider it may be BALANCE, SPEND_CAP, OVERLOAD,
+    MEMBERSHIP, PLAN_MISMATCH or ACCOUNT.
 
         { "reason": "ERROR_REASON_UPSTREAM_RATE_LIMITED",
           "domain": "router.keyswitch.dev",
-          "metadata": { "provider": "providers/anthropic", "limit": "plan_window",
-                        "resetTime": "2026-07-24T18:00:00Z" } }
+          "metadata": { "provider": "providers/kimi-code", "upstreamStatus": "429",
+                        "upstreamCause": "QUOTA_WINDOW" } }
     """
     ERROR_REASON_UPSTREAM_MODEL_MISSING: _ErrorReason.ValueType  # 21
     """A provider does not know the model that the catalog gives it. Status
@@ -349,6 +361,16 @@ caller to renew theirs.
       "metadata": { "provider": "providers/gemini",
                     "credential": "organizations/acme/credentials/gemini" } }
 """
+ERROR_REASON_PLAN_MISMATCH: ErrorReason.ValueType  # 18
+"""The key belongs to another plan of the provider: `plan` is the one it was
+used on, `detectedPlan` the provider whose plan it looks like, where that can
+be told. Status FAILED_PRECONDITION.
+
+    { "reason": "ERROR_REASON_PLAN_MISMATCH",
+      "domain": "router.keyswitch.dev",
+      "metadata": { "provider": "providers/zai-coding", "plan": "coding",
+                    "detectedPlan": "providers/zai", "upstreamCode": "1113" } }
+"""
 ERROR_REASON_UPSTREAM_BALANCE_EXHAUSTED: ErrorReason.ValueType  # 19
 """The key's account has no money left (402, balance, spend cap). Status
 FAILED_PRECONDITION.
@@ -360,12 +382,14 @@ FAILED_PRECONDITION.
 """
 ERROR_REASON_UPSTREAM_RATE_LIMITED: ErrorReason.ValueType  # 20
 """A provider throttled us (429). Status RESOURCE_EXHAUSTED with
-google.rpc.RetryInfo.
+google.rpc.RetryInfo. `upstreamCause` is RATE, CONCURRENCY or QUOTA_WINDOW;
+with other reasons of a provider it may be BALANCE, SPEND_CAP, OVERLOAD,
+MEMBERSHIP, PLAN_MISMATCH or ACCOUNT.
 
     { "reason": "ERROR_REASON_UPSTREAM_RATE_LIMITED",
       "domain": "router.keyswitch.dev",
-      "metadata": { "provider": "providers/anthropic", "limit": "plan_window",
-                    "resetTime": "2026-07-24T18:00:00Z" } }
+      "metadata": { "provider": "providers/kimi-code", "upstreamStatus": "429",
+                    "upstreamCause": "QUOTA_WINDOW" } }
 """
 ERROR_REASON_UPSTREAM_MODEL_MISSING: ErrorReason.ValueType  # 21
 """A provider does not know the model that the catalog gives it. Status

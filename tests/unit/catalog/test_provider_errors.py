@@ -1,0 +1,149 @@
+"""What the errors of each built-in provider mean: reason, cause and wait, by its data over its dialect."""
+
+import json
+from typing import Any
+
+import pytest
+
+from router_service.catalog.loader import load_snapshot
+from router_service.core.faults import Cause, Fault, Reason
+from router_service.dialects.base import BodyFrame, SseFrame
+from router_service.dialects.error_rules import classify
+from router_service.dialects.registry import DIALECTS
+
+PROVIDERS = load_snapshot("", source="f").providers
+BALANCE = Reason.UPSTREAM_BALANCE_EXHAUSTED
+KEY = Reason.UPSTREAM_CREDENTIAL_REJECTED
+RATE = Reason.UPSTREAM_RATE_LIMITED
+MODEL = Reason.UPSTREAM_MODEL_MISSING
+REQUEST = Reason.UPSTREAM_REJECTED_REQUEST
+DOWN = Reason.UPSTREAM_UNAVAILABLE
+LONG = Reason.CONTEXT_TOO_LONG
+PLAN = Reason.PLAN_MISMATCH
+DATE = {"date": "Thu, 01 Jan 2026 04:00:00 GMT"}
+
+
+def fault_of(provider_id: str, status: int, body: bytes, headers: dict[str, str] | None = None) -> Fault:
+    provider = PROVIDERS[provider_id]
+    fault = DIALECTS[provider.dialect].decode_error(status, headers or {}, body)
+    return classify(fault, provider.errors, headers or {})
+
+
+def said(message: str = "", **fields: Any) -> bytes:
+    return json.dumps({"error": {"message": message, **fields}}).encode()
+
+
+def base_resp(code: int) -> bytes:
+    return json.dumps({"base_resp": {"status_code": code, "status_msg": "words"}}).encode()
+
+
+ROWS: list[tuple[str, int, bytes, Reason, Cause | None]] = [
+    # Z.ai: one status for everything
+    ("zai", 429, said("Insufficient balance or no resource package", code="1113"), BALANCE, Cause.BALANCE),
+    ("zai", 429, said("High concurrency", code="1302"), RATE, Cause.CONCURRENCY),
+    ("zai", 429, said("High frequency", code="1303"), RATE, Cause.RATE),
+    ("zai", 429, said("daily", code="1304"), RATE, Cause.QUOTA_WINDOW),
+    ("zai", 429, said("locked", code="1121"), KEY, Cause.ACCOUNT),
+    ("zai", 401, said("token", code="1002"), KEY, None),
+    ("zai", 400, said("who", code="1211"), MODEL, None),
+    ("zai", 400, said("sensitive", code="1301"), REQUEST, None),
+    ("zai", 400, said("parameter", code="1214"), REQUEST, None),
+    ("zai", 429, said("fair use", code="1313"), RATE, Cause.ACCOUNT),
+    ("zai-coding", 429, said("Insufficient balance", code="1113"), PLAN, Cause.PLAN_MISMATCH),
+    ("zai-coding", 429, said("5 hour limit", code="1308"), RATE, Cause.QUOTA_WINDOW),
+    ("zai-coding", 429, said("expired", code="1309"), BALANCE, Cause.MEMBERSHIP),
+    ("zai-anthropic", 429, said("balance", code="1113"), PLAN, Cause.PLAN_MISMATCH),
+    ("bigmodel-coding", 429, said("balance", code="1113"), PLAN, Cause.PLAN_MISMATCH),
+    ("bigmodel", 429, said("balance", code="1113"), BALANCE, Cause.BALANCE),
+    # MiniMax: numbers of its own
+    ("minimax", 400, base_resp(1002), RATE, Cause.RATE),
+    ("minimax", 400, base_resp(1039), RATE, Cause.RATE),
+    ("minimax", 401, base_resp(1004), KEY, None),
+    ("minimax-openai", 400, base_resp(1008), BALANCE, Cause.BALANCE),
+    ("minimax-openai", 400, base_resp(1026), REQUEST, None),
+    ("minimax-openai", 400, base_resp(1033), DOWN, Cause.OVERLOAD),
+    ("minimax-openai", 400, base_resp(9999), DOWN, None),
+    # Moonshot and Kimi Code: the text decides
+    ("moonshot", 403, said("Insufficient balance, please recharge"), BALANCE, Cause.BALANCE),
+    (
+        "moonshot",
+        429,
+        said("Your account is suspended due to insufficient balance", type="exceeded_current_quota_error"),
+        BALANCE,
+        Cause.BALANCE,
+    ),
+    (
+        "moonshot",
+        429,
+        said("max organization concurrency: 1", type="rate_limit_reached_error"),
+        RATE,
+        Cause.CONCURRENCY,
+    ),
+    ("moonshot", 429, said("max organization RPM: 3", type="rate_limit_reached_error"), RATE, Cause.RATE),
+    ("moonshot", 429, said("organization TPD: 5", type="rate_limit_reached_error"), RATE, Cause.QUOTA_WINDOW),
+    ("moonshot", 429, said("overloaded", type="engine_overloaded_error"), DOWN, Cause.OVERLOAD),
+    ("moonshot", 401, said("Invalid Authentication", type="invalid_authentication_error"), KEY, None),
+    ("moonshot", 404, said("Not found the model", type="resource_not_found_error"), MODEL, None),
+    ("kimi-code", 402, said("membership"), BALANCE, Cause.MEMBERSHIP),
+    ("kimi-code", 403, said("Kimi Code is currently only available for Coding Agents"), KEY, Cause.ACCOUNT),
+    ("kimi-code", 403, said("You've reached your monthly usage limit"), RATE, Cause.QUOTA_WINDOW),
+    ("kimi-code", 429, said("You've reached your usage limit for this period"), RATE, Cause.QUOTA_WINDOW),
+    ("kimi-code", 429, said("The engine is currently overloaded", type="rate_limit_error"), RATE, Cause.QUOTA_WINDOW),
+    ("kimi-code", 429, said("The engine is currently overloaded"), DOWN, Cause.OVERLOAD),
+    ("kimi-code", 429, said("We're receiving too many requests at the moment"), RATE, Cause.RATE),
+]
+
+
+@pytest.mark.parametrize(("provider", "status", "body", "reason", "cause"), ROWS)
+def test_an_error_has_its_reason_and_its_cause(
+    provider: str, status: int, body: bytes, reason: Reason, cause: Cause | None
+) -> None:
+    fault = fault_of(provider, status, body)
+    assert (fault.reason, fault.cause) == (reason, cause)
+    assert fault.metadata.get("upstreamCause") == (cause.value if cause else None)
+
+
+@pytest.mark.parametrize(
+    ("provider", "detected"), [("zai-coding", "zai"), ("zai-anthropic", "zai"), ("bigmodel-coding", "bigmodel")]
+)
+def test_a_key_of_another_plan_names_the_plan_that_it_looks_like(provider: str, detected: str) -> None:
+    fault = fault_of(provider, 429, said("balance", code="1113"))
+    assert fault.metadata["detectedPlan"] == f"providers/{detected}"
+
+
+WAITS: list[tuple[str, int, dict[str, str], bytes, float | None]] = [
+    (
+        "zai-coding",
+        429,
+        DATE,
+        said("Usage limit reached for 5 hour. Your limit will reset at 2026-01-01 12:30:00", code="1308"),
+        1800.0,
+    ),
+    ("zai-coding", 429, {}, said("Your limit will reset at 2026-01-01 12:30:00", code="1308"), None),
+    ("kimi-code", 429, {}, said("You've reached your usage limit for this period"), 1200.0),
+    ("kimi-code", 429, {"retry-after": "60"}, said("You've reached your usage limit for this period"), 60.0),
+]
+
+
+@pytest.mark.parametrize(("provider", "status", "headers", "body", "seconds"), WAITS)
+def test_the_wait_comes_from_where_the_provider_says_it(
+    provider: str, status: int, headers: dict[str, str], body: bytes, seconds: float | None
+) -> None:
+    assert fault_of(provider, status, body, headers).retry_after_seconds == seconds
+
+
+def test_an_error_in_a_body_with_status_200_is_read_alike() -> None:
+    provider = PROVIDERS["minimax-openai"]
+    body = json.dumps(
+        {"id": "x", "choices": None, "base_resp": {"status_code": 1008, "status_msg": "no money"}}
+    ).encode()
+    for frame in (BodyFrame(body), SseFrame("", body)):
+        with pytest.raises(Fault) as raised:
+            DIALECTS[provider.dialect].decoder(provider.quirks).feed(frame)
+        found = classify(raised.value, provider.errors, {})
+        assert (found.reason, found.cause) == (BALANCE, Cause.BALANCE)
+
+
+def test_what_the_provider_said_is_in_no_text_of_the_fault() -> None:
+    fault = fault_of("zai", 429, said("sk-secret-words", code="1113"))
+    assert "secret" not in str(fault) + repr(fault) + fault.message + repr(fault.metadata)

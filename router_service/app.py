@@ -28,6 +28,7 @@ from router_service.transport.credential_test_servicer import CredentialTestServ
 from router_service.transport.http import serve_http
 from router_service.transport.interceptors.identity import Verifier
 from router_service.transport.money_servicers import BudgetServicer, UsageServicer
+from router_service.transport.routing_servicer import RoutingServicer
 from router_service.transport.server import Health, Servicers, build_server
 from router_service.upstream.aiohttp_client import AiohttpUpstream
 from router_service.upstream.client import Upstream
@@ -142,6 +143,7 @@ async def serve(
         ProviderServicer(snapshot),
         UsageServicer(engine, ledger),
         BudgetServicer(ledger, snapshot, clock),
+        RoutingServicer(snapshot, credentials, clock, spread),
     )
     server, health = build_server(
         servicers,

@@ -178,7 +178,7 @@ class _Run:
     async def _make_plan(self) -> Plan:
         edges, request = self.engine.edges, self.request
         holdings: Holdings = await edges.credentials.holdings(request.caller, request.user)
-        made = plan(request.call, self.snapshot, holdings, edges.clock())
+        made = plan(request.call, self.snapshot, holdings, edges.clock(), edges.spread())
         self.record.skip(made.skipped)
         if made.failure is not None:
             raise made.failure

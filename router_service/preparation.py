@@ -88,10 +88,15 @@ def _entries(request: Request, settings: Settings) -> Sequence[tuple[ProviderOpt
     return [(entry, parse_options(entry, "settings.provider_options")) for entry in settings.provider_options]
 
 
+def most_output_tokens(prepared: Prepared) -> int:
+    """The most tokens that the attempt may generate."""
+    stated = prepared.settings.max_output_tokens or prepared.candidate.model.max_output_tokens
+    return stated or UNKNOWN_MAX_OUTPUT_TOKENS
+
+
 def bound_cost(prepared: Prepared, markup_basis_points: int) -> int:
     """What the attempt may cost at most, to be reserved. Raises Fault where nothing bounds it."""
-    model = prepared.candidate.model
-    most = prepared.settings.max_output_tokens or model.max_output_tokens or UNKNOWN_MAX_OUTPUT_TOKENS
+    model, most = prepared.candidate.model, most_output_tokens(prepared)
     input_tokens = estimate_input_tokens(len(prepared.encoded.body))
     try:
         amount = upper_bound(input_tokens, most, model.price, markup_basis_points)

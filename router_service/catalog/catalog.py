@@ -3,8 +3,9 @@
 The pure decisions read only this. It holds no secret: keys are known by their names.
 """
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Network, IPv6Network
@@ -12,9 +13,11 @@ from ipaddress import IPv4Network, IPv6Network
 from router_service.core.endpoint import AuthScheme, BaseUrl
 from router_service.core.money import Price
 from router_service.core.request import Settings
-from router_service.core.resolution import Payer, PayerFailoverCause
+from router_service.core.resolution import OverrideLayer, Payer, PayerFailoverCause
 from router_service.dialects.base import Quirks
 from router_service.dialects.error_rules import ErrorGuide
+
+_DATED = re.compile(r"(.+?)[-@](20[0-9]{6}|20[0-9]{2}-[0-9]{2}-[0-9]{2})")
 
 Network = IPv4Network | IPv6Network
 
@@ -38,7 +41,7 @@ class BillingPlan:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A named endpoint. `id` is "anthropic"; `name` is "providers/anthropic".
+    """A named endpoint. `id` is "anthropic", `name` "providers/anthropic"; an organization's own has one for both.
 
     `vendor` joins the providers that are one vendor's plans and hosts. `key_page` is where its keys come from.
     """
@@ -65,7 +68,12 @@ class Provider:
     @property
     def name(self) -> str:
         """Its resource name."""
-        return f"providers/{self.id}"
+        return self.id if self.owner else f"providers/{self.id}"
+
+    @property
+    def owner(self) -> str:
+        """The organization whose own it is, by name; empty for the deployment's."""
+        return self.id.rpartition("/providers/")[0]
 
     @property
     def is_keyless(self) -> bool:
@@ -84,7 +92,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A catalog entry. `id` is provider-neutral ("anthropic/claude-sonnet-4.6"). `price` is None where unknown."""
+    """A catalog entry. `id` is provider-neutral ("anthropic/claude-sonnet-4.6"). `price` is None where unknown.
+
+    `owner` is the organization that made the entry, by name; empty for the deployment's.
+    """
 
     id: str
     endpoints: tuple[Endpoint, ...]
@@ -96,6 +107,7 @@ class Model:
     max_output_tokens: int | None = None
     defaults: Settings = Settings()
     is_enabled: bool = True
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +120,17 @@ class Route:
     settings: Settings = Settings()
     on_context_too_long: bool = False
 
+
+FREE = "free"
+"""The model reference that means the free pool."""
+
+BUILT_IN_CONTEXTS: Mapping[str, frozenset[OverrideLayer]] = {
+    "general": frozenset(OverrideLayer),
+    "explore": frozenset(OverrideLayer),
+    "title": frozenset({OverrideLayer.ADMINISTRATOR}),
+    "root": frozenset({OverrideLayer.USER}),
+}
+"""The contexts that every application has, and who may override their model."""
 
 DEFAULT_PAYERS = (Payer.USER_KEY, Payer.ORGANIZATION_KEY, Payer.SHARED_KEY)
 
@@ -126,6 +149,13 @@ class Application:
     bindings: Mapping[Payer, str] = field(default_factory=dict)
     provider_order: tuple[str, ...] = ()
     fallbacks: tuple[Route, ...] = ()
+    contexts: Mapping[str, frozenset[OverrideLayer]] = field(default_factory=dict)  # besides the built-in ones
+    overrides: Mapping[str, str] = field(default_factory=dict)  # by context; the administrator's
+    allows_uncatalogued: bool = False
+
+    def layers_of(self, context: str) -> frozenset[OverrideLayer]:
+        """Who may override the model of a context: nobody where the application does not have it."""
+        return self.contexts.get(context) or BUILT_IN_CONTEXTS.get(context, frozenset())
 
     def allows(self, model: str) -> bool:
         """Whether the application may use the model."""
@@ -140,6 +170,10 @@ class Organization:
     markup_basis_points: int = 0
     default_model: str = ""
     users: tuple[str, ...] = ()
+    allowed_payers: frozenset[Payer] = frozenset(Payer)
+    overrides: Mapping[str, str] = field(default_factory=dict)  # by context; the administrator's
+    personal_overrides_enabled: bool = False
+    personal_overrides: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by user id, then context
     applications: Mapping[str, Application] = field(default_factory=dict)
 
 
@@ -160,18 +194,36 @@ class Snapshot:
     deployment: str = "keyswitch"
     default_model: str = ""
     byok_enabled: bool = True
+    free_models: tuple[str, ...] = ()  # references; the free pool
     providers: Mapping[str, Provider] = field(default_factory=dict)
     models: Mapping[str, Model] = field(default_factory=dict)
     organizations: Mapping[str, Organization] = field(default_factory=dict)
     deployment_credentials: Mapping[str, DeploymentCredential] = field(default_factory=dict)
     references: Mapping[str, str] = field(default_factory=dict)  # alias, id or upstream name -> catalog id
 
+    def find_provider(self, name: str) -> Provider | None:
+        """The provider of a name or an id."""
+        return self.providers.get(name.removeprefix("providers/"))
+
     def find_model(self, reference: str) -> Model | None:
         """The model that a reference means, whether usable or not."""
         model = self.models.get(reference)
         if model is None and reference in self.references:
             model = self.models[self.references[reference]]
-        return model
+        return model or self._find_dated(reference)
+
+    def _find_dated(self, reference: str) -> Model | None:
+        """A dated name of a catalogued upstream model: that model, at the endpoints that know it, under that name."""
+        dated = _DATED.fullmatch(reference)
+        model = self.models.get(self.references.get(dated[1], dated[1])) if dated is not None else None
+        if dated is None or model is None:
+            return None
+        endpoints = tuple(
+            replace(endpoint, upstream_model=reference)
+            for endpoint in model.endpoints
+            if endpoint.upstream_model == dated[1]
+        )
+        return replace(model, endpoints=endpoints) if endpoints else None
 
     def nearest_models(self, reference: str, limit: int = 5) -> list[str]:
         """Names that a misspelt reference may have meant."""

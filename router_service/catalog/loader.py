@@ -71,13 +71,16 @@ def _build(
         deployment=deployment.get("name", "keyswitch"),
         default_model=deployment.get("default_model", ""),
         byok_enabled=deployment.get("byok_enabled", True),
+        free_models=tuple(deployment.get("free_models", ())),
         providers=offers.providers,
         models=offers.models,
         references=index_references(offers.models),
     )
     tenants = Tenants(document, snapshot, offers.declared, declared.models, declared.credentials, problems)
     if snapshot.default_model:
-        tenants.check_model(("deployment", "default_model"), snapshot.default_model)
+        tenants.check_choice(("deployment", "default_model"), snapshot.default_model)
+    for index, reference in enumerate(snapshot.free_models):
+        tenants.check_model(("deployment", "free_models", index), reference)
     return replace(
         snapshot,
         deployment_credentials=tenants.build_credentials(),

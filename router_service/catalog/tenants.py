@@ -7,6 +7,7 @@ from typing import Any
 
 from router_service.catalog.catalog import (
     DEFAULT_PAYERS,
+    FREE,
     Application,
     DeploymentCredential,
     Organization,
@@ -16,7 +17,7 @@ from router_service.catalog.catalog import (
 from router_service.catalog.document import Document
 from router_service.catalog.problems import Path, Problem, suggest
 from router_service.catalog.settings import build_settings
-from router_service.core.resolution import Payer, PayerFailoverCause
+from router_service.core.resolution import OverrideLayer, Payer, PayerFailoverCause
 
 _ID = "[a-z][a-z0-9-]{1,61}[a-z0-9]"
 _CREDENTIAL = re.compile(
@@ -52,11 +53,11 @@ class Tenants:
             path: Path = ("organizations", organization_id)
             users = tuple(raw.get("users", ()))
             if "default_model" in raw:
-                self.check_model((*path, "default_model"), raw["default_model"])
+                self.check_choice((*path, "default_model"), raw["default_model"])
+            allowed_payers = frozenset(Payer(payer) for payer in raw.get("allowed_payers", Payer.__members__))
+            owner = _Owner(organization_id, users, allowed_payers)
             applications = {
-                application_id: self._build_application(
-                    (*path, "applications", application_id), _Owner(organization_id, users), application
-                )
+                application_id: self._build_application((*path, "applications", application_id), owner, application)
                 for application_id, application in raw.get("applications", {}).items()
             }
             built[organization_id] = Organization(
@@ -64,9 +65,20 @@ class Tenants:
                 markup_basis_points=int(raw.get("markup_basis_points", 0)),
                 default_model=raw.get("default_model", ""),
                 users=users,
+                allowed_payers=allowed_payers,
+                overrides=self._build_overrides((*path, "overrides"), raw.get("overrides", {})),
+                personal_overrides_enabled=raw.get("personal_overrides_enabled", False),
+                personal_overrides=self._build_personal_overrides(path, users, raw.get("personal_overrides", {})),
                 applications=applications,
             )
         return built
+
+    def check_choice(self, path: Path, reference: str) -> str:
+        """Checks a reference that may also be the free pool."""
+        if reference != FREE or "free_models" in self.document.value.get("deployment", {}):
+            return reference if reference == FREE else self.check_model(path, reference)
+        self._complain(path, "there is no free pool; list its models in deployment.free_models")
+        return reference
 
     def check_model(self, path: Path, reference: str) -> str:
         """The id of a model, or the reference itself with a problem recorded."""
@@ -94,7 +106,7 @@ class Tenants:
             self.check_provider((*path, "native_provider"), raw["native_provider"])
         application = Application(
             name=f"organizations/{owner.organization}/applications/{path[-1]}",
-            payers=payers,
+            payers=tuple(payer for payer in payers if payer in owner.allowed_payers),
             payer_failover_on=frozenset(PayerFailoverCause(cause) for cause in raw.get("payer_failover_on", ())),
             default_model=raw.get("default_model", ""),
             allowed_models=tuple(raw.get("allowed_models", ("*",))),
@@ -103,6 +115,12 @@ class Tenants:
             bindings=self._build_bindings(path, owner, raw.get("bindings", {})),
             provider_order=tuple(raw.get("provider_order", ())),
             fallbacks=self._build_fallbacks(path, owner, raw),
+            contexts={
+                name: frozenset(OverrideLayer(layer) for layer in layers)
+                for name, layers in raw.get("contexts", {}).items()
+            },
+            overrides=self._build_overrides((*path, "overrides"), raw.get("overrides", {})),
+            allows_uncatalogued=raw.get("allows_uncatalogued", False),
         )
         self._check_models(path, raw, application)
         return application
@@ -116,10 +134,28 @@ class Tenants:
                 advice = f"write its id {model.id}" if model is not None else suggest(pattern, self.snapshot.models)
                 self._complain((*path, "allowed_models", index), f"there is no model with this id; {advice}")
         if "default_model" in raw:
-            model_id = self.check_model((*path, "default_model"), raw["default_model"])
+            model_id = self.check_choice((*path, "default_model"), raw["default_model"])
             if model_id in self.snapshot.models and not application.allows(model_id):
                 message = "this model is not in the application's allowed_models; add it there or choose another"
                 self._complain((*path, "default_model"), message)
+
+    def _build_overrides(self, path: Path, raw: Mapping[str, str]) -> dict[str, str]:
+        for context, reference in raw.items():
+            self.check_choice((*path, context), reference)
+        return dict(raw)
+
+    def _build_personal_overrides(
+        self, path: Path, users: tuple[str, ...], raw: Mapping[str, Mapping[str, str]]
+    ) -> dict[str, dict[str, str]]:
+        built: dict[str, dict[str, str]] = {}
+        for user, overrides in raw.items():
+            here = (*path, "personal_overrides", user)
+            if user not in users:
+                self._complain(
+                    here, f"there is no user {user} in this organization; {suggest(user, users)}", of_key=True
+                )
+            built[user] = self._build_overrides(here, overrides)
+        return built
 
     def _build_bindings(self, path: Path, owner: "_Owner", raw: Mapping[str, str]) -> dict[Payer, str]:
         bindings: dict[Payer, str] = {}
@@ -197,6 +233,7 @@ class _Owner:
 
     organization: str
     users: tuple[str, ...]
+    allowed_payers: frozenset[Payer] = frozenset(Payer)
 
 
 def _show_form(owner: _Owner, payer: Payer | None) -> str:

@@ -31,12 +31,32 @@ class PayerFailoverCause(Enum):
 class ModelSource(Enum):
     """What named a model."""
 
+    PERSONAL_OVERRIDE = "PERSONAL_OVERRIDE"
+    ADMINISTRATOR_OVERRIDE = "ADMINISTRATOR_OVERRIDE"
     CALL = "CALL"
     APPLICATION_DEFAULT = "APPLICATION_DEFAULT"
     ORGANIZATION_DEFAULT = "ORGANIZATION_DEFAULT"
     DEPLOYMENT_DEFAULT = "DEPLOYMENT_DEFAULT"
     FIRST_USABLE = "FIRST_USABLE"
     FALLBACK_ROUTE = "FALLBACK_ROUTE"
+
+
+class CandidateReason(Enum):
+    """What put a candidate at its place."""
+
+    CATALOG_ORDER = "CATALOG_ORDER"
+    APPLICATION_ORDER = "APPLICATION_ORDER"
+    CALL_ORDER = "CALL_ORDER"
+    FALLBACK_ROUTE = "FALLBACK_ROUTE"
+    PAYER_FAILOVER = "PAYER_FAILOVER"
+    FREE_POOL = "FREE_POOL"
+
+
+class OverrideLayer(Enum):
+    """Who may override the model of a context."""
+
+    ADMINISTRATOR = "ADMINISTRATOR"
+    USER = "USER"
 
 
 class SkipReason(Enum):

@@ -7,6 +7,7 @@ from router_service.core.caller import Credential
 from router_service.core.faults import Fault
 from router_service.core.request import Settings
 from router_service.core.resolution import (
+    CandidateReason,
     ModelSource,
     Payer,
     PayerFailoverCause,
@@ -46,6 +47,8 @@ class Call:
     application: Application
     policy: RoutePolicy = RoutePolicy()
     needs: Needs = Needs()
+    context: str = ""
+    user: str = ""  # the id of the user whose call it is, if it is one's
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class Candidate:
     credential: Credential | None  # None where the provider needs no key
     source: ModelSource
     is_payer_failover: bool = False
+    reason: CandidateReason = CandidateReason.CATALOG_ORDER
     route_settings: Settings = Settings()
     serves_longer_prompts: bool = False
 

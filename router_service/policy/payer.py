@@ -66,12 +66,15 @@ def pick_credential(
     """
     if payer.is_own_key and not provider.is_byok_supported:
         return Refusal(SkipReason.BYOK_NOT_SUPPORTED, f"{provider.name} sells no keys to its users.")
+    if not payer.is_own_key and model.owner:
+        message = f"{model.id} is the organization's own entry, so only its own keys serve it."
+        return Refusal(SkipReason.MODEL_NOT_ALLOWED, message)
     if payer is Payer.CREDITS and model.price is None:
         return Refusal(
             SkipReason.PRICE_UNKNOWN, f"{model.id} has no price, so credits cannot pay; the operator can set one."
         )
     if provider.is_keyless:
-        if payer.is_own_key:
+        if payer.is_own_key and not (provider.owner and payer is Payer.ORGANIZATION_KEY):
             return Refusal(SkipReason.NO_CREDENTIAL, f"{provider.name} takes no key; the deployment serves it.")
         return None
     binding = None if pinned else call.application.bindings.get(payer)

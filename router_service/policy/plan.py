@@ -12,22 +12,25 @@ The laws, in the order in which they are applied:
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from router_service.catalog.catalog import Endpoint, Model, Provider, Route, Snapshot
+from router_service.catalog.catalog import FREE, Endpoint, Model, Provider, Route, Snapshot
 from router_service.core.caller import Credential, Holdings
 from router_service.core.faults import Fault, Reason, invalid
 from router_service.core.request import Settings
-from router_service.core.resolution import ModelSource, Payer, SkippedCandidate, SkipReason
+from router_service.core.resolution import CandidateReason, ModelSource, Payer, SkippedCandidate, SkipReason
 from router_service.policy.call import Call, Candidate, Plan
 from router_service.policy.payer import Refusal, credentials_of, pick_credential, refuse_payer
 from router_service.policy.resolve import ModelChoice, choose_model, named_model, refuse_model
 
 
-def plan(call: Call, snapshot: Snapshot, holdings: Holdings, now: float) -> Plan:
-    """Decides. Raises Fault for what the call itself has wrong; a call that nobody can serve has `failure` set."""
+def plan(call: Call, snapshot: Snapshot, holdings: Holdings, now: float, seed: float = 0.0) -> Plan:
+    """Decides. Raises Fault for what the call itself has wrong; a call that nobody can serve has `failure` set.
+
+    `seed`, from 0 to 1, is what chance has a say in: where the free pool begins.
+    """
     payers = narrowed_payers(call)
-    choice = choose_model(call, snapshot)
+    choice = choose_model(call, snapshot, seed)
     causes = call.application.payer_failover_on
     if call.policy.payer_failover_on is not None:
         if not call.policy.payer_failover_on <= causes:
@@ -37,8 +40,14 @@ def plan(call: Call, snapshot: Snapshot, holdings: Holdings, now: float) -> Plan
     own_key_fault = planner.check_native_provider(payers, choice)
     if own_key_fault is not None:
         return Plan(call.model, (), tuple(planner.skipped), choice.skipped, causes, own_key_fault)
+    if choice.is_free_pool:
+        for payer in payers:
+            if payer is not Payer.FREE:
+                message = "The free pool is served by FREE alone; name a model to have it paid."
+                planner.skip(FREE, "", payer, Refusal(SkipReason.PAYER_EXCLUDED, message))
+        payers = tuple(payer for payer in payers if payer is Payer.FREE)
     for payer in Payer:
-        if payer in call.application.payers and payer not in payers:
+        if payer in call.application.payers and payer not in payers and not choice.is_free_pool:
             planner.skip(choice.models[0].id if choice.models else call.model, "", payer, _excluded(payer))
     routes = planner.routes(choice)
     candidates = planner.candidates(payers, routes, may_fail_over=bool(causes))
@@ -64,6 +73,7 @@ class _Option:
     provider: Provider
     source: ModelSource
     route: Route | None
+    is_pooled: bool = False
 
 
 @dataclass(slots=True)
@@ -80,7 +90,7 @@ class _Planner:
     def check_native_provider(self, payers: Sequence[Payer], choice: ModelChoice) -> Fault | None:
         """Law 6, for a model that something names."""
         native = self.call.application.native_provider
-        if not native or choice.source is ModelSource.FIRST_USABLE or not choice.models:
+        if choice.is_free_pool or not native or choice.source is ModelSource.FIRST_USABLE or not choice.models:
             return None
         model = choice.models[0]
         if any(endpoint.provider == native for endpoint in model.endpoints):
@@ -108,6 +118,8 @@ class _Planner:
     def routes(self, choice: ModelChoice) -> list[list[_Option]]:
         """The call's own model first, then each fallback route: the options of each in order."""
         groups = [[option for model in choice.models for option in self._options(model, choice.source, None)]]
+        if choice.is_free_pool:
+            return [[replace(option, is_pooled=True) for option in groups[0]]]
         policy = self.call.policy
         own = self.call.application.fallbacks if policy.allow_fallbacks else ()
         for route in policy.fallbacks or own:
@@ -209,8 +221,23 @@ class _Planner:
             found,
             option.source,
             is_payer_failover=is_failover,
+            reason=self._place(option, is_failover=is_failover),
             route_settings=route.settings if route is not None else Settings(),
             serves_longer_prompts=route is not None and route.on_context_too_long,
+        )
+
+    def _place(self, option: _Option, *, is_failover: bool) -> CandidateReason:
+        """What put a candidate where it stands."""
+        if is_failover:
+            return CandidateReason.PAYER_FAILOVER
+        if option.route is not None:
+            return CandidateReason.FALLBACK_ROUTE
+        if option.is_pooled:
+            return CandidateReason.FREE_POOL
+        if self.call.policy.provider_order:
+            return CandidateReason.CALL_ORDER
+        return (
+            CandidateReason.APPLICATION_ORDER if self.call.application.provider_order else CandidateReason.CATALOG_ORDER
         )
 
     def _credential(self, payer: Payer, option: _Option) -> Credential | Refusal | None:
@@ -223,7 +250,7 @@ class _Planner:
 
     def failure(self, payers: Sequence[Payer], choice: ModelChoice) -> Fault:
         """Why nothing is left, as the error of the call."""
-        model = choice.models[0].id if choice.models else self.call.model
+        model = FREE if choice.is_free_pool else choice.models[0].id if choice.models else self.call.model
         refused = [skip for skip in self.skipped if skip.payer in payers]
         names = ",".join(f"PAYER_{payer.value}" for payer in payers)
         meant = {model.id for model in choice.models}

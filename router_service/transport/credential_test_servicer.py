@@ -114,7 +114,7 @@ class CredentialTestServicer(credential_test_service_pb2_grpc.CredentialTestServ
         credential = next((item for item in held if item.name == name), None)
         if credential is None:
             raise not_found(name)
-        provider = snapshot.providers.get(credential.provider.removeprefix("providers/"))
+        provider = snapshot.find_provider(credential.provider)
         if provider is None:
             message = f"The credential is for {credential.provider}, which this router does not have."
             raise Fault(Reason.RESOURCE_NOT_FOUND, message, metadata={"name": credential.provider})
@@ -150,7 +150,7 @@ def _applications(name: str, who: Caller, snapshot: Snapshot) -> tuple[Organizat
         raise invalid("application", "A token of the deployment must name an application, and so its tenant.")
     organization = find_organization(who.organization, who, snapshot)
     return organization, [
-        NO_APPLICATION,
+        find_application("", who, snapshot)[1],
         *(organization.applications[key] for key in sorted(organization.applications)),
     ]
 
@@ -166,7 +166,7 @@ def _status(
     """The first payer that has a usable key for the provider."""
     call = Call("", organization, application)
     status = credential_test_service_pb2.KeyStatus(
-        application="" if application is NO_APPLICATION else application.name,
+        application="" if application.name == NO_APPLICATION.name else application.name,
         provider=provider.name,
         state=credential_test_service_pb2.KEY_STATE_NONE,
         is_saved_key_ignored=_is_ignored(call, provider, snapshot, holdings),

@@ -1,5 +1,7 @@
 """A request with its caller and its tenant: what may be asked is settled here, before anything is planned."""
 
+from dataclasses import replace
+
 from keyswitch.router.v1 import completion_pb2
 
 from router_service.catalog.catalog import Application, Organization, Snapshot
@@ -14,20 +16,28 @@ NO_APPLICATION = Application(name="(no application)")
 
 
 def parse_request(
-    given: completion_pb2.CompletionCall, caller: Caller, snapshot: Snapshot, *, stream: bool, min_flush_seconds: float
+    given: completion_pb2.CompletionCall,
+    caller: Caller,
+    snapshot: Snapshot,
+    *,
+    stream: bool,
+    min_flush_seconds: float = 0.0,
+    may_be_empty: bool = False,
 ) -> Request:
-    """What the engine runs. Raises Fault."""
+    """What the engine runs; `may_be_empty`: what is only explained needs no messages. Raises Fault."""
     demand(caller, "complete", "operator", "admin", "member")
     wire_parse.check_call(given)
     organization, application = find_application(given.application, caller, snapshot)
     user = acting_user(given.on_behalf_of_user, caller, organization)
-    completion = wire_parse.parse_completion(given.spec, stream=stream)
+    completion = wire_parse.parse_completion(given.spec, stream=stream, may_be_empty=may_be_empty)
     call = Call(
         given.spec.model,
         organization,
         application,
         wire_parse.parse_policy(given.route_policy, snapshot),
         wire_parse.parse_needs(completion),
+        given.context,
+        user.rpartition("/users/")[2],
     )
     return Request(
         call=call,
@@ -69,7 +79,9 @@ def find_application(name: str, caller: Caller, snapshot: Snapshot) -> tuple[Org
     if not name:
         if not caller.organization:
             raise invalid("call.application", "A token of the deployment must name an application, and so its tenant.")
-        return find_organization(caller.organization, caller, snapshot), NO_APPLICATION
+        found = find_organization(caller.organization, caller, snapshot)
+        payers = tuple(payer for payer in NO_APPLICATION.payers if payer in found.allowed_payers)
+        return found, NO_APPLICATION if payers == NO_APPLICATION.payers else replace(NO_APPLICATION, payers=payers)
     owner, separator, application_id = name.partition("/applications/")
     if not separator:
         raise invalid("call.application", "An application is organizations/{organization}/applications/{application}.")
@@ -95,7 +107,7 @@ def acting_user(on_behalf_of: str, caller: Caller, organization: Organization) -
 
 def application_principal(application: Application, caller: Caller) -> str:
     """Whom a call without a user serves."""
-    return caller.principal if application is NO_APPLICATION else application.name
+    return caller.principal if application.name == NO_APPLICATION.name else application.name
 
 
 def not_found(name: str) -> Fault:

@@ -12,6 +12,7 @@ from keyswitch.router.v1 import (
     credential_test_service_pb2_grpc,
     model_service_pb2_grpc,
     provider_service_pb2_grpc,
+    routing_service_pb2_grpc,
     usage_service_pb2_grpc,
 )
 
@@ -21,6 +22,7 @@ from router_service.transport.credential_test_servicer import CredentialTestServ
 from router_service.transport.interceptors.faults import FaultsInterceptor
 from router_service.transport.interceptors.identity import IdentityInterceptor, Verifier
 from router_service.transport.money_servicers import BudgetServicer, UsageServicer
+from router_service.transport.routing_servicer import RoutingServicer
 
 SERVICES = (
     "keyswitch.router.v1.CompletionService",
@@ -29,6 +31,7 @@ SERVICES = (
     "keyswitch.router.v1.ProviderService",
     "keyswitch.router.v1.UsageService",
     "keyswitch.router.v1.BudgetService",
+    "keyswitch.router.v1.RoutingService",
 )
 
 
@@ -42,6 +45,7 @@ class Servicers:
     provider: ProviderServicer
     usage: UsageServicer
     budget: BudgetServicer
+    routing: RoutingServicer
 
 
 class Health:
@@ -84,6 +88,7 @@ def build_server(
     provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(servicers.provider, server)
     usage_service_pb2_grpc.add_UsageServiceServicer_to_server(servicers.usage, server)
     budget_service_pb2_grpc.add_BudgetServiceServicer_to_server(servicers.budget, server)
+    routing_service_pb2_grpc.add_RoutingServiceServicer_to_server(servicers.routing, server)
     found = Health()
     health_pb2_grpc.add_HealthServicer_to_server(found.servicer, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

@@ -7,7 +7,7 @@ from router_service.core.events import Usage
 from router_service.core.faults import Reason
 from router_service.core.receipt import Amount, Attempt, Cost, CostUnknown, Receipt
 from router_service.core.request import Notice
-from router_service.core.resolution import Payer, Resolution, SkippedCandidate
+from router_service.core.resolution import Payer, Resolution, SkippedCandidate, SkippedModelChoice
 
 _USAGE_FIELDS = tuple(name for name in Usage.__dataclass_fields__ if name != "tool_requests")
 
@@ -96,13 +96,17 @@ def resolution(value: Resolution) -> resolution_pb2.Resolution:
         credential_version=value.credential_version,
         attempt=value.attempt,
     )
-    for skipped in value.skipped_choices:
-        built.skipped_choices.add(
-            source=resolution_pb2.ModelSource.Value(f"MODEL_SOURCE_{skipped.source.value}"),
-            model=skipped.model,
-            reason=resolution_pb2.SkipReason.Value(f"SKIP_REASON_{skipped.reason.value}"),
-        )
+    built.skipped_choices.extend(map(skipped_choice, value.skipped_choices))
     return built
+
+
+def skipped_choice(value: SkippedModelChoice) -> resolution_pb2.SkippedModelChoice:
+    """A stored choice that was passed over."""
+    return resolution_pb2.SkippedModelChoice(
+        source=resolution_pb2.ModelSource.Value(f"MODEL_SOURCE_{value.source.value}"),
+        model=value.model,
+        reason=resolution_pb2.SkipReason.Value(f"SKIP_REASON_{value.reason.value}"),
+    )
 
 
 def skipped_candidate(value: SkippedCandidate) -> resolution_pb2.SkippedCandidate:

@@ -150,9 +150,9 @@ def check_call(call: completion_pb2.CompletionCall) -> None:
         raise invalid("call.spec.model", f"A model reference has at most {MAX_MODEL_CHARACTERS} characters.")
 
 
-def parse_completion(spec: completion_pb2.CompletionSpec, *, stream: bool) -> Completion:
+def parse_completion(spec: completion_pb2.CompletionSpec, *, stream: bool, may_be_empty: bool = False) -> Completion:
     """What is to be completed; model and provider are filled in for each attempt."""
-    if not spec.messages:
+    if not spec.messages and not may_be_empty:
         raise invalid("call.spec.messages", "A completion needs at least one message.")
     messages = tuple(_message(message, f"call.spec.messages[{i}]") for i, message in enumerate(spec.messages))
     marks = sum(part.cache_breakpoint is not None for message in messages for part in message.parts)

@@ -25,6 +25,7 @@ from router_service.transport.completion_servicer import CompletionServicer
 from router_service.transport.credential_test_servicer import CredentialTestServicer
 from router_service.transport.interceptors.identity import Verifier
 from router_service.transport.money_servicers import BudgetServicer, UsageServicer
+from router_service.transport.routing_servicer import RoutingServicer
 from vault_service.core import faults as vault_faults
 from vault_service.transport import server as vault_server
 from vault_service.transport.audit_servicer import AuditServicer
@@ -147,6 +148,7 @@ def test_the_router_serves_every_method_of_its_services(recorded: list[Recording
         blank(ProviderServicer),
         blank(UsageServicer),
         blank(BudgetServicer),
+        blank(RoutingServicer),
     )
     router_server.build_server(
         servicers,

@@ -10,7 +10,7 @@ from router_service.catalog.catalog import DeploymentCredential, Route, Snapshot
 from router_service.core.caller import Credential, Holdings
 from router_service.core.endpoint import AuthScheme
 from router_service.core.faults import Fault, Reason
-from router_service.core.resolution import ModelSource, Payer, PayerFailoverCause
+from router_service.core.resolution import CandidateReason, ModelSource, Payer, PayerFailoverCause
 from router_service.policy.call import Call, Needs, Plan, RoutePolicy
 from router_service.policy.plan import plan
 from router_service.policy.retry import FAILOVER_CAUSES, next_step
@@ -49,11 +49,18 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
         )
         for name in draw(SUBSETS)
     }
-    made = snapshot(*models, providers=providers, byok_enabled=draw(st.integers(0, 4)) > 0, default_model=draw(NAMES))
+    made = snapshot(
+        *models,
+        providers=providers,
+        byok_enabled=draw(st.integers(0, 4)) > 0,
+        default_model=draw(NAMES),
+        free_models=tuple(draw(st.lists(st.sampled_from(["m", "n", "o", "gone"]), unique=True, max_size=3))),
+    )
     return replace(made, deployment_credentials=served)
 
 
-NAMES = st.sampled_from(["", "", "m", "n", "o", "gone"])
+NAMES = st.sampled_from(["", "", "m", "n", "o", "gone", "free"])
+OVERRIDES = st.dictionaries(st.sampled_from(["general", "title", "root"]), NAMES.filter(bool), max_size=3)
 
 
 def credentials(owner: str) -> st.SearchStrategy[tuple[Credential, ...]]:
@@ -119,7 +126,16 @@ def calls(draw: st.DrawFn) -> Call:
         bindings=bindings,
         provider_order=tuple(draw(SUBSETS)),
         fallbacks=draw(ROUTES),
+        overrides=draw(OVERRIDES),
     )
+    organization = replace(
+        made.organization,
+        overrides=draw(OVERRIDES),
+        personal_overrides_enabled=draw(st.booleans()),
+        personal_overrides={"ada": draw(OVERRIDES)},
+    )
+    context = draw(st.sampled_from(["", "", "general", "title", "root", "other"]))
+    made = replace(made, organization=organization, context=context, user=draw(st.sampled_from(["", "ada", "bob"])))
     dialects: frozenset[str] = frozenset(draw(st.sampled_from([(), (), (), ("openai_chat",), ("other",)])))
     return replace(made, needs=Needs(tool_dialects=dialects))
 
@@ -226,3 +242,33 @@ def test_a_key_that_cannot_be_used_is_as_one_that_is_not_there(
     )
     one, two = decide(made, configured, have), decide(made, configured, without)
     assert (one and one.candidates) == (two and two.candidates)
+
+
+@settings(max_examples=400)
+@given(made=calls(), configured=snapshots(), have=HOLDINGS, kept=st.frozensets(st.sampled_from(list(Payer))))
+def test_narrowing_adds_nothing(made: Call, configured: Snapshot, have: Holdings, kept: frozenset[Payer]) -> None:
+    whole = decide(made, configured, have)
+    payers = tuple(payer for payer in made.application.payers if payer in kept)
+    if whole is None or not payers or made.policy.payers:
+        return
+    narrowed = decide(replace(made, policy=replace(made.policy, payers=payers)), configured, have)
+    assert narrowed is not None
+    assert {one.payer for one in narrowed.candidates} <= kept
+    if whole.candidates and whole.candidates[0].payer in kept and not made.application.native_provider:
+        assert narrowed.candidates
+        assert narrowed.candidates[0] == whole.candidates[0]
+
+
+@given(made=calls(), configured=snapshots(), have=HOLDINGS, seeds=st.tuples(st.floats(0, 1), st.floats(0, 1)))
+def test_chance_only_turns_the_free_pool(
+    made: Call, configured: Snapshot, have: Holdings, seeds: tuple[float, float]
+) -> None:
+    try:
+        one, two = (plan(made, configured, have, NOW, seed) for seed in seeds)
+    except Fault:
+        return
+    if not any(found.reason is CandidateReason.FREE_POOL for found in one.candidates):
+        assert one.candidates == two.candidates
+    assert sorted(map(repr, one.candidates)) == sorted(map(repr, two.candidates))
+    assert one.skipped_choices == two.skipped_choices
+    assert len(one.skipped_choices) <= 6

@@ -17,6 +17,7 @@ from keyswitch.router.v1 import (
     credential_test_service_pb2_grpc,
     model_service_pb2_grpc,
     provider_service_pb2_grpc,
+    routing_service_pb2_grpc,
     stream_pb2,
     usage_service_pb2_grpc,
 )
@@ -138,6 +139,7 @@ class Client:
         self.models = model_service_pb2_grpc.ModelServiceStub(router)
         self.providers = provider_service_pb2_grpc.ProviderServiceStub(router)
         self.credential_tests = credential_test_service_pb2_grpc.CredentialTestServiceStub(router)
+        self.routing = routing_service_pb2_grpc.RoutingServiceStub(router)
         self.usage = usage_service_pb2_grpc.UsageServiceStub(router)
         self.budgets = budget_service_pb2_grpc.BudgetServiceStub(router)
         if vault_target is not None:

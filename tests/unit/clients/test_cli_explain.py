@@ -1,0 +1,83 @@
+"""The commands that say what a call would do, against scripted services."""
+
+from keyswitch.router.v1 import (
+    cost_pb2,
+    error_reason_pb2,
+    payer_pb2,
+    resolution_pb2,
+    routing_service_pb2,
+)
+
+from tests.unit.clients.cli_terminal import Terminal
+
+RESOLUTION = resolution_pb2.Resolution(
+    model="anthropic/claude-sonnet-4.6",
+    model_source=resolution_pb2.MODEL_SOURCE_APPLICATION_DEFAULT,
+    provider="providers/anthropic",
+    payer=payer_pb2.PAYER_ORGANIZATION_KEY,
+    credential_version="organizations/demo/credentials/main/versions/2",
+)
+SKIPPED = resolution_pb2.SkippedCandidate(
+    model="anthropic/claude-sonnet-4.6",
+    provider="providers/anthropic",
+    payer=payer_pb2.PAYER_CREDITS,
+    reason=resolution_pb2.SKIP_REASON_EARLIER_PAYER,
+    message="ORGANIZATION_KEY comes first and has a key.",
+)
+
+
+def test_explain(terminal: Terminal) -> None:
+    terminal.services.answers["ExplainRoute"] = routing_service_pb2.ExplainRouteResponse(
+        candidates=[
+            routing_service_pb2.RouteCandidate(
+                resolution=RESOLUTION, reason=routing_service_pb2.CANDIDATE_REASON_CATALOG_ORDER
+            )
+        ],
+        skipped_candidates=[SKIPPED],
+        skipped_choices=[
+            resolution_pb2.SkippedModelChoice(
+                source=resolution_pb2.MODEL_SOURCE_PERSONAL_OVERRIDE,
+                model="gone/model",
+                reason=resolution_pb2.SKIP_REASON_MODEL_NOT_FOUND,
+            )
+        ],
+    )
+    done = terminal.run(
+        "explain", "sonnet", "-a", "claude", "--context", "title", "--payer", "credits", "--for", "bob"
+    )  # fmt: skip
+    call = terminal.services.asked("ExplainRoute").call
+    assert (call.spec.model, call.application) == ("sonnet", "organizations/demo/applications/claude")
+    assert (call.context, call.on_behalf_of_user) == ("title", "organizations/demo/users/bob")
+    assert list(call.route_policy.payers) == [payer_pb2.PAYER_CREDITS]
+    assert not call.request_id
+    for text in ("ORGANIZATION_KEY", "application default", "catalog order", "organizations/demo/credentials/main"):
+        assert text in done.stdout
+    assert "earlier payer" in done.stdout
+    assert "passed over: gone/model (personal override): model not found" in done.stdout
+
+
+def test_a_call_that_would_fail(terminal: Terminal) -> None:
+    terminal.services.answers["ExplainRoute"] = routing_service_pb2.ExplainRouteResponse(
+        failure_reason=error_reason_pb2.ERROR_REASON_NO_USABLE_CREDENTIAL, skipped_candidates=[SKIPPED]
+    )
+    done = terminal.run("explain")
+    assert "The call would fail: no usable credential" in done.stderr
+    assert SKIPPED.message in done.stdout
+
+
+def test_estimate(terminal: Terminal) -> None:
+    terminal.services.answers["EstimateCost"] = routing_service_pb2.EstimateCostResponse(
+        candidates=[
+            routing_service_pb2.CandidateCost(
+                resolution=RESOLUTION,
+                input_tokens=12,
+                max_output_tokens=4096,
+                minimum=cost_pb2.Cost(list_price_usd_nanos=1000),
+                maximum=cost_pb2.Cost(list_price_usd_nanos=2_000_000, charged_usd_nanos=0),
+            )
+        ]
+    )
+    done = terminal.run("estimate", "Hi", "-m", "sonnet", "--max-output-tokens", "4096")
+    assert terminal.services.asked("EstimateCost").call.spec.settings.max_output_tokens == 4096
+    assert "4,096" in done.stdout
+    assert "$0.000001 to $0.002" in done.stdout

@@ -23,12 +23,15 @@ import requests
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUILD_SCRIPT = REPOSITORY / "tests" / "tools" / "vault" / "build"
-POLICY_FILE = REPOSITORY / "deploy" / "vault" / "policies" / "keyswitch.hcl"
+POLICIES = REPOSITORY / "deploy" / "vault" / "policies"
+POLICY_FILE = POLICIES / "keyswitch.hcl"
+MAINTENANCE_POLICY_FILE = POLICIES / "keyswitch-maintenance.hcl"
 
 KV_MOUNT = "keyswitch"
 TRANSIT_MOUNT = "keyswitch-transit"
 POLICY = "keyswitch"
 ROLE = "keyswitch"
+MAINTENANCE = "keyswitch-maintenance"  # both the policy and the role
 START_TIMEOUT_SECONDS = 30
 
 
@@ -66,12 +69,12 @@ class VaultServer:
             raise AssertionError(f"the Vault server answered {method} {path} with {answer.status_code}")
         return dict(answer.json()) if answer.content else {}
 
-    def make_role(self, name: str = ROLE, *, policy: str = POLICY, ttl: str = "20m", max_ttl: str = "24h") -> None:
+    def make_role(self, name: str = ROLE, *policies: str, ttl: str = "20m", max_ttl: str = "24h") -> None:
         self.require(
             "POST",
             f"auth/approle/role/{name}",
             {
-                "token_policies": [policy],
+                "token_policies": policies or [POLICY],
                 "token_no_default_policy": True,
                 "token_ttl": ttl,
                 "token_max_ttl": max_ttl,
@@ -173,6 +176,8 @@ def set_up(server: VaultServer) -> None:
     server.require("PUT", f"sys/policies/acl/{POLICY}", {"policy": POLICY_FILE.read_text()})
     server.require("POST", "sys/auth/approle", {"type": "approle"})
     server.make_role()
+    server.require("PUT", f"sys/policies/acl/{MAINTENANCE}", {"policy": MAINTENANCE_POLICY_FILE.read_text()})
+    server.make_role(MAINTENANCE, POLICY, MAINTENANCE)
 
 
 def _await_ready(server: VaultServer) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -9,10 +10,19 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.vault_server import KV_MOUNT, POLICY_FILE, TRANSIT_MOUNT, VaultServer, running_server, stop
+from tests.fakes.vault_server import (
+    KV_MOUNT,
+    MAINTENANCE,
+    POLICY_FILE,
+    TRANSIT_MOUNT,
+    VaultServer,
+    running_server,
+    stop,
+)
 from tests.suites.credential_store import Harness, PersistentStoreSuite
+from tests.suites.key_maintenance import KeyMaintenanceSuite
 from vault_service.store.hashicorp import HashiCorpStore
-from vault_service.store.store import Denied, Sealed, Store, Unavailable, Unsealable
+from vault_service.store.store import Denied, MaintainedStore, Sealed, Store, Unavailable, Unsealable
 from vault_service.store.vault_settings import AppRoleFiles, TokenFile, VaultSettings
 
 pytestmark = pytest.mark.vault
@@ -103,6 +113,25 @@ class TestHashiCorpStore(PersistentStoreSuite):
         assert old_id in keys
 
 
+class TestHashiCorpKeyMaintenance(KeyMaintenanceSuite):
+    @pytest.fixture
+    async def harness(self, vault_server: VaultServer, tmp_path: Path) -> AsyncIterator[Harness]:
+        async def open_again() -> Store:
+            return new_store(vault_server, tmp_path)
+
+        async def read_all() -> bytes:
+            return await asyncio.to_thread(_every_version, vault_server, harness.tenant)
+
+        harness = Harness(new_store(vault_server, tmp_path, role=MAINTENANCE), open_again, read_all)
+        yield harness
+        await harness.store.close()
+
+    @pytest.fixture
+    def store(self, harness: Harness) -> MaintainedStore:
+        assert isinstance(harness.store, HashiCorpStore)
+        return harness.store
+
+
 # --- rights ----------------------------------------------------------------------------------------------------------
 
 
@@ -144,7 +173,7 @@ async def test_each_right_of_the_policy_is_needed(
     role = f"without-{uuid.uuid4().hex[:12]}"
     policy = _without(POLICY_FILE.read_text(), path, right)
     vault_server.require("PUT", f"sys/policies/acl/{role}", {"policy": policy})
-    vault_server.make_role(role, policy=role)
+    vault_server.make_role(role, role)
     full, lacking = new_store(vault_server, tmp_path), new_store(vault_server, tmp_path, role=role)
     try:
         await exercise(full, organization)
@@ -208,6 +237,30 @@ async def test_the_policy_gives_no_other_right(vault_server: VaultServer, tmp_pa
     allowed = [
         f"{method} {path}"
         for method, path, body in FORBIDDEN
+        if vault_server.ask(method, path, body, token=token).status_code != 403
+    ]
+    assert allowed == []
+
+
+SIGNING = "keyswitch-transit/keys/keyswitch-signing"
+FORBIDDEN_TO_MAINTENANCE: list[tuple[str, str, Any]] = [
+    *(entry for entry in FORBIDDEN if not re.search(r"keys/tenant-deployment(/(config|rotate))?$", entry[1])),
+    ("DELETE", SIGNING, None),
+    ("POST", f"{SIGNING}/config", {"deletion_allowed": True}),
+    ("POST", "keyswitch-transit/keys/tenant-deployment/config", {"exportable": True}),
+    ("POST", "keyswitch-transit/keys/tenant-deployment/config", {"allow_plaintext_backup": True}),
+]
+
+
+async def test_maintenance_has_no_other_right(vault_server: VaultServer, tmp_path: Path) -> None:
+    store = new_store(vault_server, tmp_path)
+    await store.seal("deployment", b"x", context="c")
+    await store.signing_keys()
+    await store.close()
+    token = vault_server.login(MAINTENANCE)
+    allowed = [
+        f"{method} {path} {body}"
+        for method, path, body in FORBIDDEN_TO_MAINTENANCE
         if vault_server.ask(method, path, body, token=token).status_code != 403
     ]
     assert allowed == []

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from vault_service.store.embedded_database import EmbeddedDatabase
-from vault_service.store.envelope import RandomBytes, close_envelope, key_id_of, open_envelope
+from vault_service.store.embedded_database import EmbeddedDatabase, version_name
+from vault_service.store.envelope import RandomBytes, close_versioned, key_id_of, open_envelope, split_version
 from vault_service.store.names import check_folder, check_path, check_tenant, children
 from vault_service.store.store import Document, SigningKey, Unavailable, Unsealable
 
@@ -65,15 +65,16 @@ class EmbeddedStore:
 
     async def seal(self, tenant: str, plaintext: bytes, *, context: str, request_id: str = "") -> bytes:
         name = _tenant_key(tenant)
-        key = await self._run(lambda: self._database.make_key(name))
-        return close_envelope(key.secret, plaintext, (tenant, context), self._random_bytes)
+        version, key = await self._run(lambda: self._database.make_newest_key(name))
+        return close_versioned(version, key.secret, plaintext, (tenant, context), self._random_bytes)
 
     async def unseal(self, tenant: str, ciphertext: bytes, *, context: str, request_id: str = "") -> bytes:
-        name = _tenant_key(tenant)
+        version, envelope = split_version(ciphertext)
+        name = version_name(_tenant_key(tenant), version)
         key = await self._run(lambda: self._database.find_key(name))
         if key is None:
-            raise Unsealable("the tenant has no key")
-        return open_envelope(key.secret, ciphertext, (tenant, context))
+            raise Unsealable("the tenant has no such key")
+        return open_envelope(key.secret, envelope, (tenant, context))
 
     async def sign(self, payload: bytes) -> tuple[str, bytes]:
         public, private = await self._signing_pair()
@@ -81,6 +82,34 @@ class EmbeddedStore:
 
     async def signing_keys(self) -> Sequence[SigningKey]:
         return ((await self._signing_pair())[0],)
+
+    async def rotate_key(self, tenant: str) -> None:
+        name = _tenant_key(tenant)
+
+        def rotate() -> None:
+            newest = self._database.newest_version(name)
+            if newest == 0:
+                raise Unsealable("the tenant has no key")
+            self._database.make_key(version_name(name, newest + 1))
+
+        await self._run(rotate)
+
+    async def retire_old_keys(self, tenant: str) -> None:
+        name = _tenant_key(tenant)
+        await self._run(lambda: self._database.delete_keys(name, below=self._database.newest_version(name)))
+
+    async def shred_key(self, tenant: str) -> None:
+        name = _tenant_key(tenant)
+        await self._run(lambda: self._database.delete_keys(name))
+
+    async def rotate_root_key(self) -> None:
+        """Puts another root key in the place of the present one, and everything under it. Whatever happens on the way,
+        one of the two opens the store afterwards."""
+        await self._run(self._database.rotate_root_key)
+
+    async def export_signing_key(self) -> Ed25519PrivateKey:
+        """Gives the private key of the tokens, for a move to another store."""
+        return (await self._signing_pair())[1]
 
     async def check(self) -> None:
         await self._run(self._database.check)

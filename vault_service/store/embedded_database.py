@@ -17,12 +17,12 @@ SQLite is asked for more than its defaults, each for a reason:
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from vault_service.store.envelope import KEY_BYTES, RandomBytes, close_envelope, open_envelope
-from vault_service.store.root_key import create_root_key, make_folder, read_root_key
+from vault_service.store.root_key import create_root_key, make_folder, read_root_key, replace_root_key
 from vault_service.store.store import Conflict, Document, StoreError, Unavailable, Unsealable
 
 _SCHEMA_VERSION = 1
@@ -33,6 +33,7 @@ _SCHEMA = (
     "CREATE TABLE wrapped_key (name TEXT PRIMARY KEY, wrapped BLOB NOT NULL, create_time REAL NOT NULL) STRICT",
 )
 _CANARY_KEY = "root-check"
+NEXT_ROOT_KEY = "root.key.next"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -59,7 +60,8 @@ class EmbeddedDatabase:
         try:
             with _translated():
                 self._prepare()
-            self._root_key = self._load_root_key(folder / "root.key")
+            self._root_key_path = folder / "root.key"
+            self._root_key = self._load_root_key(self._root_key_path)
             self._verify_root_key()
         except BaseException:
             self._connection.close()
@@ -125,6 +127,52 @@ class EmbeddedDatabase:
             raise StoreError("a key that was just written is not there")
         return made
 
+    def newest_version(self, name: str) -> int:
+        """Gives the newest version of a key of that name; 0 where there is none."""
+        with _translated():
+            rows = self._connection.execute(
+                "SELECT name FROM wrapped_key WHERE name = ? OR name LIKE ? ESCAPE '!'", (name, _later_versions(name))
+            ).fetchall()
+        return max((_version_of(row[0]) for row in rows), default=0)
+
+    def make_newest_key(self, name: str) -> tuple[int, NamedKey]:
+        """Gives the newest version of a key and the key; makes the first one where there is none."""
+        version = self.newest_version(name) or 1
+        return version, self.make_key(version_name(name, version))
+
+    def delete_keys(self, name: str, *, below: int | None = None) -> None:
+        """Deletes all versions of a key, or those below a version, from the file too."""
+        newest = self.newest_version(name)
+        doomed = [version_name(name, version) for version in range(1, newest + 1) if below is None or version < below]
+        with _translated(), self._transaction():
+            for one in doomed:
+                self._connection.execute("DELETE FROM wrapped_key WHERE name = ?", (one,))
+                self._keys.pop(one, None)
+        with _translated():
+            # A small row leaves copies behind when pages are merged (see above); a file written anew has none.
+            self._connection.execute("VACUUM")
+        self._forget_earlier()
+
+    def rotate_root_key(self) -> None:
+        """Wraps every key anew under another root key.
+
+        The next key is on the disk before the file is changed and takes the old one's place after; a crash in between
+        leaves both, and the one that opens the store is found at the next start.
+        """
+        next_path = self._root_key_path.with_name(NEXT_ROOT_KEY)
+        next_key = create_root_key(next_path, self._random_bytes)
+        with _translated(), self._transaction():
+            rows = self._connection.execute("SELECT name, wrapped FROM wrapped_key").fetchall()
+            for name, wrapped in rows:
+                secret = open_envelope(self._root_key, wrapped, ("key", name))
+                anew = close_envelope(next_key, secret, ("key", name), self._random_bytes)
+                self._connection.execute("UPDATE wrapped_key SET wrapped = ? WHERE name = ?", (anew, name))
+        self._root_key = next_key
+        replace_root_key(self._root_key_path, next_path)
+        with _translated():
+            self._connection.execute("VACUUM")
+        self._forget_earlier()
+
     def check(self) -> None:
         """Proves that the file can be written: takes the write lock and lets it go."""
         with _translated(), self._transaction():
@@ -168,12 +216,24 @@ class EmbeddedDatabase:
         return create_root_key(path, self._random_bytes)
 
     def _verify_root_key(self) -> None:
-        """Finds a root key of another store now, not at the first credential that does not open."""
+        """Finds a root key of another store now, not at the first credential that does not open.
+
+        Ends a rotation of the root key that was cut off: either nothing is under the next key yet, or everything is.
+        """
+        next_path = self._root_key_path.with_name(NEXT_ROOT_KEY)
+        next_key = read_root_key(next_path)
         try:
             self.make_key(_CANARY_KEY)
+            next_path.unlink(missing_ok=True)
             return
         except Unsealable:
             problem = StoreError("the root key is not the one this store was written with; restore the right file")
+        if next_key is not None:
+            self._root_key = next_key
+            with suppress(Unsealable):
+                self.make_key(_CANARY_KEY)
+                replace_root_key(self._root_key_path, next_path)
+                return
         raise problem
 
     def _forget_earlier(self) -> None:
@@ -193,6 +253,20 @@ class EmbeddedDatabase:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
+
+
+def version_name(name: str, version: int) -> str:
+    """Names a version of a key; the first one bears the plain name."""
+    return name if version == 1 else f"{name}@{version}"
+
+
+def _version_of(name: str) -> int:
+    return int(name.rpartition("@")[2]) if "@" in name else 1
+
+
+def _later_versions(name: str) -> str:
+    """The pattern of LIKE for the versions after the first one."""
+    return name.replace("!", "!!").replace("_", "!_").replace("%", "!%") + "@%"
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from vault_service.store.store import Unsealable
 KEY_BYTES = 32
 _NONCE_BYTES = 12
 _FORMAT = b"\x01"
+_VERSIONED = b"\x02"
+_VERSION_BYTES = 4
 
 RandomBytes = Callable[[int], bytes]
 
@@ -24,6 +26,22 @@ def close_envelope(key: bytes, plaintext: bytes, bound_to: tuple[str, ...], rand
     """Encrypts. A key may close 2^32 envelopes under random nonces; each tenant has its own, so none comes near."""
     nonce = random_bytes(_NONCE_BYTES)
     return _FORMAT + nonce + AESGCM(key).encrypt(nonce, plaintext, _bind(bound_to))
+
+
+def close_versioned(
+    version: int, key: bytes, plaintext: bytes, bound_to: tuple[str, ...], random_bytes: RandomBytes
+) -> bytes:
+    """Encrypts and says under which version of the key; the first one goes without saying."""
+    envelope = close_envelope(key, plaintext, bound_to, random_bytes)
+    return envelope if version == 1 else _VERSIONED + version.to_bytes(_VERSION_BYTES, "big") + envelope
+
+
+def split_version(ciphertext: bytes) -> tuple[int, bytes]:
+    """Gives the version of the key and the envelope. A version that was changed is another key, which opens nothing."""
+    if ciphertext[:1] != _VERSIONED:
+        return 1, ciphertext
+    end = 1 + _VERSION_BYTES
+    return int.from_bytes(ciphertext[1:end], "big"), ciphertext[end:]
 
 
 def open_envelope(key: bytes, envelope: bytes, bound_to: tuple[str, ...]) -> bytes:

@@ -14,16 +14,18 @@ import re
 import time
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from secrets import SystemRandom
 from typing import Any, TypeVar
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hvac.api.secrets_engines import KvV2, Transit
 
 from vault_service.store.envelope import key_id_of
 from vault_service.store.hvac_session import Exchange, VaultAdapter, new_session
+from vault_service.store.key_import import wrap_for_import
 from vault_service.store.names import check_folder, check_path, check_tenant
 from vault_service.store.store import Conflict, Denied, Document, SigningKey, StoreError, Unavailable, Unsealable
 from vault_service.store.token_keeper import TokenKeeper
@@ -181,6 +183,43 @@ class HashiCorpStore:
         self._signing_keys = {int(version): _signing_key(key) for version, key in answer["data"]["keys"].items()}
         return tuple(key for _, key in sorted(self._signing_keys.items(), reverse=True))
 
+    async def rotate_key(self, tenant: str) -> None:
+        name = _tenant_key(tenant)
+        with _no_key_is_unsealable():
+            await self._call(lambda: self._transit.rotate_key(name, mount_point=self._settings.transit_mount))
+
+    async def retire_old_keys(self, tenant: str) -> None:
+        name, mount = _tenant_key(tenant), self._settings.transit_mount
+        with contextlib.suppress(Missing):
+            newest = (await self._call(lambda: self._transit.read_key(name, mount_point=mount)))["data"][
+                "latest_version"
+            ]
+            await self._call(
+                lambda: self._transit.update_key_configuration(name, min_decryption_version=newest, mount_point=mount)
+            )
+
+    async def shred_key(self, tenant: str) -> None:
+        name, mount = _tenant_key(tenant), self._settings.transit_mount
+        with contextlib.suppress(Missing):
+            await self._call(lambda: self._transit.read_key(name, mount_point=mount))
+            await self._call(
+                lambda: self._transit.update_key_configuration(name, deletion_allowed=True, mount_point=mount)
+            )
+            await self._call(lambda: self._transit.delete_key(name, mount_point=mount))
+        self._made_keys.discard(name)
+
+    async def import_signing_key(self, private: Ed25519PrivateKey) -> None:
+        """Takes over the key of the tokens from another store, wrapped for Vault alone. Raises Conflict where Vault has
+        one already. Rule: https://developer.hashicorp.com/vault/docs/secrets/transit#bring-your-own-key-byok"""
+        mount, name = self._settings.transit_mount, self._settings.signing_key
+        with contextlib.suppress(Missing):
+            await self._call(self._read_signing_key)
+            raise Conflict("Vault has a signing key already")
+        answer = await self._call(lambda: self._adapter.get(f"/v1/{mount}/wrapping_key"))
+        ciphertext = wrap_for_import(private, answer["data"]["public_key"].encode("ascii"))
+        body = {"type": "ed25519", "ciphertext": ciphertext, "hash_function": "SHA256", "allow_rotation": True}
+        await self._call(lambda: self._adapter.post(f"/v1/{mount}/keys/{name}/import", json=body))
+
     async def check(self) -> None:
         answer = await self._call(lambda: self._kv.read_configuration(mount_point=self._settings.kv_mount))
         if answer["data"].get("max_versions") != 1:
@@ -264,6 +303,18 @@ class HashiCorpStore:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+@contextlib.contextmanager
+def _no_key_is_unsealable() -> Iterator[None]:
+    """Vault says 400 to the rotation of a key that is not there, and 404 to reading one."""
+    problem: StoreError
+    try:
+        yield
+        return
+    except (Missing, Refused) as fault:
+        problem = Unsealable("the tenant has no key", status=fault.status)
+    raise problem
 
 
 def _tenant_key(tenant: str) -> str:

@@ -9,7 +9,14 @@ from collections.abc import Callable, Sequence
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from vault_service.store.envelope import KEY_BYTES, RandomBytes, close_envelope, key_id_of, open_envelope
+from vault_service.store.envelope import (
+    KEY_BYTES,
+    RandomBytes,
+    close_versioned,
+    key_id_of,
+    open_envelope,
+    split_version,
+)
 from vault_service.store.names import check_folder, check_path, check_tenant, children
 from vault_service.store.store import Conflict, Document, SigningKey, Unsealable
 
@@ -21,7 +28,7 @@ class MemoryStore:
         self._clock = clock
         self._random_bytes = random_bytes
         self._documents: dict[str, Document] = {}
-        self._tenant_keys: dict[str, bytes] = {}
+        self._tenant_keys: dict[str, dict[int, bytes]] = {}  # by version
         self._signing: tuple[SigningKey, Ed25519PrivateKey] | None = None
 
     async def read(self, path: str, *, request_id: str = "") -> Document | None:
@@ -41,16 +48,32 @@ class MemoryStore:
         return children(check_folder(prefix), [*self._documents])
 
     async def seal(self, tenant: str, plaintext: bytes, *, context: str, request_id: str = "") -> bytes:
-        key = self._tenant_keys.get(check_tenant(tenant))
-        if key is None:
-            key = self._tenant_keys[tenant] = self._random_bytes(KEY_BYTES)
-        return close_envelope(key, plaintext, (tenant, context), self._random_bytes)
+        keys = self._tenant_keys.setdefault(check_tenant(tenant), {})
+        if not keys:
+            keys[1] = self._random_bytes(KEY_BYTES)
+        version = max(keys)
+        return close_versioned(version, keys[version], plaintext, (tenant, context), self._random_bytes)
 
     async def unseal(self, tenant: str, ciphertext: bytes, *, context: str, request_id: str = "") -> bytes:
-        key = self._tenant_keys.get(check_tenant(tenant))
+        version, envelope = split_version(ciphertext)
+        key = self._tenant_keys.get(check_tenant(tenant), {}).get(version)
         if key is None:
+            raise Unsealable("the tenant has no such key")
+        return open_envelope(key, envelope, (tenant, context))
+
+    async def rotate_key(self, tenant: str) -> None:
+        keys = self._tenant_keys.get(check_tenant(tenant))
+        if not keys:
             raise Unsealable("the tenant has no key")
-        return open_envelope(key, ciphertext, (tenant, context))
+        keys[max(keys) + 1] = self._random_bytes(KEY_BYTES)
+
+    async def retire_old_keys(self, tenant: str) -> None:
+        keys = self._tenant_keys.get(check_tenant(tenant), {})
+        for version in sorted(keys)[:-1]:
+            del keys[version]
+
+    async def shred_key(self, tenant: str) -> None:
+        self._tenant_keys.pop(check_tenant(tenant), None)
 
     async def sign(self, payload: bytes) -> tuple[str, bytes]:
         public, private = self._signing_pair()

@@ -58,15 +58,25 @@ def create_root_key(path: Path, random_bytes: RandomBytes) -> bytes:
         pass
     finally:
         draft.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    _sync_folder(path.parent)
     key = read_root_key(path)
     if key is None:
         raise StoreError(f"the root key {path} vanished while it was made; is another program clearing its folder?")
     return key
+
+
+def replace_root_key(path: Path, next_path: Path) -> None:
+    """Puts the next key in the place of the present one."""
+    next_path.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _refuse_foreign(path: Path, found: os.stat_result, *, owner_only: str) -> None:

@@ -121,3 +121,20 @@ class Store(Protocol):
     async def close(self) -> None:
         """Lets go of files, connections and threads."""
         ...
+
+
+class MaintainedStore(Store, Protocol):
+    """What maintenance alone does to a store's keys: a running service neither needs these rights nor has them."""
+
+    async def rotate_key(self, tenant: str) -> None:
+        """Makes a new version of the tenant's key, under which everything is sealed from now on. Raises Unsealable
+        where the tenant has no key."""
+        ...
+
+    async def retire_old_keys(self, tenant: str) -> None:
+        """Makes what earlier versions sealed unreadable for good, wherever a copy of it is."""
+        ...
+
+    async def shred_key(self, tenant: str) -> None:
+        """Deletes all versions of the tenant's key: nothing of its secrets can be read again. No key is no error."""
+        ...

@@ -9,10 +9,12 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from vault_service.store import embedded_database
 from vault_service.store.embedded import EmbeddedStore
 from vault_service.store.store import StoreError, Unavailable
 
@@ -248,3 +250,52 @@ async def test_a_key_file_that_cannot_be_opened_is_told(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "open", refusing)
     with pytest.raises(StoreError, match="cannot be opened"):
         await EmbeddedStore.open(folder)
+
+
+@pytest.mark.parametrize("step", ["before the file", "in the file", "before the exchange", "done"])
+async def test_a_root_key_rotation_that_dies_leaves_a_store_that_opens(
+    tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "store"
+    sealed = await written(folder)
+    before = (folder / "root.key").read_bytes()
+
+    class Died(Exception):
+        pass
+
+    def die(*_: object) -> None:
+        raise Died
+
+    store = await EmbeddedStore.open(folder)
+    with monkeypatch.context() as patch:
+        match step:
+            case "before the file":
+                patch.setattr(embedded_database, "open_envelope", die)
+            case "in the file":
+                patch.setattr(embedded_database, "close_envelope", die)
+            case "before the exchange":
+                patch.setattr(embedded_database, "replace_root_key", die)
+        with suppress(Died):
+            await store.rotate_root_key()
+    await store.close()
+    for _ in range(2):
+        store = await EmbeddedStore.open(folder)
+        assert await store.unseal("deployment", sealed, context="c") == b"secret"
+        await store.close()
+        assert not (folder / embedded_database.NEXT_ROOT_KEY).exists()
+    is_rotated = step in {"before the exchange", "done"}
+    assert ((folder / "root.key").read_bytes() != before) is is_rotated
+
+
+async def test_what_was_under_the_old_root_key_is_gone_from_the_files(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    await written(folder)
+    connection = sqlite3.connect(folder / "store.db")
+    wrapped = [row[0] for row in connection.execute("SELECT wrapped FROM wrapped_key")]
+    connection.close()
+    store = await EmbeddedStore.open(folder)
+    await store.rotate_root_key()
+    await store.close()
+    left = b"".join(file.read_bytes() for file in folder.iterdir())
+    assert len(wrapped) == 2
+    assert not [one for one in wrapped if one in left]

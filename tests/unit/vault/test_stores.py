@@ -6,12 +6,18 @@ from pathlib import Path
 import pytest
 
 from tests.suites.credential_store import CredentialStoreSuite, Harness, PersistentStoreSuite
+from tests.suites.key_maintenance import KeyMaintenanceSuite
 from vault_service.store.embedded import EmbeddedStore
 from vault_service.store.memory import MemoryStore
-from vault_service.store.store import Store
+from vault_service.store.store import MaintainedStore, Store
 
 
-class TestMemoryStore(CredentialStoreSuite):
+class TestMemoryStore(CredentialStoreSuite, KeyMaintenanceSuite):
+    @pytest.fixture
+    def store(self, harness: Harness) -> MaintainedStore:
+        assert isinstance(harness.store, MemoryStore)
+        return harness.store
+
     @pytest.fixture
     def harness(self) -> Harness:
         store = MemoryStore()
@@ -25,7 +31,12 @@ class TestMemoryStore(CredentialStoreSuite):
         return Harness(store, same, read_all)
 
 
-class TestEmbeddedStore(PersistentStoreSuite):
+class TestEmbeddedStore(PersistentStoreSuite, KeyMaintenanceSuite):
+    @pytest.fixture
+    def store(self, harness: Harness) -> MaintainedStore:
+        assert isinstance(harness.store, EmbeddedStore)
+        return harness.store
+
     @pytest.fixture
     async def harness(self, tmp_path: Path) -> AsyncIterator[Harness]:
         folder = tmp_path / "store"

@@ -198,6 +198,14 @@ const (
 	AuditAction_AUDIT_ACTION_STOP AuditAction = 23
 	// Whether users may keep keys of their own was changed.
 	AuditAction_AUDIT_ACTION_SET_CREDENTIAL_POLICY AuditAction = 24
+	// A tenant's secrets were sealed anew under another version of its key.
+	AuditAction_AUDIT_ACTION_ROTATE_TENANT_KEY AuditAction = 26
+	// Everything of a tenant was revoked and destroyed, and its key deleted.
+	AuditAction_AUDIT_ACTION_SHRED_TENANT AuditAction = 27
+	// The root key of the embedded store was replaced.
+	AuditAction_AUDIT_ACTION_ROTATE_ROOT_KEY AuditAction = 28
+	// The store's content was copied into another store.
+	AuditAction_AUDIT_ACTION_MIGRATE_STORE AuditAction = 29
 )
 
 // Enum value maps for AuditAction.
@@ -228,6 +236,10 @@ var (
 		22: "AUDIT_ACTION_START",
 		23: "AUDIT_ACTION_STOP",
 		24: "AUDIT_ACTION_SET_CREDENTIAL_POLICY",
+		26: "AUDIT_ACTION_ROTATE_TENANT_KEY",
+		27: "AUDIT_ACTION_SHRED_TENANT",
+		28: "AUDIT_ACTION_ROTATE_ROOT_KEY",
+		29: "AUDIT_ACTION_MIGRATE_STORE",
 	}
 	AuditAction_value = map[string]int32{
 		"AUDIT_ACTION_UNSPECIFIED":            0,
@@ -255,6 +267,10 @@ var (
 		"AUDIT_ACTION_START":                  22,
 		"AUDIT_ACTION_STOP":                   23,
 		"AUDIT_ACTION_SET_CREDENTIAL_POLICY":  24,
+		"AUDIT_ACTION_ROTATE_TENANT_KEY":      26,
+		"AUDIT_ACTION_SHRED_TENANT":           27,
+		"AUDIT_ACTION_ROTATE_ROOT_KEY":        28,
+		"AUDIT_ACTION_MIGRATE_STORE":          29,
 	}
 )
 
@@ -642,7 +658,7 @@ const file_keyswitch_vault_v1_audit_proto_rawDesc = "" +
 	"\x16AUDIT_OUTCOME_INTENDED\x10\x01\x12\x1b\n" +
 	"\x17AUDIT_OUTCOME_SUCCEEDED\x10\x02\x12\x18\n" +
 	"\x14AUDIT_OUTCOME_DENIED\x10\x03\x12\x18\n" +
-	"\x14AUDIT_OUTCOME_FAILED\x10\x04*\xa4\x06\n" +
+	"\x14AUDIT_OUTCOME_FAILED\x10\x04*\xa9\a\n" +
 	"\vAuditAction\x12\x1c\n" +
 	"\x18AUDIT_ACTION_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eAUDIT_ACTION_CREATE_CREDENTIAL\x10\x01\x12\"\n" +
@@ -669,7 +685,11 @@ const file_keyswitch_vault_v1_audit_proto_rawDesc = "" +
 	"\x19AUDIT_ACTION_AUTHENTICATE\x10\x15\x12\x16\n" +
 	"\x12AUDIT_ACTION_START\x10\x16\x12\x15\n" +
 	"\x11AUDIT_ACTION_STOP\x10\x17\x12&\n" +
-	"\"AUDIT_ACTION_SET_CREDENTIAL_POLICY\x10\x18b\x06proto3"
+	"\"AUDIT_ACTION_SET_CREDENTIAL_POLICY\x10\x18\x12\"\n" +
+	"\x1eAUDIT_ACTION_ROTATE_TENANT_KEY\x10\x1a\x12\x1d\n" +
+	"\x19AUDIT_ACTION_SHRED_TENANT\x10\x1b\x12 \n" +
+	"\x1cAUDIT_ACTION_ROTATE_ROOT_KEY\x10\x1c\x12\x1e\n" +
+	"\x1aAUDIT_ACTION_MIGRATE_STORE\x10\x1db\x06proto3"
 
 var (
 	file_keyswitch_vault_v1_audit_proto_rawDescOnce sync.Once

@@ -143,6 +143,14 @@ class _AuditActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditActi
     """The service ended in order."""
     AUDIT_ACTION_SET_CREDENTIAL_POLICY: _AuditAction.ValueType  # 24
     """Whether users may keep keys of their own was changed."""
+    AUDIT_ACTION_ROTATE_TENANT_KEY: _AuditAction.ValueType  # 26
+    """A tenant's secrets were sealed anew under another version of its key."""
+    AUDIT_ACTION_SHRED_TENANT: _AuditAction.ValueType  # 27
+    """Everything of a tenant was revoked and destroyed, and its key deleted."""
+    AUDIT_ACTION_ROTATE_ROOT_KEY: _AuditAction.ValueType  # 28
+    """The root key of the embedded store was replaced."""
+    AUDIT_ACTION_MIGRATE_STORE: _AuditAction.ValueType  # 29
+    """The store's content was copied into another store."""
 
 class AuditAction(_AuditAction, metaclass=_AuditActionEnumTypeWrapper):
     """What was done."""
@@ -197,6 +205,14 @@ AUDIT_ACTION_STOP: AuditAction.ValueType  # 23
 """The service ended in order."""
 AUDIT_ACTION_SET_CREDENTIAL_POLICY: AuditAction.ValueType  # 24
 """Whether users may keep keys of their own was changed."""
+AUDIT_ACTION_ROTATE_TENANT_KEY: AuditAction.ValueType  # 26
+"""A tenant's secrets were sealed anew under another version of its key."""
+AUDIT_ACTION_SHRED_TENANT: AuditAction.ValueType  # 27
+"""Everything of a tenant was revoked and destroyed, and its key deleted."""
+AUDIT_ACTION_ROTATE_ROOT_KEY: AuditAction.ValueType  # 28
+"""The root key of the embedded store was replaced."""
+AUDIT_ACTION_MIGRATE_STORE: AuditAction.ValueType  # 29
+"""The store's content was copied into another store."""
 Global___AuditAction: _TypeAlias = AuditAction  # noqa: Y015
 
 @_typing.final

@@ -73,7 +73,7 @@ def prepare(request: Request, candidate: Candidate) -> Prepared:
     )
     encoded = DIALECTS[candidate.provider.dialect].encode(completion, quirks)
     warnings = encoded.warnings
-    if settings.upstream_routing is not None and not quirks.is_router_like:
+    if settings.upstream_routing is not None and not (quirks.is_router_like or quirks.takes_gateway_options):
         field_name = "settings.upstream_routing"
         if not any(warning.field == field_name for warning in warnings):
             message = f"{candidate.provider.name} does not choose among upstreams."

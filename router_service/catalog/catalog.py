@@ -58,7 +58,8 @@ class Provider:
     allowed_private_networks: tuple[Network, ...] = ()
     first_content_timeout_seconds: float = 120.0
     idle_timeout_seconds: float = 60.0
-    key_test_path: str = "/models"
+    key_test_path: str = "/models"  # empty: no request is free
+    key_test_balance: str = ""  # where the test's answer has a balance, by names joined with dots
     models_path: str = "/models"
     vendor: str = ""
     plan: BillingPlan | None = None

@@ -17,7 +17,7 @@ from router_service.core.endpoint import AuthScheme, BaseUrlError, parse_base_ur
 from router_service.core.money import Price
 
 _REQUIRED = ("dialect", "base_url", "auth")
-_PLAIN_FIELDS = ("first_content_timeout_seconds", "idle_timeout_seconds", "vendor", "key_page")
+_PLAIN_FIELDS = ("first_content_timeout_seconds", "idle_timeout_seconds", "vendor", "key_page", "key_test_balance")
 # Anthropic's wire has the version in its paths, OpenAI's in its base URL.
 _VERSIONED_DIALECTS = frozenset({"anthropic_messages"})
 # Headers that carry a credential, frame the body or name the connection belong to the router.

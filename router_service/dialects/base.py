@@ -70,6 +70,7 @@ class Quirks:
     replay_reasoning_field: str = ""  # "reasoning_content" or "reasoning": goes back with assistant messages
     system_role: str = "system"  # or "developer"
     is_router_like: bool = False  # takes upstream routing (OpenRouter)
+    takes_gateway_options: bool = False  # takes upstream routing as providerOptions.gateway (Vercel)
     default_max_output_tokens: int | None = None  # where the wire demands a number
     options_family: str = ""
     supports_tool_result_media: bool = False  # Gemini's function responses with parts

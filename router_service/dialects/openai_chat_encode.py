@@ -1,6 +1,5 @@
 """The request of OpenAI chat completions."""
 
-from decimal import Decimal
 from typing import assert_never
 
 import msgspec
@@ -13,13 +12,12 @@ from router_service.core.request import (
     ReasoningEffort,
     ReasoningSettings,
     TextFormat,
-    UpstreamMaxPrice,
-    UpstreamRouting,
     WarningReason,
 )
 from router_service.dialects.base import Encoded, Quirks, ReasoningStyle
 from router_service.dialects.efforts import BUDGET_PATH, EFFORT_PATH, choose_level, levels_of, refuse_off
 from router_service.dialects.openai_chat_messages import MessagesWriter
+from router_service.dialects.upstream_routing import check_gateway_options, write_routing
 from router_service.dialects.writing import (
     Body,
     Notices,
@@ -32,7 +30,6 @@ from router_service.dialects.writing import (
 )
 
 DIALECT = "openai_chat"
-_NANOS_PER_USD = Decimal(10) ** 9
 
 
 def encode_request(completion: Completion, quirks: Quirks) -> Encoded:
@@ -44,7 +41,9 @@ def encode_request(completion: Completion, quirks: Quirks) -> Encoded:
     _write_format(body, completion, quirks, notices)
     _write_sampling(body, completion, quirks, notices)
     _write_reasoning(body, asked_reasoning(completion, notices), quirks, notices)
-    _write_routing(body, completion, quirks, notices)
+    write_routing(body, completion, quirks, notices)
+    if quirks.takes_gateway_options:
+        check_gateway_options(completion.options)
     merge_options(body, completion.options, in_camel_case=bool(quirks.options_family))
     if completion.stream:
         body["stream"] = True
@@ -198,41 +197,3 @@ def _write_switch(body: Body, asked: ReasoningSettings, quirks: Quirks, notices:
         path = EFFORT_PATH if effort is not None else BUDGET_PATH
         notices.adjust(path, "This model's reasoning can only be switched on or off; it is switched on.")
     body["thinking"] = {"type": "disabled" if is_off else "enabled"}
-
-
-def _write_routing(body: Body, completion: Completion, quirks: Quirks, notices: Notices) -> None:
-    routing = completion.settings.upstream_routing
-    if routing is None or routing == UpstreamRouting():
-        return
-    if not quirks.is_router_like:
-        notices.ignore("settings.upstream_routing", "This provider has no upstreams of its own to choose from.")
-        return
-    fields: Body = {
-        "order": list(routing.order) or None,
-        "only": list(routing.only) or None,
-        "ignore": list(routing.ignore) or None,
-        "allow_fallbacks": routing.allow_fallbacks,
-        "require_parameters": routing.require_parameters,
-        "data_collection": routing.data_collection or None,
-        "zdr": routing.zero_data_retention,
-        "quantizations": list(routing.quantizations) or None,
-        "sort": routing.sort or None,
-        "max_price": _max_price(routing.max_price) if routing.max_price else None,
-    }
-    body["provider"] = {name: value for name, value in fields.items() if value is not None}
-
-
-def _max_price(price: UpstreamMaxPrice) -> Body | None:
-    """OpenRouter's prices are USD: per million tokens, per request, per image."""
-    fields = {
-        "prompt": price.input_usd_nanos_per_million_tokens,
-        "completion": price.output_usd_nanos_per_million_tokens,
-        "request": price.request_usd_nanos,
-        "image": price.image_usd_nanos,
-    }
-    prices: Body = {
-        name: msgspec.Raw(f"{Decimal(nanos) / _NANOS_PER_USD:f}".encode())
-        for name, nanos in fields.items()
-        if nanos is not None
-    }
-    return prices or None

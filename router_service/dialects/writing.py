@@ -153,6 +153,9 @@ _CALLERS_KEYS = frozenset(
     {"metadata", "logit_bias", "schema", "json_schema", "parameters", "input_schema", "headers", "tools", "user"}
 )
 
+# A field that its own provider writes in camel case, whatever its family does, and everything below it.
+_VERBATIM = frozenset({"providerOptions"})
+
 _CAMEL = re.compile(r"(?<=[a-z0-9])([A-Z])")
 
 
@@ -172,6 +175,9 @@ def merge_options(body: Body, options: Sequence[Mapping[str, object]], *, in_cam
 def _snake_case(entry: Mapping[str, object]) -> dict[str, object]:
     named: dict[str, object] = {}
     for key, value in entry.items():
+        if key in _VERBATIM:
+            named[key] = value
+            continue
         name = _CAMEL.sub(lambda match: "_" + match.group(1).lower(), key)
         is_nested = isinstance(value, Mapping) and name not in _CALLERS_KEYS
         named[name] = _snake_case(value) if is_nested and isinstance(value, Mapping) else value

@@ -11,13 +11,12 @@ from keyswitch.vault.v1 import credential_test_pb2, lease_pb2
 
 from router_service.catalog.catalog import Application, Endpoint, Model, Organization, Provider, Snapshot
 from router_service.core.caller import Caller, Credential, Holdings
-from router_service.core.faults import Fault, Reason, invalid
+from router_service.core.faults import Cause, Fault, Reason, invalid
 from router_service.core.resolution import Payer
 from router_service.core.secret import quote
 from router_service.credentials.client import Credentials
 from router_service.credentials.errors import StaleCredential
 from router_service.credentials.uses import UseOutcome
-from router_service.dialects.registry import DIALECTS
 from router_service.policy.call import Call
 from router_service.policy.payer import Refusal, credentials_of, pick_credential, refuse_payer
 from router_service.transport import wire_build
@@ -31,9 +30,11 @@ from router_service.transport.request import (
     not_found,
 )
 from router_service.upstream.client import Upstream
-from router_service.upstream.probe import ADVICE, MOST_MODELS, Finding, Outcome, probe, probe_model
+from router_service.upstream.key_test import try_key
+from router_service.upstream.probe import ADVICE, MOST_MODELS, Finding, Outcome
 
 MOST_STATUSES = 1000
+MOST_MODEL_CHARACTERS = 200
 
 
 class CredentialTestServicer(credential_test_service_pb2_grpc.CredentialTestServiceServicer):
@@ -74,12 +75,13 @@ class CredentialTestServicer(credential_test_service_pb2_grpc.CredentialTestServ
             )
         except StaleCredential as stale:
             raise _untestable(stale, request.credential_version) from None
-        dialect = DIALECTS[provider.dialect]
-        finding = await probe(self._upstream, provider, dialect, lease.secret)
+        siblings = [
+            other
+            for other in snapshot.providers.values()
+            if provider.vendor and other.vendor == provider.vendor and other.plan != provider.plan
+        ]
+        finding = await try_key(self._upstream, provider, endpoint, siblings, lease.secret)
         latency_seconds = self._clock() - started
-        if finding.outcome is Outcome.PASSED and endpoint is not None:
-            verified = await probe_model(self._upstream, provider, endpoint, dialect, lease.secret)
-            finding = Finding(verified.outcome, verified.upstream_status, verified.retry_after_seconds, finding.models)
         self._credentials.uses.add(
             lease_id=lease.id,
             request_id=request_id,
@@ -212,6 +214,11 @@ def _is_ignored(call: Call, provider: Provider, snapshot: Snapshot, holdings: Ho
 def _endpoint(reference: str, provider: Provider, snapshot: Snapshot) -> Endpoint | None:
     if not reference:
         return None
+    if reference.startswith(f"{provider.id}:"):
+        upstream_model = reference.removeprefix(f"{provider.id}:")
+        if not 1 <= len(upstream_model) <= MOST_MODEL_CHARACTERS or not upstream_model.isprintable():
+            raise invalid("model", f"After {provider.id}: stands the provider's own name of a model.")
+        return Endpoint(provider.id, upstream_model, provider.quirks)
     model = snapshot.find_model(reference)
     found = model and next((item for item in model.endpoints if item.provider == provider.id), None)
     if not found:
@@ -231,10 +238,27 @@ def _use_outcome(finding: Finding) -> UseOutcome:
     match finding.outcome:
         case Outcome.PASSED:
             return UseOutcome.SUCCEEDED
-        case Outcome.INVALID_KEY:
+        case Outcome.INVALID_KEY | Outcome.WRONG_PLAN:
             return UseOutcome.REJECTED
         case _:
             return UseOutcome.FAILED
+
+
+def _advice(finding: Finding, provider: Provider, snapshot: Snapshot) -> str:
+    plan = provider.plan
+    if finding.outcome is Outcome.WRONG_PLAN and finding.detected_plan:
+        other = snapshot.providers.get(finding.detected_plan.removeprefix("providers/"))
+        shown = f" ({other.display_name})" if other is not None else ""
+        return f"The key looks like one of {finding.detected_plan}{shown}. Save it for that provider."
+    if finding.cause is Cause.ACCOUNT:
+        return "The provider has blocked the account, or its terms do not allow this use. The owner should ask it."
+    if finding.cause is Cause.QUOTA_WINDOW:
+        return "The key works; the plan's window is used up until it starts anew."
+    if finding.outcome is Outcome.INCONCLUSIVE and not provider.key_test_path:
+        return "This provider has no free test of a key: name a model, and one short answer is asked for."
+    if finding.outcome is Outcome.PASSED and plan is not None and not finding.is_model_verified:
+        return "The provider knows the key. Whether it fits the plan shows only where a model is tested too."
+    return ADVICE[finding.outcome]
 
 
 def _response(
@@ -249,7 +273,8 @@ def _response(
     answer = credential_test_service_pb2.TestCredentialResponse(
         outcome=credential_test_pb2.CredentialTestOutcome.Value(f"CREDENTIAL_TEST_OUTCOME_{finding.outcome.value}"),
         credential_version=version,
-        message=ADVICE[finding.outcome],
+        message=_advice(finding, provider, snapshot),
+        detected_plan=finding.detected_plan,
         upstream_status=finding.upstream_status,
         latency=wire_build.duration(latency_seconds),
         test_time=wire_build.timestamp(now),

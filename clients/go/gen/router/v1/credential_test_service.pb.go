@@ -88,9 +88,11 @@ type TestCredentialRequest struct {
 	// owner forms, where {version} may be "active". A version just added (state
 	// PENDING) can be tested.
 	CredentialVersion string `protobuf:"bytes,1,opt,name=credential_version,json=credentialVersion,proto3" json:"credential_version,omitempty"`
-	// Optional. A model reference to verify with one completion of at most 16
-	// output tokens, billed to the key's owner. Empty: only the key is tried, and
-	// nothing is billed.
+	// Optional. A model reference, or "{provider}:" and the provider's own name of
+	// a model, to verify with one completion of at most 16 output tokens, billed to
+	// the key's owner. Where it is refused, it is tried once at each other plan of
+	// the vendor with the same origin. Empty: only the key is tried, and nothing is
+	// billed.
 	Model         string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -150,7 +152,8 @@ type TestCredentialResponse struct {
 	// For the key's owner, in English: what to do, at most 256 characters. Never
 	// quotes the provider's body.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
-	// The plan that the key looks like; empty unless the outcome is WRONG_PLAN.
+	// The provider whose plan the key looks like, "providers/{provider}"; empty
+	// unless the outcome is WRONG_PLAN, and where that cannot be told.
 	DetectedPlan string `protobuf:"bytes,4,opt,name=detected_plan,json=detectedPlan,proto3" json:"detected_plan,omitempty"`
 	// When to try again; absent when the provider does not say.
 	RetryDelay *durationpb.Duration `protobuf:"bytes,5,opt,name=retry_delay,json=retryDelay,proto3" json:"retry_delay,omitempty"`

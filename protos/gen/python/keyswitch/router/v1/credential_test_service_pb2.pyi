@@ -65,9 +65,11 @@ class TestCredentialRequest(_message.Message):
     PENDING) can be tested.
     """
     model: _builtins.str
-    """Optional. A model reference to verify with one completion of at most 16
-    output tokens, billed to the key's owner. Empty: only the key is tried, and
-    nothing is billed.
+    """Optional. A model reference, or "{provider}:" and the provider's own name of
+    a model, to verify with one completion of at most 16 output tokens, billed to
+    the key's owner. Where it is refused, it is tried once at each other plan of
+    the vendor with the same origin. Empty: only the key is tried, and nothing is
+    billed.
     """
     def __init__(
         self,
@@ -108,7 +110,9 @@ class TestCredentialResponse(_message.Message):
     quotes the provider's body.
     """
     detected_plan: _builtins.str
-    """The plan that the key looks like; empty unless the outcome is WRONG_PLAN."""
+    """The provider whose plan the key looks like, "providers/{provider}"; empty
+    unless the outcome is WRONG_PLAN, and where that cannot be told.
+    """
     upstream_status: _builtins.int
     """The HTTP status of the provider, from 100 to 599; absent when none came."""
     is_models_truncated: _builtins.bool

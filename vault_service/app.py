@@ -10,7 +10,11 @@ from dataclasses import dataclass
 import structlog
 from keyswitch.vault.v1 import audit_pb2
 
+from vault_service.audit.chain import ChainBroken
+from vault_service.audit.chain_name import keep_chain_name
+from vault_service.audit.notary import Notary
 from vault_service.audit.recorder import SERVICE, Recorder
+from vault_service.audit.retention import Retention
 from vault_service.audit.sink import Files, Sink
 from vault_service.bootstrap import issue_operator_token
 from vault_service.config import Config
@@ -24,7 +28,7 @@ from vault_service.core.policies import Policies
 from vault_service.core.tokens import Verifier
 from vault_service.leasing import LeasePolicy, Leasing
 from vault_service.observe.metrics import Metrics
-from vault_service.store.store import Store, StoreError
+from vault_service.store.store import Purpose, Store, StoreError
 from vault_service.transport.audit_servicer import AuditServicer
 from vault_service.transport.credential_servicer import CredentialServicer
 from vault_service.transport.http import HttpServer
@@ -41,6 +45,7 @@ from vault_service.transport.wire_secrets import lease_material
 
 _log = structlog.stdlib.get_logger("vault_service.app")
 _STORE_CHECK_SECONDS = 1.0
+_LAST_SIGNATURE_SECONDS = 2.0
 
 Clock = Callable[[], float]
 
@@ -64,6 +69,7 @@ class _Parts:
     recorder: Recorder
     changes: ChangeLog
     denials: Denials
+    notary: Notary
     issuance: Issuance
     metrics: Metrics
     completion: CompletionInterceptor
@@ -107,7 +113,17 @@ class RunningService:
             asyncio.create_task(self._watch_health()),
             asyncio.create_task(parts.changes.poll(parts.config.leases.change_poll_seconds, _log_poll_error)),
             asyncio.create_task(parts.denials.run(parts.config.denial_retry_seconds, _log_dropped_denial)),
+            asyncio.create_task(parts.notary.run(parts.config.audit.checkpoint_seconds, _log_unsigned)),
         ]
+        if parts.config.audit.retention_seconds is not None:
+            retention = Retention(
+                parts.sink,
+                parts.recorder,
+                parts.notary,
+                keep_seconds=parts.config.audit.retention_seconds,
+                clock=parts.clock,
+            )
+            self._tasks.append(asyncio.create_task(retention.run(_log_retention_error)))
 
     async def stop(self, grace_seconds: float | None = None) -> None:
         """Says NOT_SERVING, lets calls end within the grace, writes the last record, lets go of everything."""
@@ -118,6 +134,7 @@ class RunningService:
         grace = parts.config.drain_seconds if grace_seconds is None else grace_seconds
         await self._set_serving(False)
         await parts.changes.close()
+        parts.sink.drain()
         await asyncio.gather(parts.management.server.stop(grace), parts.lease.server.stop(grace))
         await parts.completion.wait(grace)
         for task in self._tasks:
@@ -128,8 +145,16 @@ class RunningService:
         await self.http.stop()
         with contextlib.suppress(Fault):
             await parts.recorder.note(SERVICE, audit_pb2.AUDIT_ACTION_STOP, f"chains/{parts.sink.chain}")
+        await self._sign_last()
         await parts.sink.close()
         await parts.store.close()
+
+    async def _sign_last(self) -> None:
+        try:
+            async with asyncio.timeout(_LAST_SIGNATURE_SECONDS):
+                await self._parts.notary.sign()
+        except (StoreError, OSError, ValueError, TimeoutError) as error:
+            _log_unsigned(error)
 
     async def _watch_health(self) -> None:
         while True:
@@ -160,6 +185,13 @@ class RunningService:
 
     async def _bootstrap(self) -> None:
         parts = self._parts
+        try:
+            await parts.notary.check_witness()
+        except ChainBroken as broken:
+            parts.sink.refuse("witnessed")
+            _log.critical("audit_chain_broken", problem=str(broken))
+        if parts.config.audit.rotate_key:
+            await parts.store.rotate_signing_key(purpose=Purpose.AUDIT)
         await parts.changes.refresh()
         was_issued = await issue_operator_token(
             parts.store,
@@ -181,7 +213,9 @@ class RunningService:
         self.is_serving = is_serving
         await parts.management.health.set_serving(is_serving)
         await parts.lease.health.set_serving(is_serving)
-        parts.metrics.set_state(is_serving=is_serving, revision=parts.changes.revision)
+        parts.metrics.set_state(
+            is_serving=is_serving, revision=parts.changes.revision, audit_record=parts.sink.position.number
+        )
 
 
 async def serve(
@@ -203,10 +237,11 @@ async def serve(
     sink: Sink | None = None
     running: RunningService | None = None
     try:
-        sink = Sink(config.audit_folder, config.chain, clock=clock, files=files)
+        sink = _open_sink(config, clock=clock, files=files)
         parts = _build(config, opened, sink, certificates, clock=clock, monotonic=monotonic, new_id=new_id)
+        await _check_chain(parts.notary)
         cut = f"an incomplete last line of {sink.cut_bytes} bytes was cut" if sink.cut_bytes else ""
-        await parts.recorder.note(SERVICE, audit_pb2.AUDIT_ACTION_START, f"chains/{config.chain}", note=cut)
+        await parts.recorder.note(SERVICE, audit_pb2.AUDIT_ACTION_START, f"chains/{sink.chain}", note=cut)
         running = RunningService(
             parts,
             management_port=_bind(parts.management, config.management_address, certificates, require_client=False),
@@ -223,6 +258,31 @@ async def serve(
         raise
     _log.info("started", management_port=running.management_port, lease_port=running.lease_port, store=config.store)
     return running
+
+
+def _open_sink(config: Config, *, clock: Clock, files: Files | None) -> Sink:
+    try:
+        chain = config.chain or keep_chain_name(config.audit_folder, lambda: f"vault-{secrets.token_hex(4)}")
+        return Sink(
+            config.audit_folder,
+            chain,
+            clock=clock,
+            files=files,
+            segment_bytes=config.audit.segment_bytes,
+            segment_seconds=config.audit.segment_seconds,
+        )
+    except ChainBroken as broken:
+        raise CannotStart(str(broken)) from None
+
+
+async def _check_chain(notary: Notary) -> None:
+    """Holds the chain against its checkpoints; the store's copy, where the store is away now, is asked for later."""
+    try:
+        await notary.check_local()
+        with contextlib.suppress(StoreError):
+            await notary.check_witness()
+    except ChainBroken as broken:
+        raise CannotStart(str(broken)) from None
 
 
 def _build(
@@ -247,6 +307,7 @@ def _build(
     leasing = Leasing(
         credentials, policies, changes, verifier, leases, policy, denials=denials, clock=clock, to_leased=lease_material
     )
+    notary = Notary(sink, store, clock=clock, on_signed=metrics.set_signed)
     tokens = TokenServicer(issuance, store, recorder)
     limits = ListenerLimits(config.max_message_bytes, config.max_connection_age_seconds, config.drain_seconds)
     faults, size = FaultsInterceptor(metrics), SizeInterceptor(config.max_message_bytes)
@@ -255,7 +316,7 @@ def _build(
         [faults, TokenIdentityInterceptor(verifier, recorder), size, completion],
         CredentialServicer(credentials, policies, recorder, last_uses, denials),
         tokens,
-        AuditServicer(config.audit_folder, recorder),
+        AuditServicer(config.audit_folder, recorder, sink, notary),
         limits,
     )
     lease_servicer = LeaseServicer(
@@ -276,7 +337,19 @@ def _build(
         [faults, identity, DeadlineInterceptor(), size, completion], lease_servicer, tokens, limits
     )
     return _Parts(
-        config, store, sink, recorder, changes, denials, issuance, metrics, completion, management, lease, clock
+        config,
+        store,
+        sink,
+        recorder,
+        changes,
+        denials,
+        notary,
+        issuance,
+        metrics,
+        completion,
+        management,
+        lease,
+        clock,
     )
 
 
@@ -332,6 +405,14 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 def _log_poll_error(error: StoreError) -> None:
     _log.warning("change_log_not_read", error_type=type(error).__name__)
+
+
+def _log_unsigned(error: Exception) -> None:
+    _log.warning("audit_checkpoint_not_signed", error_type=type(error).__name__)
+
+
+def _log_retention_error(error: Exception) -> None:
+    _log.warning("audit_segments_not_removed", error_type=type(error).__name__)
 
 
 def _log_dropped_denial(name: str, fault: Fault) -> None:

@@ -49,8 +49,19 @@ class LeaseConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditConfig:
+    """What is settled about the audit log. Without `retention_seconds` everything is kept."""
+
+    checkpoint_seconds: float = 60.0
+    segment_bytes: int = 16 * 1024 * 1024
+    segment_seconds: float = 86_400.0
+    retention_seconds: float | None = None
+    rotate_key: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
-    """One running instance. An empty `http_address` serves no HTTP."""
+    """One running instance. An empty `http_address` serves no HTTP; an empty `chain` is named once, and kept."""
 
     home: Path
     tls: TlsFiles
@@ -60,7 +71,8 @@ class Config:
     http_address: str = "127.0.0.1:8772"
     store: str = "embedded"
     hashicorp: VaultSettings | None = None  # where `store` is "hashicorp"
-    chain: str = "vault-0"
+    chain: str = ""
+    audit: AuditConfig = field(default_factory=AuditConfig)
     user_credentials_enabled: bool = True
     leases: LeaseConfig = field(default_factory=LeaseConfig)
     max_message_bytes: int = 1024 * 1024
@@ -97,8 +109,8 @@ def load_config(environment: Mapping[str, str]) -> Config:
     """Reads the environment. Raises ConfigError; a name with our prefix that is not known is one, too."""
     reader = _Reader(environment)
     home = Path(environment.get("KEYSWITCH_HOME") or "./.keyswitch").absolute()
-    chain = reader.text("AUDIT_CHAIN", "vault-0")
-    if not is_chain_id(chain):
+    chain = reader.text("AUDIT_CHAIN", "")
+    if chain and not is_chain_id(chain):
         raise ConfigError(f"{PREFIX}AUDIT_CHAIN must match [a-z]([a-z0-9-]{{0,61}}[a-z0-9])?")
     store = reader.text("STORE", "embedded")
     if store not in STORE_KINDS:
@@ -118,6 +130,7 @@ def load_config(environment: Mapping[str, str]) -> Config:
         store=store,
         hashicorp=_read_hashicorp(reader, is_used=store == "hashicorp"),
         chain=chain,
+        audit=_read_audit(reader),
         user_credentials_enabled=reader.switch("USER_CREDENTIALS_ENABLED", True),
         leases=LeaseConfig(
             ttl_seconds=reader.whole("LEASE_TTL_SECONDS", defaults.ttl_seconds, 1, 3600),
@@ -165,6 +178,17 @@ class _Reader:
         unknown = sorted(set(self._values) - self._known)
         if unknown:
             raise ConfigError(f"{unknown[0]} is no setting of this service; known are {', '.join(sorted(self._known))}")
+
+
+def _read_audit(reader: _Reader) -> AuditConfig:
+    days = reader.whole("AUDIT_RETENTION_DAYS", 0, 0, 36_500)
+    return AuditConfig(
+        checkpoint_seconds=float(reader.whole("AUDIT_CHECKPOINT_SECONDS", 60, 1, 86_400)),
+        segment_bytes=reader.whole("AUDIT_SEGMENT_MIB", 16, 1, 1024) << 20,
+        segment_seconds=reader.whole("AUDIT_SEGMENT_HOURS", 24, 1, 8760) * 3600.0,
+        retention_seconds=days * 86_400.0 if days else None,
+        rotate_key=reader.switch("ROTATE_AUDIT_KEY", False),
+    )
 
 
 def _read_hashicorp(reader: _Reader, *, is_used: bool) -> VaultSettings | None:

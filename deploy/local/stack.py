@@ -182,6 +182,7 @@ class Stack:
             "KEYSWITCH_LISTEN": f"127.0.0.1:{ports.router}",
             "KEYSWITCH_HTTP_LISTEN": f"127.0.0.1:{ports.router_http}",
             "KEYSWITCH_LEASE_TARGET": f"127.0.0.1:{ports.lease}",
+            "KEYSWITCH_VAULT_AUDIT_CHAIN": "vault-0",
             "KEYSWITCH_VAULT_MANAGEMENT_ADDRESS": f"127.0.0.1:{ports.management}",
             "KEYSWITCH_VAULT_LEASE_ADDRESS": f"127.0.0.1:{ports.lease}",
             "KEYSWITCH_VAULT_HTTP_ADDRESS": f"127.0.0.1:{ports.vault_http}",

@@ -32,6 +32,7 @@ from tests.service.vault_harness import Router
 
 SPARE = f"{ORGANIZATION}/credentials/spare"
 OWN = f"{USER}/credentials/own"
+FROM_THE_BEGINNING = "eyJ2YXVsdC0wIjogMX0="  # {"vault-0": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,11 @@ def audit_steps() -> Iterator[Step]:
     yield Step("ListAuditRecords", pb.ListAuditRecordsRequest(parent="chains/-", page_size=1000), "operator")
     yield Step("ListAuditRecords", pb.ListAuditRecordsRequest(
         parent="chains/-", filter=pb.AuditFilter(resource=ORGANIZATION)), "auditor")  # fmt: skip
+    tail = pb.TailAuditRecordsRequest(parent="chains/-", resume_token=FROM_THE_BEGINNING)
+    yield Step("TailAuditRecords", tail, "operator", most_answers=2)
+    yield Step("ExportAuditRecords", pb.ExportAuditRecordsRequest(parent="chains/vault-0"), "operator")
+    yield Step("ListAuditCheckpoints", pb.ListAuditCheckpointsRequest(parent="chains/vault-0"), "auditor")
+    yield Step("GetAuditCheckpoint", pb.GetAuditCheckpointRequest(parent="chains/vault-0"), "auditor")
     yield Step("GetAuditRecord", pb.GetAuditRecordRequest(name="chains/vault-0/records/1"), "operator")
 
 

@@ -22,7 +22,7 @@ from tests.fakes.vault_server import (
 from tests.suites.credential_store import Harness, PersistentStoreSuite
 from tests.suites.key_maintenance import KeyMaintenanceSuite
 from vault_service.store.hashicorp import HashiCorpStore
-from vault_service.store.store import Denied, MaintainedStore, Sealed, Store, Unavailable, Unsealable
+from vault_service.store.store import Denied, MaintainedStore, Purpose, Sealed, Store, Unavailable, Unsealable
 from vault_service.store.vault_settings import AppRoleFiles, TokenFile, VaultSettings
 
 pytestmark = pytest.mark.vault
@@ -147,6 +147,7 @@ async def exercise(store: Store, organization: str) -> None:
     sealed = await store.seal(tenant, b"secret", context="c")
     await store.unseal(tenant, sealed, context="c")
     await store.sign(b"x")
+    await store.sign(b"x", purpose=Purpose.AUDIT)
 
 
 # (path, right) for each right of the policy that a call of the store needs; those on the token itself are tested below.
@@ -162,6 +163,8 @@ NEEDED_RIGHTS = [
     ("keyswitch-transit/decrypt/+", "update"),
     ("keyswitch-transit/keys/keyswitch-signing", "read"),
     ("keyswitch-transit/sign/keyswitch-signing", "update"),
+    ("keyswitch-transit/keys/keyswitch-audit", "read"),
+    ("keyswitch-transit/sign/keyswitch-audit", "update"),
 ]
 
 

@@ -108,7 +108,7 @@ async def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
         process.kill()
         await process.wait()
     assert given.audit_record.encode() in vault.audit_bytes()
-    with next(iter((tmp_path / "audit" / "vault-0").glob("*.jsonl"))).open("ab") as file:
+    with next(iter((tmp_path / "audit").glob("*/[0-9]*.jsonl"))).open("ab") as file:
         file.write(b'{"name":"chains/vault-0/rec')
     async with running(tmp_path, ports), clients(tmp_path, ports) as (operator, lease):
         vault = Vault(None, tmp_path, operator, lease, Router(tmp_path))  # type: ignore[arg-type] # another process

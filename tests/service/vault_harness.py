@@ -93,10 +93,11 @@ class Client:
         return Client(self.channel, token)
 
     async def call(self, method: Callable[..., Any], request: Any, *, timeout: float | None = TIMEOUT_SECONDS) -> Any:
-        """Calls; a refusal comes as `Refused`."""
+        """Calls; a refusal comes as `Refused`, and of a stream the first message."""
         metadata = (("authorization", f"Bearer {self.token}"),) if self.token else ()
         try:
-            return await method(request, timeout=timeout, metadata=metadata)
+            made = method(request, timeout=timeout, metadata=metadata)
+            return await (made.read() if isinstance(made, grpc.aio.UnaryStreamCall) else made)
         except grpc.aio.AioRpcError as error:
             raise read_error(error) from None
 
@@ -216,7 +217,7 @@ class Vault:
 
     def audit_bytes(self) -> bytes:
         """Gives everything that is in the audit log."""
-        return b"".join(path.read_bytes() for path in sorted((self.home / "audit").rglob("*.jsonl")))
+        return b"".join(path.read_bytes() for path in sorted((self.home / "audit").rglob("[0-9]*.jsonl")))
 
 
 def make_home(home: Path) -> Path:
@@ -233,6 +234,7 @@ def make_test_config(home: Path, **changes: Any) -> Config:
         "http_address": "127.0.0.1:0",
         "store": "memory",
         "drain_seconds": 1.0,
+        "chain": "vault-0",
     }
     return make_config(home, **{**addresses, **changes})
 

@@ -9,7 +9,7 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from vault_service.store.store import Conflict, Store, Unavailable, Unsealable
+from vault_service.store.store import Conflict, Purpose, Store, Unavailable, Unsealable
 
 WRITERS = 64
 
@@ -292,6 +292,13 @@ class CredentialStoreSuite:
         public.verify(signature, b"payload")
         with pytest.raises(InvalidSignature):
             public.verify(signature, b"other")
+
+    async def test_signs_tokens_and_checkpoints_with_different_keys(self, harness: Harness) -> None:
+        key_id, signature = await harness.store.sign(b"x", purpose=Purpose.AUDIT)
+        keys = await harness.store.signing_keys(purpose=Purpose.AUDIT)
+        assert keys[0].key_id == key_id
+        assert key_id not in {key.key_id for key in await harness.store.signing_keys()}
+        Ed25519PublicKey.from_public_bytes(keys[0].public_key).verify(signature, b"x")
 
     async def test_makes_one_signing_key_for_many_first_signers(self, harness: Harness) -> None:
         signed = await asyncio.gather(*(harness.store.sign(b"x") for _ in range(8)))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from google.protobuf import json_format
 
+from vault_service.audit.checkpoint import Position
 from vault_service.audit.record import FIRST_PREVIOUS_HASH, hash_line, number_of, parse_line
 
 _DIGITS = 20
@@ -77,6 +78,28 @@ def recover(folder: Path) -> ChainState:
             raise ChainBroken(f"the last line of {path} is no audit record; verify the chain {folder.name}") from None
         return ChainState(number + 1, hash_line(line), state.cut_bytes)
     return state
+
+
+def sync_folder(folder: Path) -> None:
+    """Returns when the names in the folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def last_position(path: Path) -> Position | None:
+    """Gives number and hash of a segment's last whole record; None where it holds none."""
+    line = _last_line(path)
+    return None if line is None else Position(number_of(parse_line(line)), hash_line(line))
+
+
+def first_time_seconds(path: Path) -> float | None:
+    """Gives when a segment's first record was written."""
+    with path.open("rb") as file:
+        line = file.readline()
+    return parse_line(line[:-1]).record_time.ToNanoseconds() / 1e9 if line.endswith(b"\n") else None
 
 
 def _cut_incomplete_line(path: Path) -> int:

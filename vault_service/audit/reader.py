@@ -98,6 +98,88 @@ def list_records(
     return page
 
 
+class Cursor:
+    """Reads a chain's lines from a record on, in order; what is appended meanwhile comes with a later read.
+
+    It remembers its place in the file, so a tail does not read a segment again for each batch.
+    """
+
+    def __init__(self, folder: Path, next_number: int) -> None:
+        self._folder = folder
+        self._path: Path | None = None
+        self._offset = 0
+        self.next_number = next_number
+
+    def read(self, max_lines: int, max_bytes: int) -> list[bytes]:
+        """Gives at most so many lines, without line feeds; none where there are no further ones yet."""
+        lines: list[bytes] = []
+        while len(lines) < max_lines and sum(map(len, lines)) < max_bytes:
+            if self._path is None and not self._find_segment():
+                break
+            found = self._read_on(max_lines - len(lines), max_bytes - sum(map(len, lines)))
+            lines += found
+            if not found:
+                if not self._has_following():
+                    break
+                self._path = None
+        return lines
+
+    def _find_segment(self) -> bool:
+        holding = [(first, path) for first, path in segments(self._folder) if first <= self.next_number]
+        if not holding:
+            return False
+        first, self._path = holding[-1]
+        self._offset = 0
+        with self._path.open("rb") as file:
+            for _ in range(self.next_number - first):
+                line = file.readline()
+                if not line.endswith(b"\n"):
+                    break
+                self._offset += len(line)
+        return True
+
+    def _read_on(self, max_lines: int, max_bytes: int) -> list[bytes]:
+        lines: list[bytes] = []
+        size = 0
+        if self._path is None:
+            return lines
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                while len(lines) < max_lines and size < max_bytes:
+                    line = file.readline()
+                    if not line.endswith(b"\n"):
+                        break  # the end, or a line that is being written
+                    lines.append(line[:-1])
+                    size += len(line)
+        except FileNotFoundError:  # removed meanwhile, as old
+            return []
+        self._offset += size
+        self.next_number += len(lines)
+        return lines
+
+    def _has_following(self) -> bool:
+        """Whether a later segment holds the next record: only then is the end of this one the end of its file."""
+        path = self._path
+        return path is not None and any(
+            first == self.next_number and each != path for first, each in segments(self._folder)
+        )
+
+
+def first_number(folder: Path) -> int:
+    """Gives the oldest record that is kept; 1 where there is none yet."""
+    found = segments(folder)
+    return found[0][0] if found else 1
+
+
+def last_number(folder: Path) -> int:
+    """Gives the newest record; 0 where there is none."""
+    for _, path in reversed(segments(folder)):
+        for line in _lines_backwards(path):
+            return number_of(parse_line(line))
+    return 0
+
+
 def _newest_first(folder: Path, before: int | None) -> Iterator[audit_pb2.AuditRecord]:
     for first, path in reversed(segments(folder)):
         if before is not None and first >= before:

@@ -17,6 +17,12 @@ class Metrics:
         self._uses = Counter("keyswitch_vault_uses", "Uses that routers reported.", registry=self._registry)
         self._watchers = Gauge("keyswitch_vault_watchers", "Open change feeds.", registry=self._registry)
         self._revision = Gauge("keyswitch_vault_change_revision", "Newest known change.", registry=self._registry)
+        self._signed = Gauge(
+            "keyswitch_vault_audit_signed_record", "Newest audit record under a checkpoint.", registry=self._registry
+        )
+        self._written = Gauge(
+            "keyswitch_vault_audit_written_record", "Newest durable audit record.", registry=self._registry
+        )
         self._is_serving = Gauge("keyswitch_vault_serving", "1 while it can serve, else 0.", registry=self._registry)
 
     def count_call(self, method: str, code: str) -> None:
@@ -35,8 +41,13 @@ class Metrics:
         """Counts an opened (1) or closed (-1) change feed."""
         self._watchers.inc(delta)
 
-    def set_state(self, *, is_serving: bool, revision: int) -> None:
+    def set_signed(self, record: int) -> None:
+        """Sets how far the audit log is signed."""
+        self._signed.set(record)
+
+    def set_state(self, *, is_serving: bool, revision: int, audit_record: int) -> None:
         """Sets what the health check found."""
+        self._written.set(audit_record)
         self._is_serving.set(1 if is_serving else 0)
         self._revision.set(revision)
 

@@ -13,12 +13,12 @@ from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from vault_service.store.embedded_database import EmbeddedDatabase, version_name
+from vault_service.store.embedded_database import EmbeddedDatabase, NamedKey, version_name
 from vault_service.store.envelope import RandomBytes, close_versioned, key_id_of, open_envelope, split_version
 from vault_service.store.names import check_folder, check_path, check_tenant, children
-from vault_service.store.store import Document, SigningKey, Unavailable, Unsealable
+from vault_service.store.store import Document, Purpose, SigningKey, Unavailable, Unsealable
 
-_SIGNING_KEY = "signing-1"
+_KEY_NAMES = {Purpose.TOKEN: "signing", Purpose.AUDIT: "audit"}
 
 T = TypeVar("T")
 
@@ -76,12 +76,18 @@ class EmbeddedStore:
             raise Unsealable("the tenant has no such key")
         return open_envelope(key.secret, envelope, (tenant, context))
 
-    async def sign(self, payload: bytes) -> tuple[str, bytes]:
-        public, private = await self._signing_pair()
+    async def sign(self, payload: bytes, *, purpose: Purpose = Purpose.TOKEN) -> tuple[str, bytes]:
+        public, private = (await self._run(lambda: self._signing_pairs(purpose)))[0]
         return public.key_id, private.sign(payload)
 
-    async def signing_keys(self) -> Sequence[SigningKey]:
-        return ((await self._signing_pair())[0],)
+    async def signing_keys(self, *, purpose: Purpose = Purpose.TOKEN) -> Sequence[SigningKey]:
+        return tuple(public for public, _ in await self._run(lambda: self._signing_pairs(purpose)))
+
+    async def rotate_signing_key(self, *, purpose: Purpose) -> None:
+        def rotate() -> None:
+            self._database.make_key(_key_name(purpose, len(self._signing_pairs(purpose)) + 1))
+
+        await self._run(rotate)
 
     async def rotate_key(self, tenant: str) -> None:
         name = _tenant_key(tenant)
@@ -109,7 +115,7 @@ class EmbeddedStore:
 
     async def export_signing_key(self) -> Ed25519PrivateKey:
         """Gives the private key of the tokens, for a move to another store."""
-        return (await self._signing_pair())[1]
+        return (await self._run(lambda: self._signing_pairs(Purpose.TOKEN)))[0][1]
 
     async def check(self) -> None:
         await self._run(self._database.check)
@@ -127,17 +133,28 @@ class EmbeddedStore:
             self._closed = True
             self._worker.shutdown(wait=False)
 
-    async def _signing_pair(self) -> tuple[SigningKey, Ed25519PrivateKey]:
-        key = await self._run(lambda: self._database.make_key(_SIGNING_KEY))
-        private = Ed25519PrivateKey.from_private_bytes(key.secret)
-        public_bytes = private.public_key().public_bytes_raw()
-        return SigningKey(key_id_of(public_bytes), public_bytes, key.create_time), private
+    def _signing_pairs(self, purpose: Purpose) -> Sequence[tuple[SigningKey, Ed25519PrivateKey]]:
+        """Gives the keys of a purpose, the newest first. Belongs to the database's thread."""
+        keys = [self._database.make_key(_key_name(purpose, 1))]
+        while (key := self._database.find_key(_key_name(purpose, len(keys) + 1))) is not None:
+            keys.append(key)
+        return [_signing_pair(key) for key in reversed(keys)]
 
     async def _run(self, work: Callable[[], T]) -> T:
         if self._closed:
             raise Unavailable("the store is closed")
         # A cancelled caller leaves its work running to the end: a commit is never cut in half.
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+
+
+def _key_name(purpose: Purpose, number: int) -> str:
+    return f"{_KEY_NAMES[purpose]}-{number}"
+
+
+def _signing_pair(key: NamedKey) -> tuple[SigningKey, Ed25519PrivateKey]:
+    private = Ed25519PrivateKey.from_private_bytes(key.secret)
+    public_bytes = private.public_key().public_bytes_raw()
+    return SigningKey(key_id_of(public_bytes), public_bytes, key.create_time), private
 
 
 def _tenant_key(tenant: str) -> str:

@@ -27,7 +27,16 @@ from vault_service.store.envelope import key_id_of
 from vault_service.store.hvac_session import Exchange, VaultAdapter, new_session
 from vault_service.store.key_import import wrap_for_import
 from vault_service.store.names import check_folder, check_path, check_tenant
-from vault_service.store.store import Conflict, Denied, Document, SigningKey, StoreError, Unavailable, Unsealable
+from vault_service.store.store import (
+    Conflict,
+    Denied,
+    Document,
+    Purpose,
+    SigningKey,
+    StoreError,
+    Unavailable,
+    Unsealable,
+)
 from vault_service.store.token_keeper import TokenKeeper
 from vault_service.store.vault_errors import Missing, Refused, TokenRefused
 from vault_service.store.vault_login import Logins
@@ -67,7 +76,7 @@ class HashiCorpStore:
             jitter=jitter,
         )
         self._made_keys: set[str] = set()
-        self._signing_keys: dict[int, SigningKey] = {}
+        self._signing_keys: dict[Purpose, dict[int, SigningKey]] = {}
         self._ids: weakref.WeakKeyDictionary[asyncio.Task[Any], deque[str]] = weakref.WeakKeyDictionary()
         self._closed = False
 
@@ -160,28 +169,34 @@ class HashiCorpStore:
             problem = Unsealable(str(problem), status=fault.status)
         raise problem
 
-    async def sign(self, payload: bytes) -> tuple[str, bytes]:
-        if not self._signing_keys:
-            await self.signing_keys()
+    async def sign(self, payload: bytes, *, purpose: Purpose = Purpose.TOKEN) -> tuple[str, bytes]:
+        if not self._signing_keys.get(purpose):
+            await self.signing_keys(purpose=purpose)
         answer = await self._call(
             lambda: self._transit.sign_data(
-                self._settings.signing_key, _encode(payload), mount_point=self._settings.transit_mount
+                self._settings.signing_key_of(purpose), _encode(payload), mount_point=self._settings.transit_mount
             )
         )
         _, version, signature = str(answer["data"]["signature"]).split(":", 2)
         number = int(version.removeprefix("v"))
-        if number not in self._signing_keys:  # rotated by the operator meanwhile
-            await self.signing_keys()
-        return self._signing_keys[number].key_id, _decode(signature)
+        if number not in self._signing_keys[purpose]:  # rotated by the operator meanwhile
+            await self.signing_keys(purpose=purpose)
+        return self._signing_keys[purpose][number].key_id, _decode(signature)
 
-    async def signing_keys(self) -> Sequence[SigningKey]:
+    async def signing_keys(self, *, purpose: Purpose = Purpose.TOKEN) -> Sequence[SigningKey]:
+        name = self._settings.signing_key_of(purpose)
         try:
-            answer = await self._call(self._read_signing_key)
+            answer = await self._call(lambda: self._read_signing_key(name))
         except Missing:
-            await self._call(lambda: self._create_key(self._settings.signing_key, "ed25519"))
-            answer = await self._call(self._read_signing_key)
-        self._signing_keys = {int(version): _signing_key(key) for version, key in answer["data"]["keys"].items()}
-        return tuple(key for _, key in sorted(self._signing_keys.items(), reverse=True))
+            await self._call(lambda: self._create_key(name, "ed25519"))
+            answer = await self._call(lambda: self._read_signing_key(name))
+        keys = {int(version): _signing_key(key) for version, key in answer["data"]["keys"].items()}
+        self._signing_keys[purpose] = keys
+        return tuple(key for _, key in sorted(keys.items(), reverse=True))
+
+    async def rotate_signing_key(self, *, purpose: Purpose) -> None:
+        key = f"{self._settings.transit_mount}/keys/{self._settings.signing_key_of(purpose)}"
+        raise Denied(f"this service may not rotate keys in Vault; an operator may: vault write -f {key}/rotate")
 
     async def rotate_key(self, tenant: str) -> None:
         name = _tenant_key(tenant)
@@ -213,7 +228,7 @@ class HashiCorpStore:
         one already. Rule: https://developer.hashicorp.com/vault/docs/secrets/transit#bring-your-own-key-byok"""
         mount, name = self._settings.transit_mount, self._settings.signing_key
         with contextlib.suppress(Missing):
-            await self._call(self._read_signing_key)
+            await self._call(lambda: self._read_signing_key(self._settings.signing_key))
             raise Conflict("Vault has a signing key already")
         answer = await self._call(lambda: self._adapter.get(f"/v1/{mount}/wrapping_key"))
         ciphertext = wrap_for_import(private, answer["data"]["public_key"].encode("ascii"))
@@ -229,7 +244,7 @@ class HashiCorpStore:
                 f"run: vault write {mount}/config max_versions=1 cas_required=true"
             )
         with contextlib.suppress(Missing):  # the first signature makes the key; here the mount must answer
-            await self._call(self._read_signing_key)
+            await self._call(lambda: self._read_signing_key(self._settings.signing_key))
 
     def last_request_ids(self) -> Sequence[str]:
         """The ids for this very task. A task that it starts has its own: bound calls by `asyncio.timeout`, which stays
@@ -259,8 +274,8 @@ class HashiCorpStore:
     def _create_key(self, name: str, key_type: str) -> Any:
         return self._transit.create_key(name, key_type=key_type, mount_point=self._settings.transit_mount)
 
-    def _read_signing_key(self) -> Any:
-        return self._transit.read_key(self._settings.signing_key, mount_point=self._settings.transit_mount)
+    def _read_signing_key(self, name: str) -> Any:
+        return self._transit.read_key(name, mount_point=self._settings.transit_mount)
 
     async def _call(self, work: Callable[[], Any], request_id: str = "") -> Any:
         """Does the work under the current token; once more after a new login when the token is refused."""

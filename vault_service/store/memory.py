@@ -18,7 +18,7 @@ from vault_service.store.envelope import (
     split_version,
 )
 from vault_service.store.names import check_folder, check_path, check_tenant, children
-from vault_service.store.store import Conflict, Document, SigningKey, Unsealable
+from vault_service.store.store import Conflict, Document, Purpose, SigningKey, Unsealable
 
 
 class MemoryStore:
@@ -29,7 +29,7 @@ class MemoryStore:
         self._random_bytes = random_bytes
         self._documents: dict[str, Document] = {}
         self._tenant_keys: dict[str, dict[int, bytes]] = {}  # by version
-        self._signing: tuple[SigningKey, Ed25519PrivateKey] | None = None
+        self._signing: dict[Purpose, list[tuple[SigningKey, Ed25519PrivateKey]]] = {}
 
     async def read(self, path: str, *, request_id: str = "") -> Document | None:
         return self._documents.get(check_path(path))
@@ -75,12 +75,16 @@ class MemoryStore:
     async def shred_key(self, tenant: str) -> None:
         self._tenant_keys.pop(check_tenant(tenant), None)
 
-    async def sign(self, payload: bytes) -> tuple[str, bytes]:
-        public, private = self._signing_pair()
+    async def sign(self, payload: bytes, *, purpose: Purpose = Purpose.TOKEN) -> tuple[str, bytes]:
+        public, private = self._signing_pair(purpose)
         return public.key_id, private.sign(payload)
 
-    async def signing_keys(self) -> Sequence[SigningKey]:
-        return (self._signing_pair()[0],)
+    async def signing_keys(self, *, purpose: Purpose = Purpose.TOKEN) -> Sequence[SigningKey]:
+        self._signing_pair(purpose)
+        return tuple(public for public, _ in reversed(self._signing[purpose]))
+
+    async def rotate_signing_key(self, *, purpose: Purpose) -> None:
+        self._make_signing_key(purpose)
 
     async def check(self) -> None:
         return None
@@ -91,9 +95,13 @@ class MemoryStore:
     async def close(self) -> None:
         return None
 
-    def _signing_pair(self) -> tuple[SigningKey, Ed25519PrivateKey]:
-        if self._signing is None:
-            private = Ed25519PrivateKey.from_private_bytes(self._random_bytes(KEY_BYTES))
-            public_bytes = private.public_key().public_bytes_raw()
-            self._signing = SigningKey(key_id_of(public_bytes), public_bytes, self._clock()), private
-        return self._signing
+    def _signing_pair(self, purpose: Purpose) -> tuple[SigningKey, Ed25519PrivateKey]:
+        if not self._signing.get(purpose):
+            self._make_signing_key(purpose)
+        return self._signing[purpose][-1]
+
+    def _make_signing_key(self, purpose: Purpose) -> None:
+        private = Ed25519PrivateKey.from_private_bytes(self._random_bytes(KEY_BYTES))
+        public_bytes = private.public_key().public_bytes_raw()
+        public = SigningKey(key_id_of(public_bytes), public_bytes, self._clock())
+        self._signing.setdefault(purpose, []).append((public, private))

@@ -11,6 +11,7 @@ neither a copy of the documents nor the right to read them gives a secret away.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, unique
 from typing import Protocol
 
 
@@ -63,6 +64,14 @@ class Denied(StoreError):
     """The store refuses this service what it needs, also after a new login: the operator must mend its policy."""
 
 
+@unique
+class Purpose(Enum):
+    """What a signing key signs. Each purpose has a key of its own: who may ask for tokens cannot vouch for the log."""
+
+    TOKEN = "token"  # noqa: S105 - the name of a purpose
+    AUDIT = "audit"
+
+
 @dataclass(frozen=True, slots=True)
 class SigningKey:
     """A public Ed25519 key of the store. The private half stays inside it."""
@@ -102,12 +111,16 @@ class Store(Protocol):
         """Decrypts. Raises Unsealable."""
         ...
 
-    async def sign(self, payload: bytes) -> tuple[str, bytes]:
-        """Signs with the newest signing key (Ed25519): its key id and the 64 bytes."""
+    async def sign(self, payload: bytes, *, purpose: Purpose = Purpose.TOKEN) -> tuple[str, bytes]:
+        """Signs with the newest signing key of the purpose (Ed25519): its key id and the 64 bytes."""
         ...
 
-    async def signing_keys(self) -> Sequence[SigningKey]:
+    async def signing_keys(self, *, purpose: Purpose = Purpose.TOKEN) -> Sequence[SigningKey]:
         """Gives the public keys, the newest first; makes the first one where there is none."""
+        ...
+
+    async def rotate_signing_key(self, *, purpose: Purpose) -> None:
+        """Makes a new key of the purpose, with which is signed from now on. Raises Denied where operators do that."""
         ...
 
     async def check(self) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from vault_service.store.store import Purpose
+
 APPROLE_MOUNT = "approle"
 KUBERNETES_MOUNT = "kubernetes"
 KV_MOUNT = "keyswitch"
@@ -63,6 +65,7 @@ class VaultSettings:
     kv_mount: str = KV_MOUNT
     transit_mount: str = TRANSIT_MOUNT
     signing_key: str = "keyswitch-signing"
+    audit_key: str = "keyswitch-audit"
     threads: int = 16
     connect_timeout_seconds: float = 2.0
     read_timeout_seconds: float = 5.0
@@ -78,8 +81,12 @@ class VaultSettings:
             raise ValueError("vault.url must be on this machine: whoever reaches an agent's listener has its rights")
         if self.namespace and _NAMESPACE.fullmatch(self.namespace) is None:
             raise ValueError("vault.namespace must look like team or team/part")
-        if self.signing_key.startswith("tenant-"):
-            raise ValueError("vault.signing_key must not begin with 'tenant-': those are the tenants' keys")
+        if self.signing_key.startswith("tenant-") or self.audit_key.startswith("tenant-"):
+            raise ValueError("the signing keys in Vault must not begin with 'tenant-': those are the tenants' keys")
+
+    def signing_key_of(self, purpose: Purpose) -> str:
+        """Gives the name of the transit key that signs for the purpose."""
+        return self.audit_key if purpose is Purpose.AUDIT else self.signing_key
 
 
 def _is_loopback(host: str) -> bool:

@@ -27,13 +27,17 @@ from vault_service.core.names import (
     parse_user,
 )
 from vault_service.core.tokens import KEYS_MAX_AGE_SECONDS
-from vault_service.store.store import Store
+from vault_service.store.store import Purpose, Store
 from vault_service.transport.calls import caller, current
 from vault_service.transport.pages import cut_page
 from vault_service.transport.wire import MAX_DISPLAY_NAME_CHARACTERS, check_note, make_timestamp
 
 _ROLE_PREFIX = "CALLER_ROLE_"
 _SCOPE_PREFIX = "TOKEN_SCOPE_"
+_SIGNING_KEY_PURPOSES = {
+    Purpose.TOKEN: pb.SIGNING_KEY_PURPOSE_TOKEN,
+    Purpose.AUDIT: pb.SIGNING_KEY_PURPOSE_AUDIT_CHECKPOINT,
+}
 
 
 class TokenServicer(token_service_pb2_grpc.TokenServiceServicer):
@@ -82,11 +86,12 @@ class TokenServicer(token_service_pb2_grpc.TokenServiceServicer):
         keys = [
             pb.SigningKey(
                 key_id=key.key_id,
-                purpose=pb.SIGNING_KEY_PURPOSE_TOKEN,
+                purpose=number,
                 public_key=key.public_key,
                 create_time=make_timestamp(key.create_time),
             )
-            for key in await self._store.signing_keys()
+            for purpose, number in _SIGNING_KEY_PURPOSES.items()
+            for key in await self._store.signing_keys(purpose=purpose)
         ]
         return pb.GetSigningKeysResponse(
             signing_keys=keys, max_age=duration_pb2.Duration(seconds=int(KEYS_MAX_AGE_SECONDS))

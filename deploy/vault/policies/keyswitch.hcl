@@ -27,7 +27,7 @@ path "keyswitch/config" {
   capabilities = ["read"]
 }
 
-# A key for each tenant, and the one that signs tokens. "+" is one step of a path, so keys/<name>/config, /rotate and
+# A key for each tenant, and those that sign tokens and checkpoints. "+" is one step of a path, so keys/<name>/config, /rotate and
 # /trim are not meant; exportable keys and plaintext backups cannot be asked for.
 path "keyswitch-transit/keys/+" {
   capabilities = ["update"]
@@ -54,6 +54,19 @@ path "keyswitch-transit/keys/keyswitch-signing" {
 }
 
 path "keyswitch-transit/sign/keyswitch-signing" {
+  capabilities = ["update"]
+}
+
+# The key that signs checkpoints of the audit log. A key of its own, so that the right to sign tokens is none to vouch
+# for the log. Rotating it is the operator's: vault write -f keyswitch-transit/keys/keyswitch-audit/rotate
+path "keyswitch-transit/keys/keyswitch-audit" {
+  capabilities = ["read", "update"]
+  allowed_parameters = {
+    "type" = ["ed25519"]
+  }
+}
+
+path "keyswitch-transit/sign/keyswitch-audit" {
   capabilities = ["update"]
 }
 

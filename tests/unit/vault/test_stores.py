@@ -9,7 +9,7 @@ from tests.suites.credential_store import CredentialStoreSuite, Harness, Persist
 from tests.suites.key_maintenance import KeyMaintenanceSuite
 from vault_service.store.embedded import EmbeddedStore
 from vault_service.store.memory import MemoryStore
-from vault_service.store.store import MaintainedStore, Store
+from vault_service.store.store import MaintainedStore, Purpose, Store
 
 
 class TestMemoryStore(CredentialStoreSuite, KeyMaintenanceSuite):
@@ -50,3 +50,14 @@ class TestEmbeddedStore(PersistentStoreSuite, KeyMaintenanceSuite):
         store = await EmbeddedStore.open(folder)
         yield Harness(store, open_again, read_all)
         await store.close()
+
+
+@pytest.mark.parametrize("kind", ["memory", "embedded"])
+async def test_a_rotated_key_signs_and_the_old_one_stays_readable(kind: str, tmp_path: Path) -> None:
+    store: Store = MemoryStore() if kind == "memory" else await EmbeddedStore.open(tmp_path)
+    old_id, _ = await store.sign(b"x", purpose=Purpose.AUDIT)
+    await store.rotate_signing_key(purpose=Purpose.AUDIT)
+    new_id, _ = await store.sign(b"x", purpose=Purpose.AUDIT)
+    assert [key.key_id for key in await store.signing_keys(purpose=Purpose.AUDIT)] == [new_id, old_id]
+    assert len(await store.signing_keys()) == 1
+    await store.close()

@@ -22,7 +22,7 @@ def test_the_defaults(tmp_path: Path) -> None:
     assert config.lease_address == "127.0.0.1:8771"
     assert config.http_address == "127.0.0.1:8772"
     assert config.store == "embedded"
-    assert config.chain == "vault-0"
+    assert config.chain == ""
     assert config.leases.ttl_seconds == 300
     assert config.leases.require_caller_proof
     assert config.leases.allowed_identities == {"spiffe://keyswitch/router"}

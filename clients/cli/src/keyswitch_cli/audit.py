@@ -8,7 +8,7 @@ import typer
 from google.protobuf.timestamp_pb2 import Timestamp
 from keyswitch.vault.v1 import audit_pb2, audit_service_pb2, error_reason_pb2, lease_pb2
 
-from keyswitch_cli import tables, words
+from keyswitch_cli import audit_files, audit_tail, tables, words
 from keyswitch_cli.session import Json, session_of
 
 app = typer.Typer(name="audit", help="The audit log of the credential service.", no_args_is_help=True)
@@ -67,7 +67,8 @@ def list_records(
         session.say(f"These are the newest {limit}; --limit and --until show more.", "dim")
 
 
-@app.command("show")
+@app.command("get")
+@app.command("show", hidden=True)
 def show(
     context: typer.Context,
     record: Annotated[str, typer.Argument(help="chains/CHAIN/records/N, or CHAIN/N.")],
@@ -122,3 +123,7 @@ def _outcome(record: audit_pb2.AuditRecord, *, short: bool = False) -> str:
         said = words.enum_word(lease_pb2.CredentialUseOutcome, record.use_outcome, "CREDENTIAL_USE_OUTCOME_")
         word = said if short else f"{word}; the provider: {said}"
     return word
+
+
+audit_tail.register(app)
+audit_files.register(app)

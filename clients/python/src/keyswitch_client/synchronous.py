@@ -195,3 +195,20 @@ class Client:
             return method(request, metadata=self._metadata, timeout=timeout_seconds or self._timeout_seconds)
         except grpc.RpcError as error:
             raise KeyswitchError.from_rpc_error(error) from error
+
+    def call_stream(
+        self,
+        method: grpc.UnaryStreamMultiCallable[_Request, _Response],
+        request: _Request,
+        *,
+        timeout_seconds: float | None = None,
+    ) -> Iterator[_Response]:
+        """Runs a streaming method of any of the stubs; whoever leaves the iterator ends the call. No time is a bound
+        by itself: a tail goes on until it is left."""
+        call = method(request, metadata=self._metadata, timeout=timeout_seconds)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise KeyswitchError.from_rpc_error(error) from error
+        finally:
+            call.cancel()

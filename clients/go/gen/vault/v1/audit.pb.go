@@ -198,6 +198,9 @@ const (
 	AuditAction_AUDIT_ACTION_STOP AuditAction = 23
 	// Whether users may keep keys of their own was changed.
 	AuditAction_AUDIT_ACTION_SET_CREDENTIAL_POLICY AuditAction = 24
+	// Old records were removed, as the retention of the deployment demands; the
+	// resource is the last of them.
+	AuditAction_AUDIT_ACTION_REMOVE_RECORDS AuditAction = 25
 	// A tenant's secrets were sealed anew under another version of its key.
 	AuditAction_AUDIT_ACTION_ROTATE_TENANT_KEY AuditAction = 26
 	// Everything of a tenant was revoked and destroyed, and its key deleted.
@@ -236,6 +239,7 @@ var (
 		22: "AUDIT_ACTION_START",
 		23: "AUDIT_ACTION_STOP",
 		24: "AUDIT_ACTION_SET_CREDENTIAL_POLICY",
+		25: "AUDIT_ACTION_REMOVE_RECORDS",
 		26: "AUDIT_ACTION_ROTATE_TENANT_KEY",
 		27: "AUDIT_ACTION_SHRED_TENANT",
 		28: "AUDIT_ACTION_ROTATE_ROOT_KEY",
@@ -267,6 +271,7 @@ var (
 		"AUDIT_ACTION_START":                  22,
 		"AUDIT_ACTION_STOP":                   23,
 		"AUDIT_ACTION_SET_CREDENTIAL_POLICY":  24,
+		"AUDIT_ACTION_REMOVE_RECORDS":         25,
 		"AUDIT_ACTION_ROTATE_TENANT_KEY":      26,
 		"AUDIT_ACTION_SHRED_TENANT":           27,
 		"AUDIT_ACTION_ROTATE_ROOT_KEY":        28,
@@ -355,7 +360,13 @@ type AuditRecord struct {
 	// The hash of the record before; 32 zero bytes in the first of a chain.
 	PreviousHash []byte `protobuf:"bytes,20,opt,name=previous_hash,json=previousHash,proto3" json:"previous_hash,omitempty"`
 	// SHA-256 of the line.
-	Hash          []byte `protobuf:"bytes,21,opt,name=hash,proto3" json:"hash,omitempty"`
+	Hash []byte `protobuf:"bytes,21,opt,name=hash,proto3" json:"hash,omitempty"`
+	// The id that the service gave the call; its requests to Vault carry it as
+	// the header X-Keyswitch-Request-Id. Empty where no call was served.
+	CallId string `protobuf:"bytes,22,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	// How many refused calls it stands for, where they came faster than they are
+	// recorded one by one; 0 means one.
+	RefusedCount  int64 `protobuf:"varint,23,opt,name=refused_count,json=refusedCount,proto3" json:"refused_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -537,6 +548,20 @@ func (x *AuditRecord) GetHash() []byte {
 	return nil
 }
 
+func (x *AuditRecord) GetCallId() string {
+	if x != nil {
+		return x.CallId
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetRefusedCount() int64 {
+	if x != nil {
+		return x.RefusedCount
+	}
+	return 0
+}
+
 // Who did something, as it was proven and never as it was claimed.
 type AuditIdentity struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -611,11 +636,109 @@ func (x *AuditIdentity) GetCertificateHash() []byte {
 	return nil
 }
 
+// A signed statement of how far a chain goes. Whoever keeps one can show later
+// that nothing before it was changed or cut off.
+type AuditCheckpoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "chains/{chain}".
+	Chain string `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
+	// The number of the last record that it covers, from 1.
+	LastRecord int64 `protobuf:"varint,2,opt,name=last_record,json=lastRecord,proto3" json:"last_record,omitempty"`
+	// That record's hash.
+	LastHash []byte `protobuf:"bytes,3,opt,name=last_hash,json=lastHash,proto3" json:"last_hash,omitempty"`
+	// When it was signed. Whole seconds.
+	SignTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=sign_time,json=signTime,proto3" json:"sign_time,omitempty"`
+	// Which key; see TokenService.GetSigningKeys.
+	KeyId string `protobuf:"bytes,5,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Ed25519, over these bytes, all integers being unsigned and big-endian:
+	//
+	//	4 + n   length and UTF-8 of the label "keyswitch.vault.v1.AuditCheckpoint"
+	//	4 + n   length and UTF-8 of chain
+	//	8       last_record
+	//	4 + 32  length and bytes of last_hash
+	//	8       the seconds of sign_time, since 1970-01-01T00:00:00Z
+	Signature     []byte `protobuf:"bytes,6,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditCheckpoint) Reset() {
+	*x = AuditCheckpoint{}
+	mi := &file_keyswitch_vault_v1_audit_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditCheckpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditCheckpoint) ProtoMessage() {}
+
+func (x *AuditCheckpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_vault_v1_audit_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditCheckpoint.ProtoReflect.Descriptor instead.
+func (*AuditCheckpoint) Descriptor() ([]byte, []int) {
+	return file_keyswitch_vault_v1_audit_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *AuditCheckpoint) GetChain() string {
+	if x != nil {
+		return x.Chain
+	}
+	return ""
+}
+
+func (x *AuditCheckpoint) GetLastRecord() int64 {
+	if x != nil {
+		return x.LastRecord
+	}
+	return 0
+}
+
+func (x *AuditCheckpoint) GetLastHash() []byte {
+	if x != nil {
+		return x.LastHash
+	}
+	return nil
+}
+
+func (x *AuditCheckpoint) GetSignTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SignTime
+	}
+	return nil
+}
+
+func (x *AuditCheckpoint) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *AuditCheckpoint) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
 var File_keyswitch_vault_v1_audit_proto protoreflect.FileDescriptor
 
 const file_keyswitch_vault_v1_audit_proto_rawDesc = "" +
 	"\n" +
-	"\x1ekeyswitch/vault/v1/audit.proto\x12\x12keyswitch.vault.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(keyswitch/vault/v1/credential_test.proto\x1a%keyswitch/vault/v1/error_reason.proto\x1a\x1ekeyswitch/vault/v1/lease.proto\"\xf8\x06\n" +
+	"\x1ekeyswitch/vault/v1/audit.proto\x12\x12keyswitch.vault.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(keyswitch/vault/v1/credential_test.proto\x1a%keyswitch/vault/v1/error_reason.proto\x1a\x1ekeyswitch/vault/v1/lease.proto\"\xb6\a\n" +
 	"\vAuditRecord\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
 	"\vrecord_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -641,12 +764,22 @@ const file_keyswitch_vault_v1_audit_proto_rawDesc = "" +
 	"\x11vault_request_ids\x18\x12 \x03(\tR\x0fvaultRequestIds\x12\x12\n" +
 	"\x04note\x18\x13 \x01(\tR\x04note\x12#\n" +
 	"\rprevious_hash\x18\x14 \x01(\fR\fpreviousHash\x12\x12\n" +
-	"\x04hash\x18\x15 \x01(\fR\x04hash\"\xad\x01\n" +
+	"\x04hash\x18\x15 \x01(\fR\x04hash\x12\x17\n" +
+	"\acall_id\x18\x16 \x01(\tR\x06callId\x12#\n" +
+	"\rrefused_count\x18\x17 \x01(\x03R\frefusedCount\"\xad\x01\n" +
 	"\rAuditIdentity\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12<\n" +
 	"\x05proof\x18\x02 \x01(\x0e2&.keyswitch.vault.v1.AuditIdentityProofR\x05proof\x12\x19\n" +
 	"\btoken_id\x18\x03 \x01(\tR\atokenId\x12)\n" +
-	"\x10certificate_hash\x18\x04 \x01(\fR\x0fcertificateHash*\xcb\x01\n" +
+	"\x10certificate_hash\x18\x04 \x01(\fR\x0fcertificateHash\"\xd3\x01\n" +
+	"\x0fAuditCheckpoint\x12\x14\n" +
+	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x1f\n" +
+	"\vlast_record\x18\x02 \x01(\x03R\n" +
+	"lastRecord\x12\x1b\n" +
+	"\tlast_hash\x18\x03 \x01(\fR\blastHash\x127\n" +
+	"\tsign_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bsignTime\x12\x15\n" +
+	"\x06key_id\x18\x05 \x01(\tR\x05keyId\x12\x1c\n" +
+	"\tsignature\x18\x06 \x01(\fR\tsignature*\xcb\x01\n" +
 	"\x12AuditIdentityProof\x12$\n" +
 	" AUDIT_IDENTITY_PROOF_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aAUDIT_IDENTITY_PROOF_TOKEN\x10\x01\x12'\n" +
@@ -658,7 +791,7 @@ const file_keyswitch_vault_v1_audit_proto_rawDesc = "" +
 	"\x16AUDIT_OUTCOME_INTENDED\x10\x01\x12\x1b\n" +
 	"\x17AUDIT_OUTCOME_SUCCEEDED\x10\x02\x12\x18\n" +
 	"\x14AUDIT_OUTCOME_DENIED\x10\x03\x12\x18\n" +
-	"\x14AUDIT_OUTCOME_FAILED\x10\x04*\xa9\a\n" +
+	"\x14AUDIT_OUTCOME_FAILED\x10\x04*\xca\a\n" +
 	"\vAuditAction\x12\x1c\n" +
 	"\x18AUDIT_ACTION_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eAUDIT_ACTION_CREATE_CREDENTIAL\x10\x01\x12\"\n" +
@@ -685,7 +818,8 @@ const file_keyswitch_vault_v1_audit_proto_rawDesc = "" +
 	"\x19AUDIT_ACTION_AUTHENTICATE\x10\x15\x12\x16\n" +
 	"\x12AUDIT_ACTION_START\x10\x16\x12\x15\n" +
 	"\x11AUDIT_ACTION_STOP\x10\x17\x12&\n" +
-	"\"AUDIT_ACTION_SET_CREDENTIAL_POLICY\x10\x18\x12\"\n" +
+	"\"AUDIT_ACTION_SET_CREDENTIAL_POLICY\x10\x18\x12\x1f\n" +
+	"\x1bAUDIT_ACTION_REMOVE_RECORDS\x10\x19\x12\"\n" +
 	"\x1eAUDIT_ACTION_ROTATE_TENANT_KEY\x10\x1a\x12\x1d\n" +
 	"\x19AUDIT_ACTION_SHRED_TENANT\x10\x1b\x12 \n" +
 	"\x1cAUDIT_ACTION_ROTATE_ROOT_KEY\x10\x1c\x12\x1e\n" +
@@ -704,34 +838,36 @@ func file_keyswitch_vault_v1_audit_proto_rawDescGZIP() []byte {
 }
 
 var file_keyswitch_vault_v1_audit_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_keyswitch_vault_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_keyswitch_vault_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_keyswitch_vault_v1_audit_proto_goTypes = []any{
 	(AuditIdentityProof)(0),       // 0: keyswitch.vault.v1.AuditIdentityProof
 	(AuditOutcome)(0),             // 1: keyswitch.vault.v1.AuditOutcome
 	(AuditAction)(0),              // 2: keyswitch.vault.v1.AuditAction
 	(*AuditRecord)(nil),           // 3: keyswitch.vault.v1.AuditRecord
 	(*AuditIdentity)(nil),         // 4: keyswitch.vault.v1.AuditIdentity
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
-	(LeasePurpose)(0),             // 6: keyswitch.vault.v1.LeasePurpose
-	(ErrorReason)(0),              // 7: keyswitch.vault.v1.ErrorReason
-	(CredentialUseOutcome)(0),     // 8: keyswitch.vault.v1.CredentialUseOutcome
-	(CredentialTestOutcome)(0),    // 9: keyswitch.vault.v1.CredentialTestOutcome
+	(*AuditCheckpoint)(nil),       // 5: keyswitch.vault.v1.AuditCheckpoint
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(LeasePurpose)(0),             // 7: keyswitch.vault.v1.LeasePurpose
+	(ErrorReason)(0),              // 8: keyswitch.vault.v1.ErrorReason
+	(CredentialUseOutcome)(0),     // 9: keyswitch.vault.v1.CredentialUseOutcome
+	(CredentialTestOutcome)(0),    // 10: keyswitch.vault.v1.CredentialTestOutcome
 }
 var file_keyswitch_vault_v1_audit_proto_depIdxs = []int32{
-	5, // 0: keyswitch.vault.v1.AuditRecord.record_time:type_name -> google.protobuf.Timestamp
-	4, // 1: keyswitch.vault.v1.AuditRecord.identity:type_name -> keyswitch.vault.v1.AuditIdentity
-	2, // 2: keyswitch.vault.v1.AuditRecord.action:type_name -> keyswitch.vault.v1.AuditAction
-	6, // 3: keyswitch.vault.v1.AuditRecord.purpose:type_name -> keyswitch.vault.v1.LeasePurpose
-	1, // 4: keyswitch.vault.v1.AuditRecord.outcome:type_name -> keyswitch.vault.v1.AuditOutcome
-	7, // 5: keyswitch.vault.v1.AuditRecord.reason:type_name -> keyswitch.vault.v1.ErrorReason
-	8, // 6: keyswitch.vault.v1.AuditRecord.use_outcome:type_name -> keyswitch.vault.v1.CredentialUseOutcome
-	9, // 7: keyswitch.vault.v1.AuditRecord.test_outcome:type_name -> keyswitch.vault.v1.CredentialTestOutcome
-	0, // 8: keyswitch.vault.v1.AuditIdentity.proof:type_name -> keyswitch.vault.v1.AuditIdentityProof
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	6,  // 0: keyswitch.vault.v1.AuditRecord.record_time:type_name -> google.protobuf.Timestamp
+	4,  // 1: keyswitch.vault.v1.AuditRecord.identity:type_name -> keyswitch.vault.v1.AuditIdentity
+	2,  // 2: keyswitch.vault.v1.AuditRecord.action:type_name -> keyswitch.vault.v1.AuditAction
+	7,  // 3: keyswitch.vault.v1.AuditRecord.purpose:type_name -> keyswitch.vault.v1.LeasePurpose
+	1,  // 4: keyswitch.vault.v1.AuditRecord.outcome:type_name -> keyswitch.vault.v1.AuditOutcome
+	8,  // 5: keyswitch.vault.v1.AuditRecord.reason:type_name -> keyswitch.vault.v1.ErrorReason
+	9,  // 6: keyswitch.vault.v1.AuditRecord.use_outcome:type_name -> keyswitch.vault.v1.CredentialUseOutcome
+	10, // 7: keyswitch.vault.v1.AuditRecord.test_outcome:type_name -> keyswitch.vault.v1.CredentialTestOutcome
+	0,  // 8: keyswitch.vault.v1.AuditIdentity.proof:type_name -> keyswitch.vault.v1.AuditIdentityProof
+	6,  // 9: keyswitch.vault.v1.AuditCheckpoint.sign_time:type_name -> google.protobuf.Timestamp
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_keyswitch_vault_v1_audit_proto_init() }
@@ -748,7 +884,7 @@ func file_keyswitch_vault_v1_audit_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyswitch_vault_v1_audit_proto_rawDesc), len(file_keyswitch_vault_v1_audit_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -352,6 +352,491 @@ func (x *GetAuditRecordResponse) GetAuditRecord() *AuditRecord {
 	return nil
 }
 
+// Request of TailAuditRecords.
+type TailAuditRecordsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. "chains/{chain}", or "chains/-" for all chains.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// Optional.
+	Filter *AuditFilter `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Optional. From the last message of an earlier tail, to go on behind it
+	// without a gap. Empty means from now.
+	ResumeToken   string `protobuf:"bytes,3,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TailAuditRecordsRequest) Reset() {
+	*x = TailAuditRecordsRequest{}
+	mi := &file_keyswitch_vault_v1_audit_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TailAuditRecordsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TailAuditRecordsRequest) ProtoMessage() {}
+
+func (x *TailAuditRecordsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_vault_v1_audit_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TailAuditRecordsRequest.ProtoReflect.Descriptor instead.
+func (*TailAuditRecordsRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_vault_v1_audit_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *TailAuditRecordsRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *TailAuditRecordsRequest) GetFilter() *AuditFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *TailAuditRecordsRequest) GetResumeToken() string {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return ""
+}
+
+// Response of TailAuditRecords.
+type TailAuditRecordsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of each chain, at most 500; empty in heartbeats, which come
+	// every 15 s.
+	AuditRecords []*AuditRecord `protobuf:"bytes,1,rep,name=audit_records,json=auditRecords,proto3" json:"audit_records,omitempty"`
+	// Where to go on after this message.
+	ResumeToken   string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TailAuditRecordsResponse) Reset() {
+	*x = TailAuditRecordsResponse{}
+	mi := &file_keyswitch_vault_v1_audit_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TailAuditRecordsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TailAuditRecordsResponse) ProtoMessage() {}
+
+func (x *TailAuditRecordsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_vault_v1_audit_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TailAuditRecordsResponse.ProtoReflect.Descriptor instead.
+func (*TailAuditRecordsResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_vault_v1_audit_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *TailAuditRecordsResponse) GetAuditRecords() []*AuditRecord {
+	if x != nil {
+		return x.AuditRecords
+	}
+	return nil
+}
+
+func (x *TailAuditRecordsResponse) GetResumeToken() string {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return ""
+}
+
+// Request of GetAuditCheckpoint.
+type GetAuditCheckpointRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. "chains/{chain}".
+	Parent        string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAuditCheckpointRequest) Reset() {
+	*x = GetAuditCheckpointRequest{}
+	mi := &file_keyswitch_vault_v1_audit_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAuditCheckpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAuditCheckpointRequest) ProtoMessage() {}
+
+func (x *GetAuditCheckpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_vault_v1_audit_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAuditCheckpointRequest.ProtoReflect.Descriptor instead.
+func (*GetAuditCheckpointRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_vault_v1_audit_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *GetAuditCheckpointRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+// Response of GetAuditCheckpoint.
+type GetAuditCheckpointResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The newest.
+	Checkpoint    *AuditCheckpoint `protobuf:"bytes,1,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAuditCheckpointResponse) Reset() {
+	*x = GetAuditCheckpointResponse{}
+	mi := &file_keyswitch_vault_v1_audit_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAuditCheckpointResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAuditCheckpointResponse) ProtoMessage() {}
+
+func (x *GetAuditCheckpointResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_vault_v1_audit_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAuditCheckpointResponse.ProtoReflect.Descriptor instead.
+func (*GetAuditCheckpointResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_vault_v1_audit_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GetAuditCheckpointResponse) GetCheckpoint() *AuditCheckpoint {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
+// Request of ListAuditCheckpoints.
+type ListAuditCheckpointsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. "chains/{chain}".
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// At most 1000; 0 means 50.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// From a previous answer to the same arguments.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAuditCheckpointsRequest) Reset() {
+	*x = ListAuditCheckpointsRequest{}
+	mi := &file_keyswitch_vault_v1_audit_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAuditCheckpointsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAuditCheckpointsRequest) ProtoMessage() {}
+
+func (x *ListAuditCheckpointsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_vault_v1_audit_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAuditCheckpointsRequest.ProtoReflect.Descriptor instead.
+func (*ListAuditCheckpointsRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_vault_v1_audit_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ListAuditCheckpointsRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *ListAuditCheckpointsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListAuditCheckpointsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// Response of ListAuditCheckpoints.
+type ListAuditCheckpointsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The newest first.
+	Checkpoints []*AuditCheckpoint `protobuf:"bytes,1,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAuditCheckpointsResponse) Reset() {
+	*x = ListAuditCheckpointsResponse{}
+	mi := &file_keyswitch_vault_v1_audit_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAuditCheckpointsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAuditCheckpointsResponse) ProtoMessage() {}
+
+func (x *ListAuditCheckpointsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_vault_v1_audit_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAuditCheckpointsResponse.ProtoReflect.Descriptor instead.
+func (*ListAuditCheckpointsResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_vault_v1_audit_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListAuditCheckpointsResponse) GetCheckpoints() []*AuditCheckpoint {
+	if x != nil {
+		return x.Checkpoints
+	}
+	return nil
+}
+
+func (x *ListAuditCheckpointsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// Request of ExportAuditRecords.
+type ExportAuditRecordsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. "chains/{chain}".
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// Optional. The first record. 0 means the first that is kept.
+	FirstRecord int64 `protobuf:"varint,2,opt,name=first_record,json=firstRecord,proto3" json:"first_record,omitempty"`
+	// Optional. The last record. 0 means the newest.
+	LastRecord    int64 `protobuf:"varint,3,opt,name=last_record,json=lastRecord,proto3" json:"last_record,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportAuditRecordsRequest) Reset() {
+	*x = ExportAuditRecordsRequest{}
+	mi := &file_keyswitch_vault_v1_audit_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportAuditRecordsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportAuditRecordsRequest) ProtoMessage() {}
+
+func (x *ExportAuditRecordsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_vault_v1_audit_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportAuditRecordsRequest.ProtoReflect.Descriptor instead.
+func (*ExportAuditRecordsRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_vault_v1_audit_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ExportAuditRecordsRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *ExportAuditRecordsRequest) GetFirstRecord() int64 {
+	if x != nil {
+		return x.FirstRecord
+	}
+	return 0
+}
+
+func (x *ExportAuditRecordsRequest) GetLastRecord() int64 {
+	if x != nil {
+		return x.LastRecord
+	}
+	return 0
+}
+
+// Response of ExportAuditRecords.
+type ExportAuditRecordsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required.
+	//
+	// Types that are valid to be assigned to Content:
+	//
+	//	*ExportAuditRecordsResponse_Lines
+	//	*ExportAuditRecordsResponse_Checkpoint
+	Content       isExportAuditRecordsResponse_Content `protobuf_oneof:"content"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportAuditRecordsResponse) Reset() {
+	*x = ExportAuditRecordsResponse{}
+	mi := &file_keyswitch_vault_v1_audit_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportAuditRecordsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportAuditRecordsResponse) ProtoMessage() {}
+
+func (x *ExportAuditRecordsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_vault_v1_audit_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportAuditRecordsResponse.ProtoReflect.Descriptor instead.
+func (*ExportAuditRecordsResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_vault_v1_audit_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ExportAuditRecordsResponse) GetContent() isExportAuditRecordsResponse_Content {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+func (x *ExportAuditRecordsResponse) GetLines() []byte {
+	if x != nil {
+		if x, ok := x.Content.(*ExportAuditRecordsResponse_Lines); ok {
+			return x.Lines
+		}
+	}
+	return nil
+}
+
+func (x *ExportAuditRecordsResponse) GetCheckpoint() *AuditCheckpoint {
+	if x != nil {
+		if x, ok := x.Content.(*ExportAuditRecordsResponse_Checkpoint); ok {
+			return x.Checkpoint
+		}
+	}
+	return nil
+}
+
+type isExportAuditRecordsResponse_Content interface {
+	isExportAuditRecordsResponse_Content()
+}
+
+type ExportAuditRecordsResponse_Lines struct {
+	// Whole lines of JSON, each with its line feed; one after the other they are
+	// the file. At most 1 MiB.
+	Lines []byte `protobuf:"bytes,1,opt,name=lines,proto3,oneof"`
+}
+
+type ExportAuditRecordsResponse_Checkpoint struct {
+	// A checkpoint. Those that the chain has come after the lines, the newest
+	// last; where all records are given, it covers the newest of them.
+	Checkpoint *AuditCheckpoint `protobuf:"bytes,2,opt,name=checkpoint,proto3,oneof"`
+}
+
+func (*ExportAuditRecordsResponse_Lines) isExportAuditRecordsResponse_Content() {}
+
+func (*ExportAuditRecordsResponse_Checkpoint) isExportAuditRecordsResponse_Content() {}
+
 var File_keyswitch_vault_v1_audit_service_proto protoreflect.FileDescriptor
 
 const file_keyswitch_vault_v1_audit_service_proto_rawDesc = "" +
@@ -380,10 +865,46 @@ const file_keyswitch_vault_v1_audit_service_proto_rawDesc = "" +
 	"\x15GetAuditRecordRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\\\n" +
 	"\x16GetAuditRecordResponse\x12B\n" +
-	"\faudit_record\x18\x01 \x01(\v2\x1f.keyswitch.vault.v1.AuditRecordR\vauditRecord2\xe6\x01\n" +
+	"\faudit_record\x18\x01 \x01(\v2\x1f.keyswitch.vault.v1.AuditRecordR\vauditRecord\"\x8d\x01\n" +
+	"\x17TailAuditRecordsRequest\x12\x16\n" +
+	"\x06parent\x18\x01 \x01(\tR\x06parent\x127\n" +
+	"\x06filter\x18\x02 \x01(\v2\x1f.keyswitch.vault.v1.AuditFilterR\x06filter\x12!\n" +
+	"\fresume_token\x18\x03 \x01(\tR\vresumeToken\"\x83\x01\n" +
+	"\x18TailAuditRecordsResponse\x12D\n" +
+	"\raudit_records\x18\x01 \x03(\v2\x1f.keyswitch.vault.v1.AuditRecordR\fauditRecords\x12!\n" +
+	"\fresume_token\x18\x02 \x01(\tR\vresumeToken\"3\n" +
+	"\x19GetAuditCheckpointRequest\x12\x16\n" +
+	"\x06parent\x18\x01 \x01(\tR\x06parent\"a\n" +
+	"\x1aGetAuditCheckpointResponse\x12C\n" +
+	"\n" +
+	"checkpoint\x18\x01 \x01(\v2#.keyswitch.vault.v1.AuditCheckpointR\n" +
+	"checkpoint\"q\n" +
+	"\x1bListAuditCheckpointsRequest\x12\x16\n" +
+	"\x06parent\x18\x01 \x01(\tR\x06parent\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\x8d\x01\n" +
+	"\x1cListAuditCheckpointsResponse\x12E\n" +
+	"\vcheckpoints\x18\x01 \x03(\v2#.keyswitch.vault.v1.AuditCheckpointR\vcheckpoints\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"w\n" +
+	"\x19ExportAuditRecordsRequest\x12\x16\n" +
+	"\x06parent\x18\x01 \x01(\tR\x06parent\x12!\n" +
+	"\ffirst_record\x18\x02 \x01(\x03R\vfirstRecord\x12\x1f\n" +
+	"\vlast_record\x18\x03 \x01(\x03R\n" +
+	"lastRecord\"\x86\x01\n" +
+	"\x1aExportAuditRecordsResponse\x12\x16\n" +
+	"\x05lines\x18\x01 \x01(\fH\x00R\x05lines\x12E\n" +
+	"\n" +
+	"checkpoint\x18\x02 \x01(\v2#.keyswitch.vault.v1.AuditCheckpointH\x00R\n" +
+	"checkpointB\t\n" +
+	"\acontent2\xbe\x05\n" +
 	"\fAuditService\x12m\n" +
 	"\x10ListAuditRecords\x12+.keyswitch.vault.v1.ListAuditRecordsRequest\x1a,.keyswitch.vault.v1.ListAuditRecordsResponse\x12g\n" +
-	"\x0eGetAuditRecord\x12).keyswitch.vault.v1.GetAuditRecordRequest\x1a*.keyswitch.vault.v1.GetAuditRecordResponseb\x06proto3"
+	"\x0eGetAuditRecord\x12).keyswitch.vault.v1.GetAuditRecordRequest\x1a*.keyswitch.vault.v1.GetAuditRecordResponse\x12o\n" +
+	"\x10TailAuditRecords\x12+.keyswitch.vault.v1.TailAuditRecordsRequest\x1a,.keyswitch.vault.v1.TailAuditRecordsResponse0\x01\x12s\n" +
+	"\x12GetAuditCheckpoint\x12-.keyswitch.vault.v1.GetAuditCheckpointRequest\x1a..keyswitch.vault.v1.GetAuditCheckpointResponse\x12y\n" +
+	"\x14ListAuditCheckpoints\x12/.keyswitch.vault.v1.ListAuditCheckpointsRequest\x1a0.keyswitch.vault.v1.ListAuditCheckpointsResponse\x12u\n" +
+	"\x12ExportAuditRecords\x12-.keyswitch.vault.v1.ExportAuditRecordsRequest\x1a..keyswitch.vault.v1.ExportAuditRecordsResponse0\x01b\x06proto3"
 
 var (
 	file_keyswitch_vault_v1_audit_service_proto_rawDescOnce sync.Once
@@ -397,35 +918,57 @@ func file_keyswitch_vault_v1_audit_service_proto_rawDescGZIP() []byte {
 	return file_keyswitch_vault_v1_audit_service_proto_rawDescData
 }
 
-var file_keyswitch_vault_v1_audit_service_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_keyswitch_vault_v1_audit_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_keyswitch_vault_v1_audit_service_proto_goTypes = []any{
-	(*AuditFilter)(nil),              // 0: keyswitch.vault.v1.AuditFilter
-	(*ListAuditRecordsRequest)(nil),  // 1: keyswitch.vault.v1.ListAuditRecordsRequest
-	(*ListAuditRecordsResponse)(nil), // 2: keyswitch.vault.v1.ListAuditRecordsResponse
-	(*GetAuditRecordRequest)(nil),    // 3: keyswitch.vault.v1.GetAuditRecordRequest
-	(*GetAuditRecordResponse)(nil),   // 4: keyswitch.vault.v1.GetAuditRecordResponse
-	(AuditAction)(0),                 // 5: keyswitch.vault.v1.AuditAction
-	(AuditOutcome)(0),                // 6: keyswitch.vault.v1.AuditOutcome
-	(*timestamppb.Timestamp)(nil),    // 7: google.protobuf.Timestamp
-	(*AuditRecord)(nil),              // 8: keyswitch.vault.v1.AuditRecord
+	(*AuditFilter)(nil),                  // 0: keyswitch.vault.v1.AuditFilter
+	(*ListAuditRecordsRequest)(nil),      // 1: keyswitch.vault.v1.ListAuditRecordsRequest
+	(*ListAuditRecordsResponse)(nil),     // 2: keyswitch.vault.v1.ListAuditRecordsResponse
+	(*GetAuditRecordRequest)(nil),        // 3: keyswitch.vault.v1.GetAuditRecordRequest
+	(*GetAuditRecordResponse)(nil),       // 4: keyswitch.vault.v1.GetAuditRecordResponse
+	(*TailAuditRecordsRequest)(nil),      // 5: keyswitch.vault.v1.TailAuditRecordsRequest
+	(*TailAuditRecordsResponse)(nil),     // 6: keyswitch.vault.v1.TailAuditRecordsResponse
+	(*GetAuditCheckpointRequest)(nil),    // 7: keyswitch.vault.v1.GetAuditCheckpointRequest
+	(*GetAuditCheckpointResponse)(nil),   // 8: keyswitch.vault.v1.GetAuditCheckpointResponse
+	(*ListAuditCheckpointsRequest)(nil),  // 9: keyswitch.vault.v1.ListAuditCheckpointsRequest
+	(*ListAuditCheckpointsResponse)(nil), // 10: keyswitch.vault.v1.ListAuditCheckpointsResponse
+	(*ExportAuditRecordsRequest)(nil),    // 11: keyswitch.vault.v1.ExportAuditRecordsRequest
+	(*ExportAuditRecordsResponse)(nil),   // 12: keyswitch.vault.v1.ExportAuditRecordsResponse
+	(AuditAction)(0),                     // 13: keyswitch.vault.v1.AuditAction
+	(AuditOutcome)(0),                    // 14: keyswitch.vault.v1.AuditOutcome
+	(*timestamppb.Timestamp)(nil),        // 15: google.protobuf.Timestamp
+	(*AuditRecord)(nil),                  // 16: keyswitch.vault.v1.AuditRecord
+	(*AuditCheckpoint)(nil),              // 17: keyswitch.vault.v1.AuditCheckpoint
 }
 var file_keyswitch_vault_v1_audit_service_proto_depIdxs = []int32{
-	5, // 0: keyswitch.vault.v1.AuditFilter.actions:type_name -> keyswitch.vault.v1.AuditAction
-	6, // 1: keyswitch.vault.v1.AuditFilter.outcomes:type_name -> keyswitch.vault.v1.AuditOutcome
-	7, // 2: keyswitch.vault.v1.AuditFilter.start_time:type_name -> google.protobuf.Timestamp
-	7, // 3: keyswitch.vault.v1.AuditFilter.end_time:type_name -> google.protobuf.Timestamp
-	0, // 4: keyswitch.vault.v1.ListAuditRecordsRequest.filter:type_name -> keyswitch.vault.v1.AuditFilter
-	8, // 5: keyswitch.vault.v1.ListAuditRecordsResponse.audit_records:type_name -> keyswitch.vault.v1.AuditRecord
-	8, // 6: keyswitch.vault.v1.GetAuditRecordResponse.audit_record:type_name -> keyswitch.vault.v1.AuditRecord
-	1, // 7: keyswitch.vault.v1.AuditService.ListAuditRecords:input_type -> keyswitch.vault.v1.ListAuditRecordsRequest
-	3, // 8: keyswitch.vault.v1.AuditService.GetAuditRecord:input_type -> keyswitch.vault.v1.GetAuditRecordRequest
-	2, // 9: keyswitch.vault.v1.AuditService.ListAuditRecords:output_type -> keyswitch.vault.v1.ListAuditRecordsResponse
-	4, // 10: keyswitch.vault.v1.AuditService.GetAuditRecord:output_type -> keyswitch.vault.v1.GetAuditRecordResponse
-	9, // [9:11] is the sub-list for method output_type
-	7, // [7:9] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	13, // 0: keyswitch.vault.v1.AuditFilter.actions:type_name -> keyswitch.vault.v1.AuditAction
+	14, // 1: keyswitch.vault.v1.AuditFilter.outcomes:type_name -> keyswitch.vault.v1.AuditOutcome
+	15, // 2: keyswitch.vault.v1.AuditFilter.start_time:type_name -> google.protobuf.Timestamp
+	15, // 3: keyswitch.vault.v1.AuditFilter.end_time:type_name -> google.protobuf.Timestamp
+	0,  // 4: keyswitch.vault.v1.ListAuditRecordsRequest.filter:type_name -> keyswitch.vault.v1.AuditFilter
+	16, // 5: keyswitch.vault.v1.ListAuditRecordsResponse.audit_records:type_name -> keyswitch.vault.v1.AuditRecord
+	16, // 6: keyswitch.vault.v1.GetAuditRecordResponse.audit_record:type_name -> keyswitch.vault.v1.AuditRecord
+	0,  // 7: keyswitch.vault.v1.TailAuditRecordsRequest.filter:type_name -> keyswitch.vault.v1.AuditFilter
+	16, // 8: keyswitch.vault.v1.TailAuditRecordsResponse.audit_records:type_name -> keyswitch.vault.v1.AuditRecord
+	17, // 9: keyswitch.vault.v1.GetAuditCheckpointResponse.checkpoint:type_name -> keyswitch.vault.v1.AuditCheckpoint
+	17, // 10: keyswitch.vault.v1.ListAuditCheckpointsResponse.checkpoints:type_name -> keyswitch.vault.v1.AuditCheckpoint
+	17, // 11: keyswitch.vault.v1.ExportAuditRecordsResponse.checkpoint:type_name -> keyswitch.vault.v1.AuditCheckpoint
+	1,  // 12: keyswitch.vault.v1.AuditService.ListAuditRecords:input_type -> keyswitch.vault.v1.ListAuditRecordsRequest
+	3,  // 13: keyswitch.vault.v1.AuditService.GetAuditRecord:input_type -> keyswitch.vault.v1.GetAuditRecordRequest
+	5,  // 14: keyswitch.vault.v1.AuditService.TailAuditRecords:input_type -> keyswitch.vault.v1.TailAuditRecordsRequest
+	7,  // 15: keyswitch.vault.v1.AuditService.GetAuditCheckpoint:input_type -> keyswitch.vault.v1.GetAuditCheckpointRequest
+	9,  // 16: keyswitch.vault.v1.AuditService.ListAuditCheckpoints:input_type -> keyswitch.vault.v1.ListAuditCheckpointsRequest
+	11, // 17: keyswitch.vault.v1.AuditService.ExportAuditRecords:input_type -> keyswitch.vault.v1.ExportAuditRecordsRequest
+	2,  // 18: keyswitch.vault.v1.AuditService.ListAuditRecords:output_type -> keyswitch.vault.v1.ListAuditRecordsResponse
+	4,  // 19: keyswitch.vault.v1.AuditService.GetAuditRecord:output_type -> keyswitch.vault.v1.GetAuditRecordResponse
+	6,  // 20: keyswitch.vault.v1.AuditService.TailAuditRecords:output_type -> keyswitch.vault.v1.TailAuditRecordsResponse
+	8,  // 21: keyswitch.vault.v1.AuditService.GetAuditCheckpoint:output_type -> keyswitch.vault.v1.GetAuditCheckpointResponse
+	10, // 22: keyswitch.vault.v1.AuditService.ListAuditCheckpoints:output_type -> keyswitch.vault.v1.ListAuditCheckpointsResponse
+	12, // 23: keyswitch.vault.v1.AuditService.ExportAuditRecords:output_type -> keyswitch.vault.v1.ExportAuditRecordsResponse
+	18, // [18:24] is the sub-list for method output_type
+	12, // [12:18] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_keyswitch_vault_v1_audit_service_proto_init() }
@@ -434,13 +977,17 @@ func file_keyswitch_vault_v1_audit_service_proto_init() {
 		return
 	}
 	file_keyswitch_vault_v1_audit_proto_init()
+	file_keyswitch_vault_v1_audit_service_proto_msgTypes[12].OneofWrappers = []any{
+		(*ExportAuditRecordsResponse_Lines)(nil),
+		(*ExportAuditRecordsResponse_Checkpoint)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyswitch_vault_v1_audit_service_proto_rawDesc), len(file_keyswitch_vault_v1_audit_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,8 +19,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AuditService_ListAuditRecords_FullMethodName = "/keyswitch.vault.v1.AuditService/ListAuditRecords"
-	AuditService_GetAuditRecord_FullMethodName   = "/keyswitch.vault.v1.AuditService/GetAuditRecord"
+	AuditService_ListAuditRecords_FullMethodName     = "/keyswitch.vault.v1.AuditService/ListAuditRecords"
+	AuditService_GetAuditRecord_FullMethodName       = "/keyswitch.vault.v1.AuditService/GetAuditRecord"
+	AuditService_TailAuditRecords_FullMethodName     = "/keyswitch.vault.v1.AuditService/TailAuditRecords"
+	AuditService_GetAuditCheckpoint_FullMethodName   = "/keyswitch.vault.v1.AuditService/GetAuditCheckpoint"
+	AuditService_ListAuditCheckpoints_FullMethodName = "/keyswitch.vault.v1.AuditService/ListAuditCheckpoints"
+	AuditService_ExportAuditRecords_FullMethodName   = "/keyswitch.vault.v1.AuditService/ExportAuditRecords"
 )
 
 // AuditServiceClient is the client API for AuditService service.
@@ -35,6 +39,16 @@ type AuditServiceClient interface {
 	ListAuditRecords(ctx context.Context, in *ListAuditRecordsRequest, opts ...grpc.CallOption) (*ListAuditRecordsResponse, error)
 	// Gets one.
 	GetAuditRecord(ctx context.Context, in *GetAuditRecordRequest, opts ...grpc.CallOption) (*GetAuditRecordResponse, error)
+	// Gives records as they are written, until the caller cancels. A caller who
+	// reads slowly is waited for, and misses none.
+	TailAuditRecords(ctx context.Context, in *TailAuditRecordsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TailAuditRecordsResponse], error)
+	// Gets the newest checkpoint of a chain.
+	GetAuditCheckpoint(ctx context.Context, in *GetAuditCheckpointRequest, opts ...grpc.CallOption) (*GetAuditCheckpointResponse, error)
+	// Lists the checkpoints of a chain, the newest first.
+	ListAuditCheckpoints(ctx context.Context, in *ListAuditCheckpointsRequest, opts ...grpc.CallOption) (*ListAuditCheckpointsResponse, error)
+	// Gives a chain as text, to be verified offline with nothing but a public key.
+	// Only for the deployment's auditors, because a chain holds all tenants.
+	ExportAuditRecords(ctx context.Context, in *ExportAuditRecordsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportAuditRecordsResponse], error)
 }
 
 type auditServiceClient struct {
@@ -65,6 +79,64 @@ func (c *auditServiceClient) GetAuditRecord(ctx context.Context, in *GetAuditRec
 	return out, nil
 }
 
+func (c *auditServiceClient) TailAuditRecords(ctx context.Context, in *TailAuditRecordsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TailAuditRecordsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AuditService_ServiceDesc.Streams[0], AuditService_TailAuditRecords_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[TailAuditRecordsRequest, TailAuditRecordsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AuditService_TailAuditRecordsClient = grpc.ServerStreamingClient[TailAuditRecordsResponse]
+
+func (c *auditServiceClient) GetAuditCheckpoint(ctx context.Context, in *GetAuditCheckpointRequest, opts ...grpc.CallOption) (*GetAuditCheckpointResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetAuditCheckpointResponse)
+	err := c.cc.Invoke(ctx, AuditService_GetAuditCheckpoint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *auditServiceClient) ListAuditCheckpoints(ctx context.Context, in *ListAuditCheckpointsRequest, opts ...grpc.CallOption) (*ListAuditCheckpointsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListAuditCheckpointsResponse)
+	err := c.cc.Invoke(ctx, AuditService_ListAuditCheckpoints_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *auditServiceClient) ExportAuditRecords(ctx context.Context, in *ExportAuditRecordsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportAuditRecordsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AuditService_ServiceDesc.Streams[1], AuditService_ExportAuditRecords_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExportAuditRecordsRequest, ExportAuditRecordsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AuditService_ExportAuditRecordsClient = grpc.ServerStreamingClient[ExportAuditRecordsResponse]
+
 // AuditServiceServer is the server API for AuditService service.
 // All implementations must embed UnimplementedAuditServiceServer
 // for forward compatibility.
@@ -77,6 +149,16 @@ type AuditServiceServer interface {
 	ListAuditRecords(context.Context, *ListAuditRecordsRequest) (*ListAuditRecordsResponse, error)
 	// Gets one.
 	GetAuditRecord(context.Context, *GetAuditRecordRequest) (*GetAuditRecordResponse, error)
+	// Gives records as they are written, until the caller cancels. A caller who
+	// reads slowly is waited for, and misses none.
+	TailAuditRecords(*TailAuditRecordsRequest, grpc.ServerStreamingServer[TailAuditRecordsResponse]) error
+	// Gets the newest checkpoint of a chain.
+	GetAuditCheckpoint(context.Context, *GetAuditCheckpointRequest) (*GetAuditCheckpointResponse, error)
+	// Lists the checkpoints of a chain, the newest first.
+	ListAuditCheckpoints(context.Context, *ListAuditCheckpointsRequest) (*ListAuditCheckpointsResponse, error)
+	// Gives a chain as text, to be verified offline with nothing but a public key.
+	// Only for the deployment's auditors, because a chain holds all tenants.
+	ExportAuditRecords(*ExportAuditRecordsRequest, grpc.ServerStreamingServer[ExportAuditRecordsResponse]) error
 	mustEmbedUnimplementedAuditServiceServer()
 }
 
@@ -92,6 +174,18 @@ func (UnimplementedAuditServiceServer) ListAuditRecords(context.Context, *ListAu
 }
 func (UnimplementedAuditServiceServer) GetAuditRecord(context.Context, *GetAuditRecordRequest) (*GetAuditRecordResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetAuditRecord not implemented")
+}
+func (UnimplementedAuditServiceServer) TailAuditRecords(*TailAuditRecordsRequest, grpc.ServerStreamingServer[TailAuditRecordsResponse]) error {
+	return status.Error(codes.Unimplemented, "method TailAuditRecords not implemented")
+}
+func (UnimplementedAuditServiceServer) GetAuditCheckpoint(context.Context, *GetAuditCheckpointRequest) (*GetAuditCheckpointResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetAuditCheckpoint not implemented")
+}
+func (UnimplementedAuditServiceServer) ListAuditCheckpoints(context.Context, *ListAuditCheckpointsRequest) (*ListAuditCheckpointsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListAuditCheckpoints not implemented")
+}
+func (UnimplementedAuditServiceServer) ExportAuditRecords(*ExportAuditRecordsRequest, grpc.ServerStreamingServer[ExportAuditRecordsResponse]) error {
+	return status.Error(codes.Unimplemented, "method ExportAuditRecords not implemented")
 }
 func (UnimplementedAuditServiceServer) mustEmbedUnimplementedAuditServiceServer() {}
 func (UnimplementedAuditServiceServer) testEmbeddedByValue()                      {}
@@ -150,6 +244,64 @@ func _AuditService_GetAuditRecord_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AuditService_TailAuditRecords_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(TailAuditRecordsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AuditServiceServer).TailAuditRecords(m, &grpc.GenericServerStream[TailAuditRecordsRequest, TailAuditRecordsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AuditService_TailAuditRecordsServer = grpc.ServerStreamingServer[TailAuditRecordsResponse]
+
+func _AuditService_GetAuditCheckpoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetAuditCheckpointRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuditServiceServer).GetAuditCheckpoint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AuditService_GetAuditCheckpoint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuditServiceServer).GetAuditCheckpoint(ctx, req.(*GetAuditCheckpointRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AuditService_ListAuditCheckpoints_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListAuditCheckpointsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuditServiceServer).ListAuditCheckpoints(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AuditService_ListAuditCheckpoints_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuditServiceServer).ListAuditCheckpoints(ctx, req.(*ListAuditCheckpointsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AuditService_ExportAuditRecords_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ExportAuditRecordsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AuditServiceServer).ExportAuditRecords(m, &grpc.GenericServerStream[ExportAuditRecordsRequest, ExportAuditRecordsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AuditService_ExportAuditRecordsServer = grpc.ServerStreamingServer[ExportAuditRecordsResponse]
+
 // AuditService_ServiceDesc is the grpc.ServiceDesc for AuditService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -165,7 +317,26 @@ var AuditService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "GetAuditRecord",
 			Handler:    _AuditService_GetAuditRecord_Handler,
 		},
+		{
+			MethodName: "GetAuditCheckpoint",
+			Handler:    _AuditService_GetAuditCheckpoint_Handler,
+		},
+		{
+			MethodName: "ListAuditCheckpoints",
+			Handler:    _AuditService_ListAuditCheckpoints_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "TailAuditRecords",
+			Handler:       _AuditService_TailAuditRecords_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ExportAuditRecords",
+			Handler:       _AuditService_ExportAuditRecords_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "keyswitch/vault/v1/audit_service.proto",
 }

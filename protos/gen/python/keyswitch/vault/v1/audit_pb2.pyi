@@ -143,6 +143,10 @@ class _AuditActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditActi
     """The service ended in order."""
     AUDIT_ACTION_SET_CREDENTIAL_POLICY: _AuditAction.ValueType  # 24
     """Whether users may keep keys of their own was changed."""
+    AUDIT_ACTION_REMOVE_RECORDS: _AuditAction.ValueType  # 25
+    """Old records were removed, as the retention of the deployment demands; the
+    resource is the last of them.
+    """
     AUDIT_ACTION_ROTATE_TENANT_KEY: _AuditAction.ValueType  # 26
     """A tenant's secrets were sealed anew under another version of its key."""
     AUDIT_ACTION_SHRED_TENANT: _AuditAction.ValueType  # 27
@@ -205,6 +209,10 @@ AUDIT_ACTION_STOP: AuditAction.ValueType  # 23
 """The service ended in order."""
 AUDIT_ACTION_SET_CREDENTIAL_POLICY: AuditAction.ValueType  # 24
 """Whether users may keep keys of their own was changed."""
+AUDIT_ACTION_REMOVE_RECORDS: AuditAction.ValueType  # 25
+"""Old records were removed, as the retention of the deployment demands; the
+resource is the last of them.
+"""
 AUDIT_ACTION_ROTATE_TENANT_KEY: AuditAction.ValueType  # 26
 """A tenant's secrets were sealed anew under another version of its key."""
 AUDIT_ACTION_SHRED_TENANT: AuditAction.ValueType  # 27
@@ -249,6 +257,8 @@ class AuditRecord(_message.Message):
     NOTE_FIELD_NUMBER: _builtins.int
     PREVIOUS_HASH_FIELD_NUMBER: _builtins.int
     HASH_FIELD_NUMBER: _builtins.int
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    REFUSED_COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. "chains/{chain}/records/{record}". The chain is one instance of
     the service, the record counts 1, 2, 3, ... without gaps.
@@ -291,6 +301,14 @@ class AuditRecord(_message.Message):
     """The hash of the record before; 32 zero bytes in the first of a chain."""
     hash: _builtins.bytes
     """SHA-256 of the line."""
+    call_id: _builtins.str
+    """The id that the service gave the call; its requests to Vault carry it as
+    the header X-Keyswitch-Request-Id. Empty where no call was served.
+    """
+    refused_count: _builtins.int
+    """How many refused calls it stands for, where they came faster than they are
+    recorded one by one; 0 means one.
+    """
     @_builtins.property
     def record_time(self) -> _timestamp_pb2.Timestamp:
         """When it was written."""
@@ -329,10 +347,12 @@ class AuditRecord(_message.Message):
         note: _builtins.str = ...,
         previous_hash: _builtins.bytes = ...,
         hash: _builtins.bytes = ...,
+        call_id: _builtins.str = ...,
+        refused_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "record_time", b"record_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempt", b"attempt", "hash", b"hash", "identity", b"identity", "intent_record", b"intent_record", "lease_id", b"lease_id", "name", b"name", "note", b"note", "origin", b"origin", "outcome", b"outcome", "peer", b"peer", "previous_hash", b"previous_hash", "principal", b"principal", "purpose", b"purpose", "reason", b"reason", "record_time", b"record_time", "request_id", b"request_id", "resource", b"resource", "test_outcome", b"test_outcome", "use_outcome", b"use_outcome", "vault_request_ids", b"vault_request_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempt", b"attempt", "call_id", b"call_id", "hash", b"hash", "identity", b"identity", "intent_record", b"intent_record", "lease_id", b"lease_id", "name", b"name", "note", b"note", "origin", b"origin", "outcome", b"outcome", "peer", b"peer", "previous_hash", b"previous_hash", "principal", b"principal", "purpose", b"purpose", "reason", b"reason", "record_time", b"record_time", "refused_count", b"refused_count", "request_id", b"request_id", "resource", b"resource", "test_outcome", b"test_outcome", "use_outcome", b"use_outcome", "vault_request_ids", b"vault_request_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -373,3 +393,56 @@ class AuditIdentity(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuditIdentity: _TypeAlias = AuditIdentity  # noqa: Y015
+
+@_typing.final
+class AuditCheckpoint(_message.Message):
+    """A signed statement of how far a chain goes. Whoever keeps one can show later
+    that nothing before it was changed or cut off.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHAIN_FIELD_NUMBER: _builtins.int
+    LAST_RECORD_FIELD_NUMBER: _builtins.int
+    LAST_HASH_FIELD_NUMBER: _builtins.int
+    SIGN_TIME_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    chain: _builtins.str
+    """"chains/{chain}"."""
+    last_record: _builtins.int
+    """The number of the last record that it covers, from 1."""
+    last_hash: _builtins.bytes
+    """That record's hash."""
+    key_id: _builtins.str
+    """Which key; see TokenService.GetSigningKeys."""
+    signature: _builtins.bytes
+    """Ed25519, over these bytes, all integers being unsigned and big-endian:
+
+      4 + n   length and UTF-8 of the label "keyswitch.vault.v1.AuditCheckpoint"
+      4 + n   length and UTF-8 of chain
+      8       last_record
+      4 + 32  length and bytes of last_hash
+      8       the seconds of sign_time, since 1970-01-01T00:00:00Z
+    """
+    @_builtins.property
+    def sign_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was signed. Whole seconds."""
+
+    def __init__(
+        self,
+        *,
+        chain: _builtins.str = ...,
+        last_record: _builtins.int = ...,
+        last_hash: _builtins.bytes = ...,
+        sign_time: _timestamp_pb2.Timestamp | None = ...,
+        key_id: _builtins.str = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sign_time", b"sign_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "key_id", b"key_id", "last_hash", b"last_hash", "last_record", b"last_record", "sign_time", b"sign_time", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditCheckpoint: _TypeAlias = AuditCheckpoint  # noqa: Y015

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from keyswitch.vault.v1 import audit_pb2 as keyswitch_dot_vault_dot_v1_dot_audit__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&keyswitch/vault/v1/audit_service.proto\x12\x12keyswitch.vault.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ekeyswitch/vault/v1/audit.proto\"\x9a\x02\n\x0b\x41uditFilter\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x30\n\x07\x61\x63tions\x18\x03 \x03(\x0e\x32\x1f.keyswitch.vault.v1.AuditAction\x12\x32\n\x08outcomes\x18\x04 \x03(\x0e\x32 .keyswitch.vault.v1.AuditOutcome\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x10\n\x08lease_id\x18\x06 \x01(\t\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x01\n\x17ListAuditRecordsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12/\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x1f.keyswitch.vault.v1.AuditFilter\"k\n\x18ListAuditRecordsResponse\x12\x36\n\raudit_records\x18\x01 \x03(\x0b\x32\x1f.keyswitch.vault.v1.AuditRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x15GetAuditRecordRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"O\n\x16GetAuditRecordResponse\x12\x35\n\x0c\x61udit_record\x18\x01 \x01(\x0b\x32\x1f.keyswitch.vault.v1.AuditRecord2\xe6\x01\n\x0c\x41uditService\x12m\n\x10ListAuditRecords\x12+.keyswitch.vault.v1.ListAuditRecordsRequest\x1a,.keyswitch.vault.v1.ListAuditRecordsResponse\x12g\n\x0eGetAuditRecord\x12).keyswitch.vault.v1.GetAuditRecordRequest\x1a*.keyswitch.vault.v1.GetAuditRecordResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&keyswitch/vault/v1/audit_service.proto\x12\x12keyswitch.vault.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ekeyswitch/vault/v1/audit.proto\"\x9a\x02\n\x0b\x41uditFilter\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x30\n\x07\x61\x63tions\x18\x03 \x03(\x0e\x32\x1f.keyswitch.vault.v1.AuditAction\x12\x32\n\x08outcomes\x18\x04 \x03(\x0e\x32 .keyswitch.vault.v1.AuditOutcome\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x10\n\x08lease_id\x18\x06 \x01(\t\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x01\n\x17ListAuditRecordsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12/\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x1f.keyswitch.vault.v1.AuditFilter\"k\n\x18ListAuditRecordsResponse\x12\x36\n\raudit_records\x18\x01 \x03(\x0b\x32\x1f.keyswitch.vault.v1.AuditRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x15GetAuditRecordRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"O\n\x16GetAuditRecordResponse\x12\x35\n\x0c\x61udit_record\x18\x01 \x01(\x0b\x32\x1f.keyswitch.vault.v1.AuditRecord\"p\n\x17TailAuditRecordsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12/\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1f.keyswitch.vault.v1.AuditFilter\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\"h\n\x18TailAuditRecordsResponse\x12\x36\n\raudit_records\x18\x01 \x03(\x0b\x32\x1f.keyswitch.vault.v1.AuditRecord\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"+\n\x19GetAuditCheckpointRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\"U\n\x1aGetAuditCheckpointResponse\x12\x37\n\ncheckpoint\x18\x01 \x01(\x0b\x32#.keyswitch.vault.v1.AuditCheckpoint\"T\n\x1bListAuditCheckpointsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"q\n\x1cListAuditCheckpointsResponse\x12\x38\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32#.keyswitch.vault.v1.AuditCheckpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"V\n\x19\x45xportAuditRecordsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x14\n\x0c\x66irst_record\x18\x02 \x01(\x03\x12\x13\n\x0blast_record\x18\x03 \x01(\x03\"s\n\x1a\x45xportAuditRecordsResponse\x12\x0f\n\x05lines\x18\x01 \x01(\x0cH\x00\x12\x39\n\ncheckpoint\x18\x02 \x01(\x0b\x32#.keyswitch.vault.v1.AuditCheckpointH\x00\x42\t\n\x07\x63ontent2\xbe\x05\n\x0c\x41uditService\x12m\n\x10ListAuditRecords\x12+.keyswitch.vault.v1.ListAuditRecordsRequest\x1a,.keyswitch.vault.v1.ListAuditRecordsResponse\x12g\n\x0eGetAuditRecord\x12).keyswitch.vault.v1.GetAuditRecordRequest\x1a*.keyswitch.vault.v1.GetAuditRecordResponse\x12o\n\x10TailAuditRecords\x12+.keyswitch.vault.v1.TailAuditRecordsRequest\x1a,.keyswitch.vault.v1.TailAuditRecordsResponse0\x01\x12s\n\x12GetAuditCheckpoint\x12-.keyswitch.vault.v1.GetAuditCheckpointRequest\x1a..keyswitch.vault.v1.GetAuditCheckpointResponse\x12y\n\x14ListAuditCheckpoints\x12/.keyswitch.vault.v1.ListAuditCheckpointsRequest\x1a\x30.keyswitch.vault.v1.ListAuditCheckpointsResponse\x12u\n\x12\x45xportAuditRecords\x12-.keyswitch.vault.v1.ExportAuditRecordsRequest\x1a..keyswitch.vault.v1.ExportAuditRecordsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,6 +43,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETAUDITRECORDREQUEST']._serialized_end=690
   _globals['_GETAUDITRECORDRESPONSE']._serialized_start=692
   _globals['_GETAUDITRECORDRESPONSE']._serialized_end=771
-  _globals['_AUDITSERVICE']._serialized_start=774
-  _globals['_AUDITSERVICE']._serialized_end=1004
+  _globals['_TAILAUDITRECORDSREQUEST']._serialized_start=773
+  _globals['_TAILAUDITRECORDSREQUEST']._serialized_end=885
+  _globals['_TAILAUDITRECORDSRESPONSE']._serialized_start=887
+  _globals['_TAILAUDITRECORDSRESPONSE']._serialized_end=991
+  _globals['_GETAUDITCHECKPOINTREQUEST']._serialized_start=993
+  _globals['_GETAUDITCHECKPOINTREQUEST']._serialized_end=1036
+  _globals['_GETAUDITCHECKPOINTRESPONSE']._serialized_start=1038
+  _globals['_GETAUDITCHECKPOINTRESPONSE']._serialized_end=1123
+  _globals['_LISTAUDITCHECKPOINTSREQUEST']._serialized_start=1125
+  _globals['_LISTAUDITCHECKPOINTSREQUEST']._serialized_end=1209
+  _globals['_LISTAUDITCHECKPOINTSRESPONSE']._serialized_start=1211
+  _globals['_LISTAUDITCHECKPOINTSRESPONSE']._serialized_end=1324
+  _globals['_EXPORTAUDITRECORDSREQUEST']._serialized_start=1326
+  _globals['_EXPORTAUDITRECORDSREQUEST']._serialized_end=1412
+  _globals['_EXPORTAUDITRECORDSRESPONSE']._serialized_start=1414
+  _globals['_EXPORTAUDITRECORDSRESPONSE']._serialized_end=1529
+  _globals['_AUDITSERVICE']._serialized_start=1532
+  _globals['_AUDITSERVICE']._serialized_end=2234
 # @@protoc_insertion_point(module_scope)

@@ -47,6 +47,26 @@ class AuditServiceStub:
                 request_serializer=keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.GetAuditRecordRequest.SerializeToString,
                 response_deserializer=keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.GetAuditRecordResponse.FromString,
                 _registered_method=True)
+        self.TailAuditRecords = channel.unary_stream(
+                '/keyswitch.vault.v1.AuditService/TailAuditRecords',
+                request_serializer=keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.TailAuditRecordsRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.TailAuditRecordsResponse.FromString,
+                _registered_method=True)
+        self.GetAuditCheckpoint = channel.unary_unary(
+                '/keyswitch.vault.v1.AuditService/GetAuditCheckpoint',
+                request_serializer=keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.GetAuditCheckpointRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.GetAuditCheckpointResponse.FromString,
+                _registered_method=True)
+        self.ListAuditCheckpoints = channel.unary_unary(
+                '/keyswitch.vault.v1.AuditService/ListAuditCheckpoints',
+                request_serializer=keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.ListAuditCheckpointsRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.ListAuditCheckpointsResponse.FromString,
+                _registered_method=True)
+        self.ExportAuditRecords = channel.unary_stream(
+                '/keyswitch.vault.v1.AuditService/ExportAuditRecords',
+                request_serializer=keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.ExportAuditRecordsRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.ExportAuditRecordsResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
@@ -69,6 +89,36 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TailAuditRecords(self, request, context):
+        """Gives records as they are written, until the caller cancels. A caller who
+        reads slowly is waited for, and misses none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAuditCheckpoint(self, request, context):
+        """Gets the newest checkpoint of a chain.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAuditCheckpoints(self, request, context):
+        """Lists the checkpoints of a chain, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportAuditRecords(self, request, context):
+        """Gives a chain as text, to be verified offline with nothing but a public key.
+        Only for the deployment's auditors, because a chain holds all tenants.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -81,6 +131,26 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.GetAuditRecord,
                     request_deserializer=keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.GetAuditRecordRequest.FromString,
                     response_serializer=keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.GetAuditRecordResponse.SerializeToString,
+            ),
+            'TailAuditRecords': grpc.unary_stream_rpc_method_handler(
+                    servicer.TailAuditRecords,
+                    request_deserializer=keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.TailAuditRecordsRequest.FromString,
+                    response_serializer=keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.TailAuditRecordsResponse.SerializeToString,
+            ),
+            'GetAuditCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAuditCheckpoint,
+                    request_deserializer=keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.GetAuditCheckpointRequest.FromString,
+                    response_serializer=keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.GetAuditCheckpointResponse.SerializeToString,
+            ),
+            'ListAuditCheckpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditCheckpoints,
+                    request_deserializer=keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.ListAuditCheckpointsRequest.FromString,
+                    response_serializer=keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.ListAuditCheckpointsResponse.SerializeToString,
+            ),
+            'ExportAuditRecords': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportAuditRecords,
+                    request_deserializer=keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.ExportAuditRecordsRequest.FromString,
+                    response_serializer=keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.ExportAuditRecordsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -140,6 +210,114 @@ class AuditService:
             '/keyswitch.vault.v1.AuditService/GetAuditRecord',
             keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.GetAuditRecordRequest.SerializeToString,
             keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.GetAuditRecordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TailAuditRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/keyswitch.vault.v1.AuditService/TailAuditRecords',
+            keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.TailAuditRecordsRequest.SerializeToString,
+            keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.TailAuditRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAuditCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.vault.v1.AuditService/GetAuditCheckpoint',
+            keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.GetAuditCheckpointRequest.SerializeToString,
+            keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.GetAuditCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditCheckpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.vault.v1.AuditService/ListAuditCheckpoints',
+            keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.ListAuditCheckpointsRequest.SerializeToString,
+            keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.ListAuditCheckpointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportAuditRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/keyswitch.vault.v1.AuditService/ExportAuditRecords',
+            keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.ExportAuditRecordsRequest.SerializeToString,
+            keyswitch_dot_vault_dot_v1_dot_audit__service__pb2.ExportAuditRecordsResponse.FromString,
             options,
             channel_credentials,
             insecure,

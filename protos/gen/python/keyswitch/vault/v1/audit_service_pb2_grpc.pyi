@@ -40,6 +40,18 @@ class AuditServiceStub:
     """Lists records, the newest first."""
     GetAuditRecord: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetAuditRecordRequest, _audit_service_pb2.GetAuditRecordResponse]
     """Gets one."""
+    TailAuditRecords: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.TailAuditRecordsRequest, _audit_service_pb2.TailAuditRecordsResponse]
+    """Gives records as they are written, until the caller cancels. A caller who
+    reads slowly is waited for, and misses none.
+    """
+    GetAuditCheckpoint: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetAuditCheckpointRequest, _audit_service_pb2.GetAuditCheckpointResponse]
+    """Gets the newest checkpoint of a chain."""
+    ListAuditCheckpoints: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ListAuditCheckpointsRequest, _audit_service_pb2.ListAuditCheckpointsResponse]
+    """Lists the checkpoints of a chain, the newest first."""
+    ExportAuditRecords: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.ExportAuditRecordsRequest, _audit_service_pb2.ExportAuditRecordsResponse]
+    """Gives a chain as text, to be verified offline with nothing but a public key.
+    Only for the deployment's auditors, because a chain holds all tenants.
+    """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -53,6 +65,18 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """Lists records, the newest first."""
     GetAuditRecord: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetAuditRecordRequest, _audit_service_pb2.GetAuditRecordResponse]  # type: ignore[assignment]
     """Gets one."""
+    TailAuditRecords: _aio.UnaryStreamMultiCallable[_audit_service_pb2.TailAuditRecordsRequest, _audit_service_pb2.TailAuditRecordsResponse]  # type: ignore[assignment]
+    """Gives records as they are written, until the caller cancels. A caller who
+    reads slowly is waited for, and misses none.
+    """
+    GetAuditCheckpoint: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetAuditCheckpointRequest, _audit_service_pb2.GetAuditCheckpointResponse]  # type: ignore[assignment]
+    """Gets the newest checkpoint of a chain."""
+    ListAuditCheckpoints: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListAuditCheckpointsRequest, _audit_service_pb2.ListAuditCheckpointsResponse]  # type: ignore[assignment]
+    """Lists the checkpoints of a chain, the newest first."""
+    ExportAuditRecords: _aio.UnaryStreamMultiCallable[_audit_service_pb2.ExportAuditRecordsRequest, _audit_service_pb2.ExportAuditRecordsResponse]  # type: ignore[assignment]
+    """Gives a chain as text, to be verified offline with nothing but a public key.
+    Only for the deployment's auditors, because a chain holds all tenants.
+    """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads the audit log; nothing writes it but the service itself. An organization's
@@ -75,5 +99,41 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.GetAuditRecordResponse, _abc.Awaitable[_audit_service_pb2.GetAuditRecordResponse]]:
         """Gets one."""
+
+    @_abc_1.abstractmethod
+    def TailAuditRecords(
+        self,
+        request: _audit_service_pb2.TailAuditRecordsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_service_pb2.TailAuditRecordsResponse], _abc.AsyncIterator[_audit_service_pb2.TailAuditRecordsResponse]]:
+        """Gives records as they are written, until the caller cancels. A caller who
+        reads slowly is waited for, and misses none.
+        """
+
+    @_abc_1.abstractmethod
+    def GetAuditCheckpoint(
+        self,
+        request: _audit_service_pb2.GetAuditCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.GetAuditCheckpointResponse, _abc.Awaitable[_audit_service_pb2.GetAuditCheckpointResponse]]:
+        """Gets the newest checkpoint of a chain."""
+
+    @_abc_1.abstractmethod
+    def ListAuditCheckpoints(
+        self,
+        request: _audit_service_pb2.ListAuditCheckpointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.ListAuditCheckpointsResponse, _abc.Awaitable[_audit_service_pb2.ListAuditCheckpointsResponse]]:
+        """Lists the checkpoints of a chain, the newest first."""
+
+    @_abc_1.abstractmethod
+    def ExportAuditRecords(
+        self,
+        request: _audit_service_pb2.ExportAuditRecordsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_service_pb2.ExportAuditRecordsResponse], _abc.AsyncIterator[_audit_service_pb2.ExportAuditRecordsResponse]]:
+        """Gives a chain as text, to be verified offline with nothing but a public key.
+        Only for the deployment's auditors, because a chain holds all tenants.
+        """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

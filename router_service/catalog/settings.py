@@ -14,7 +14,7 @@ from router_service.core.request import (
     UpstreamMaxPrice,
     UpstreamRouting,
 )
-from router_service.dialects.base import AnthropicThinking, GeminiThinking, Quirks, ReasoningStyle
+from router_service.dialects.base import AnthropicThinking, BedrockReasoning, GeminiThinking, Quirks, ReasoningStyle
 
 
 def build_quirks(*layers: Mapping[str, Any]) -> Quirks:
@@ -28,6 +28,8 @@ def build_quirks(*layers: Mapping[str, Any]) -> Quirks:
         merged["anthropic_thinking"] = AnthropicThinking(merged["anthropic_thinking"])
     if "gemini_thinking" in merged:
         merged["gemini_thinking"] = GeminiThinking(merged["gemini_thinking"])
+    if "bedrock_reasoning" in merged:
+        merged["bedrock_reasoning"] = BedrockReasoning(merged["bedrock_reasoning"])
     if "efforts" in merged:
         merged["efforts"] = tuple(merged["efforts"])
     return Quirks(**merged)

@@ -47,6 +47,16 @@ class GeminiThinking(Enum):
     NONE = "none"
 
 
+class BedrockReasoning(Enum):
+    """How a model on Bedrock wants to be told how much to think: its vendor's words."""
+
+    CLAUDE_ADAPTIVE = "claude_adaptive"  # thinking adaptive + outputConfig.effort
+    CLAUDE_BUDGET = "claude_budget"  # thinking enabled + budget_tokens
+    NOVA = "nova"  # reasoningConfig: {type, maxReasoningEffort}
+    EFFORT = "effort"  # reasoning_effort: "low"
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class Quirks:
     """In what an endpoint differs from its dialect. Comes from the provider's and the model's data, never from code.
@@ -58,6 +68,7 @@ class Quirks:
     reasoning_style: ReasoningStyle = ReasoningStyle.EFFORT
     anthropic_thinking: AnthropicThinking = AnthropicThinking.ADAPTIVE
     gemini_thinking: GeminiThinking = GeminiThinking.LEVEL
+    bedrock_reasoning: BedrockReasoning = BedrockReasoning.NONE
     efforts: tuple[str, ...] = ()
     is_reasoning_mandatory: bool = False
     max_tokens_field: str = "max_completion_tokens"

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 
 from router_service.dialects.anthropic_messages import AnthropicMessages
 from router_service.dialects.base import Dialect
+from router_service.dialects.bedrock_converse import BedrockConverse
 from router_service.dialects.gemini import Gemini
 from router_service.dialects.openai_chat import OpenAIChat
 
-DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (OpenAIChat(), AnthropicMessages(), Gemini())}
+DIALECTS: Mapping[str, Dialect] = {
+    dialect.name: dialect for dialect in (OpenAIChat(), AnthropicMessages(), Gemini(), BedrockConverse())
+}
 
 
 def find(name: str) -> Dialect | None:

@@ -1,7 +1,9 @@
 """Fixtures of dialects: what is asked, the wire's request, the wire's answer, and what it must become.
 
 A folder per case: `title.txt` (one line), `request.json` (`completion` in neutral words, the `wire` body that it must
-become, its `warnings`), `response.sse` or `response.json` (raw bytes), `expected.json` (the folded answer or a fault).
+become, its `warnings`), `response.sse` or `response.json` (raw bytes) or `response.aws` (a line per message of AWS's
+event stream: its type, "!" before it where it is an exception, and its payload), `expected.json` (the folded answer or
+a fault).
 """
 
 import base64
@@ -42,6 +44,7 @@ from router_service.core.request import (
     ToolChoice,
     ToolMode,
 )
+from tests.suites.aws_messages import event
 from tests.suites.dialect_suite import PROVIDER, Outcome
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "dialects"
@@ -71,10 +74,19 @@ def _load(folder: Path) -> Fixture:
         name=folder.name,
         title=(folder / "title.txt").read_text().strip(),
         request=json.loads((folder / "request.json").read_text()),
-        body=files[0].read_bytes(),
-        is_stream=files[0].suffix == ".sse",
+        body=_event_stream(files[0]) if files[0].suffix == ".aws" else files[0].read_bytes(),
+        is_stream=files[0].suffix != ".json",
         expected=json.loads((folder / "expected.json").read_text()),
     )
+
+
+def _event_stream(path: Path) -> bytes:
+    found = []
+    for line in path.read_bytes().splitlines():
+        name, _, payload = line.decode().partition(" ")
+        kind = "exception" if name.startswith("!") else "event"
+        found.append(event(name.lstrip("!"), payload.encode(), kind))
+    return b"".join(found)
 
 
 # -- neutral JSON to values ------------------------------------------------------------------------------------------

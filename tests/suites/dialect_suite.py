@@ -3,6 +3,7 @@
 A body is fed through the real framer, in the pieces that a test chooses, and every event passes the grammar.
 """
 
+import base64
 import json
 import os
 import random
@@ -17,8 +18,8 @@ from router_service.core.events import ArgumentsDelta, Delta, Event, ProviderDel
 from router_service.core.faults import Fault, Reason
 from router_service.core.fold import Answer, fold
 from router_service.core.grammar import Grammar
-from router_service.dialects.base import BodyFrame, Dialect, Quirks
-from router_service.framing.sse import SseFramer
+from router_service.dialects.base import BodyFrame, Dialect, Framing, Quirks
+from router_service.framing.framer import CONTENT_TYPES, Framer, open_framer
 
 PROVIDER = "providers/test"
 QUIRKS = Quirks()
@@ -34,9 +35,16 @@ class Outcome:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
+def framer_of(dialect: Dialect) -> Framer:
+    """A fresh framer for a stream of this dialect."""
+    framer = open_framer(dialect.framing, CONTENT_TYPES[dialect.framing])
+    assert framer is not None
+    return framer
+
+
 def decode(dialect: Dialect, pieces: Iterable[bytes], quirks: Quirks = QUIRKS) -> list[Event]:
     """All events of a streamed body, checked by the grammar. Raises the fault that it ends with."""
-    framer, decoder, grammar = SseFramer(), dialect.decoder(quirks), Grammar()
+    framer, decoder, grammar = framer_of(dialect), dialect.decoder(quirks), Grammar()
     events: list[Event] = []
 
     def take(new: Sequence[Event]) -> None:
@@ -106,8 +114,14 @@ def check_cuts(dialect: Dialect, body: bytes, expected: Outcome, *, limit: int =
     return len(positions)
 
 
-def prefixes(body: bytes) -> Iterator[bytes]:
+def prefixes(body: bytes, framing: Framing = Framing.SSE) -> Iterator[bytes]:
     """Everything that a stream is before each of its events is complete."""
+    if framing is Framing.AWS_EVENT_STREAM:
+        at = 0
+        while at < len(body):
+            yield body[:at]
+            at += int.from_bytes(body[at : at + 4], "big")
+        return
     unified = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     yield b""
     at = unified.find(b"\n\n")
@@ -119,7 +133,7 @@ def prefixes(body: bytes) -> Iterator[bytes]:
 def check_prefixes(dialect: Dialect, body: bytes, is_complete: Any, quirks: Quirks = QUIRKS) -> int:
     """A stream that breaks off never looks finished. `is_complete(prefix)` says which prefixes are whole answers."""
     checked = 0
-    for prefix in prefixes(body):
+    for prefix in prefixes(body, dialect.framing):
         if is_complete(prefix):
             break
         with pytest.raises(Fault) as caught:
@@ -179,7 +193,8 @@ def recordings(dialect: str) -> list[Recording]:
 def _load(path: Path) -> Recording:
     case = json.loads(path.read_text())
     response = case["response"]
-    body = response["body"].encode()
+    is_binary = response["body_encoding"] == "base64"
+    body = base64.b64decode(response["body"]) if is_binary else response["body"].encode()
     if case["framing"] == "jsonl":
         lines = [line for line in body.splitlines() if line.strip()]
         body = b"".join(b"data: " + line + b"\n\n" for line in lines)

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router_service.core.faults import Fault
+from router_service.dialects.base import Framing
 from router_service.dialects.registry import DIALECTS
+from tests.suites.aws_messages import event
 from tests.suites.dialect_fixtures import fixtures
 from tests.suites.dialect_suite import decode, decode_body, texts_of
 
@@ -62,7 +64,27 @@ KEYS = {
         *("usageMetadata", "promptTokenCount", "candidatesTokenCount", "totalTokenCount", "promptTokensDetails"),
         *("modality", "tokenCount", "promptFeedback", "blockReason", "error", "code", "status", "details", "index"),
     ],
+    "bedrock_converse": [
+        *("contentBlockIndex", "start", "delta", "text", "toolUse", "toolUseId", "name", "type", "input", "toolResult"),
+        *("reasoningContent", "reasoningText", "signature", "redactedContent", "citation", "citationsContent", "image"),
+        *(
+            "source",
+            "bytes",
+            "format",
+            "content",
+            "citations",
+            "title",
+            "location",
+            "web",
+            "url",
+            "documentChar",
+            "end",
+        ),
+        *("sourceContent", "stopReason", "usage", "inputTokens", "outputTokens", "totalTokens", "cacheDetails", "ttl"),
+        *("output", "message", "trace", "__type"),
+    ],
 }
+EVENTS = ["messageStart", "contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop", "metadata"]
 WORDS = {
     "openai_chat": [
         "stop",
@@ -81,6 +103,7 @@ WORDS = {
         *("text_delta", "thinking_delta", "input_json_delta", "signature_delta", "citations_delta", "message", "{"),
     ],
     "gemini": ["STOP", "SAFETY", "$", "$.a", "$.a.b[0]", "$[1]", "$['x y']", "AA==", "AA=", "AUDIO", "image/png", "ä"],
+    "bedrock_converse": ["end_turn", "AA==", "AA=", "{}", "{", "server_tool_use", "png", "5m", "ä"],
 }
 
 
@@ -95,6 +118,13 @@ def values_of(name: str) -> st.SearchStrategy[Any]:
         ),
         max_leaves=14,
     )
+
+
+def framed(name: str, payload: bytes, event_name: str = "contentBlockDelta") -> bytes:
+    """One event of a dialect's stream."""
+    if DIALECTS[name].framing is Framing.AWS_EVENT_STREAM:
+        return event(event_name, payload)
+    return b"data: " + payload + b"\n\n"
 
 
 def read_all(name: str, body: bytes) -> None:
@@ -112,7 +142,7 @@ def read_all(name: str, body: bytes) -> None:
 @given(body=st.binary(max_size=300))
 def test_random_bytes(name: str, body: bytes) -> None:
     read_all(name, body)
-    read_all(name, b"data: " + body + b"\n\n")
+    read_all(name, framed(name, body))
 
 
 @pytest.mark.parametrize("name", DIALECTS)
@@ -135,7 +165,9 @@ def test_broken_fixtures(name: str, data: st.DataObject) -> None:
 @given(data=st.data())
 def test_right_keys_with_wrong_values(name: str, data: st.DataObject) -> None:
     chunks = data.draw(st.lists(st.dictionaries(st.sampled_from(KEYS[name]), values_of(name), max_size=6), max_size=5))
-    body = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
+    names = data.draw(st.lists(st.sampled_from(EVENTS), min_size=5, max_size=5))
+    body = framed(name, b"{}", "messageStart")
+    body += b"".join(framed(name, json.dumps(chunk).encode(), word) for chunk, word in zip(chunks, names, strict=False))
     read_all(name, body)
     for chunk in chunks:
         read_all(name, json.dumps(chunk).encode())
@@ -145,5 +177,5 @@ def test_right_keys_with_wrong_values(name: str, data: st.DataObject) -> None:
 def test_json_nested_too_deep(name: str) -> None:
     deep = b'{"usage":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
     read_all(name, deep)
-    read_all(name, b"data: " + deep + b"\n\n")
+    read_all(name, framed(name, deep))
     assert isinstance(DIALECTS[name].decode_error(500, {}, deep), Fault)

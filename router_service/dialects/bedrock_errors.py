@@ -7,9 +7,9 @@ ValidationException, and no access to a model is an AccessDeniedException.
 
 from collections.abc import Mapping
 
-from router_service.core.faults import Fault, Reason
+from router_service.core.faults import Fault, Reason, UpstreamError
 from router_service.dialects.base import Headers
-from router_service.dialects.errors import UpstreamError, fault_of, fault_of_status, read_error
+from router_service.dialects.errors import fault_of, fault_of_status, read_error
 
 _ERROR_TYPE = "x-amzn-errortype"
 

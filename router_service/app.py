@@ -27,6 +27,7 @@ from router_service.transport.completion_servicer import CompletionServicer
 from router_service.transport.credential_test_servicer import CredentialTestServicer
 from router_service.transport.http import serve_http
 from router_service.transport.interceptors.identity import Verifier
+from router_service.transport.model_options import Discovery
 from router_service.transport.money_servicers import BudgetServicer, UsageServicer
 from router_service.transport.routing_servicer import RoutingServicer
 from router_service.transport.server import Health, Servicers, build_server
@@ -139,7 +140,9 @@ async def serve(
     servicers = Servicers(
         CompletionServicer(engine, snapshot, _new_id),
         CredentialTestServicer(snapshot, credentials, upstream, clock=clock, new_id=_new_id),
-        ModelServicer(snapshot, credentials, clock),
+        ModelServicer(
+            snapshot, credentials, clock, Discovery(snapshot, credentials, upstream, clock=clock, new_id=_new_id)
+        ),
         ProviderServicer(snapshot),
         UsageServicer(engine, ledger),
         BudgetServicer(ledger, snapshot, clock),

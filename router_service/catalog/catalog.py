@@ -95,6 +95,7 @@ class Endpoint:
 class Model:
     """A catalog entry. `id` is provider-neutral ("anthropic/claude-sonnet-4.6"). `price` is None where unknown.
 
+    `compression_threshold_percent` is for applications: from there on they should compress older messages.
     `owner` is the organization that made the entry, by name; empty for the deployment's.
     """
 
@@ -106,6 +107,8 @@ class Model:
     price_revision: str = ""
     context_limit_tokens: int | None = None
     max_output_tokens: int | None = None
+    compression_threshold_percent: int | None = None
+    capabilities: tuple[str, ...] = ()
     defaults: Settings = Settings()
     is_enabled: bool = True
     owner: str = ""

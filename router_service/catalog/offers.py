@@ -182,6 +182,8 @@ class _Models:
             price_revision=price.revision if price is not None else "",
             context_limit_tokens=self._find_limit(raw, listing),
             max_output_tokens=_whole(raw.get("max_output_tokens")),
+            compression_threshold_percent=_whole(raw.get("compression_threshold_percent")),
+            capabilities=tuple(raw.get("capabilities", ())),
             defaults=build_settings(raw.get("defaults", {})),
             is_enabled=raw.get("is_enabled", True),
         )

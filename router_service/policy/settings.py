@@ -4,6 +4,7 @@ The layers, the first one that sets a field wins: the fallback route, the call, 
 merged field by field, every other field is taken whole (GenerationSettings in settings.proto).
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
@@ -49,7 +50,9 @@ def parse_options(entry: ProviderOptions, field: str) -> Mapping[str, object]:
     try:
         parsed: object = msgspec.json.decode(entry.json)
     except (msgspec.DecodeError, ValueError, RecursionError):
-        raise invalid(f"{field}.json", "Provider options must be one JSON object; this is no valid JSON.") from None
+        where = _find_fault(entry.json)
+        message = f"Provider options must be one JSON object; this is no valid JSON{where}."
+        raise invalid(f"{field}.json", message) from None
     if not isinstance(parsed, dict):
         raise invalid(f"{field}.json", "Provider options must be one JSON object.")
     if not entry.namespace:
@@ -57,6 +60,17 @@ def parse_options(entry: ProviderOptions, field: str) -> Mapping[str, object]:
         if named and (named != parsed.keys() or not all(isinstance(value, dict) for value in parsed.values())):
             raise _mixed(field)
     return parsed
+
+
+def _find_fault(text: str) -> str:
+    """Where JSON stops being JSON, for a message: people miss commas."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return f" (line {error.lineno}, column {error.colno})"
+    except (ValueError, RecursionError):
+        return ""
+    return ""
 
 
 def select_options(

@@ -10,7 +10,7 @@ from keyswitch.router.v1 import (
     provider_service_pb2_grpc,
 )
 
-from router_service.catalog.catalog import Application, Organization, Snapshot
+from router_service.catalog.catalog import Application, BillingPlan, Organization, Snapshot
 from router_service.core.caller import Holdings
 from router_service.core.faults import Fault
 from router_service.core.money import Price
@@ -19,6 +19,7 @@ from router_service.policy.call import Call, Candidate
 from router_service.policy.plan import plan
 from router_service.transport import wire_build
 from router_service.transport.interceptors.identity import caller
+from router_service.transport.model_options import Discovery, build_defaults, describe_options
 from router_service.transport.pages import page
 from router_service.transport.request import acting_user, demand, find_application
 
@@ -31,10 +32,30 @@ NOTHING_USABLE = (
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     """Lists the models that a caller can use now."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], credentials: Credentials, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        credentials: Credentials,
+        clock: Callable[[], float],
+        discovery: Discovery,
+    ) -> None:
         self._snapshot = snapshot
         self._credentials = credentials
         self._clock = clock
+        self._discovery = discovery
+
+    async def DescribeOptions(  # noqa: N802 # gRPC's name
+        self, request: model_service_pb2.DescribeOptionsRequest, context: Any
+    ) -> model_service_pb2.DescribeOptionsResponse:
+        """From data, for a form."""
+        caller()
+        return describe_options(request, self._snapshot())
+
+    async def DiscoverUpstreamModels(  # noqa: N802 # gRPC's name
+        self, request: model_service_pb2.DiscoverUpstreamModelsRequest, context: Any
+    ) -> model_service_pb2.DiscoverUpstreamModelsResponse:
+        """What the provider itself says."""
+        return await self._discovery.discover(request)
 
     async def ListModels(  # noqa: N802 # gRPC's name
         self, request: model_service_pb2.ListModelsRequest, context: Any
@@ -94,6 +115,11 @@ def _model(found: Candidate, *, is_preselected: bool) -> model_service_pb2.Model
         max_output_tokens=model.max_output_tokens,
         price=_price(model.price) if model.price is not None else None,
         is_preselected=is_preselected,
+        compression_threshold_percent=model.compression_threshold_percent,
+        capabilities=[
+            model_service_pb2.ModelCapability.Value(f"MODEL_CAPABILITY_{name.upper()}") for name in model.capabilities
+        ],
+        defaults=build_defaults(model),
     )
 
 
@@ -128,8 +154,22 @@ class ProviderServicer(provider_service_pb2_grpc.ProviderServiceServicer):
                     is_enabled=provider.is_enabled,
                     is_byok_supported=provider.is_byok_supported,
                     is_keyless=provider.is_keyless,
+                    vendor=provider.vendor,
+                    plan=_plan(provider.plan) if provider.plan is not None else None,
+                    key_page=provider.key_page,
+                    has_free_key_test=bool(provider.key_test_path),
                 )
                 for provider in shown
             ],
             next_page_token=following,
         )
+
+
+def _plan(plan: BillingPlan) -> provider_service_pb2.ProviderPlan:
+    return provider_service_pb2.ProviderPlan(
+        plan=plan.id,
+        display_name=plan.display_name,
+        warning=plan.warning,
+        default_max_concurrent_requests=plan.max_concurrent_requests,
+        highest_max_concurrent_requests=plan.highest_concurrent_requests,
+    )

@@ -20,7 +20,9 @@ from router_service.credentials.uses import UseOutcome
 from router_service.policy.call import Call
 from router_service.policy.payer import Refusal, credentials_of, pick_credential, refuse_payer
 from router_service.transport import wire_build
+from router_service.transport.credential_access import find_credential, untestable
 from router_service.transport.interceptors.identity import caller
+from router_service.transport.model_options import catalogued
 from router_service.transport.request import (
     NO_APPLICATION,
     acting_user,
@@ -61,7 +63,7 @@ class CredentialTestServicer(credential_test_service_pb2_grpc.CredentialTestServ
         """What the provider answers is an outcome; only our own faults are errors."""
         who, snapshot = caller(), self._snapshot()
         demand(who, "test_credentials", "operator", "admin", "member")
-        credential, provider = await self._credential(request.credential_version, who, snapshot)
+        credential, provider = await find_credential(self._credentials, request.credential_version, who, snapshot)
         endpoint = _endpoint(request.model, provider, snapshot)
         request_id, started = self._new_id(), self._clock()
         try:
@@ -74,7 +76,7 @@ class CredentialTestServicer(credential_test_service_pb2_grpc.CredentialTestServ
                 purpose=lease_pb2.LEASE_PURPOSE_TEST,
             )
         except StaleCredential as stale:
-            raise _untestable(stale, request.credential_version) from None
+            raise untestable(stale, request.credential_version) from None
         siblings = [
             other
             for other in snapshot.providers.values()
@@ -97,30 +99,6 @@ class CredentialTestServicer(credential_test_service_pb2_grpc.CredentialTestServ
         await self._credentials.report_test(lease.id, test)
         self._credentials.forget(credential.name)
         return answer
-
-    async def _credential(self, version_name: str, who: Caller, snapshot: Snapshot) -> tuple[Credential, Provider]:
-        name, separator, _ = version_name.partition("/versions/")
-        if not separator:
-            raise invalid("credential_version", "Name a version: …/credentials/{credential}/versions/{version}.")
-        owner = name.partition("/credentials/")[0]
-        user = owner if "/users/" in owner else ""
-        if owner == "deployment" and not who.has_role("operator"):
-            raise not_found(name)
-        organization = owner.partition("/users/")[0]
-        if owner != "deployment" and who.organization not in ("", organization):
-            raise not_found(name)
-        if user and user != who.user and not who.has_role("admin", "operator"):
-            raise not_found(name)
-        self._credentials.forget(name)
-        held = await self._credentials.list_owner(owner, who)
-        credential = next((item for item in held if item.name == name), None)
-        if credential is None:
-            raise not_found(name)
-        provider = snapshot.find_provider(credential.provider)
-        if provider is None:
-            message = f"The credential is for {credential.provider}, which this router does not have."
-            raise Fault(Reason.RESOURCE_NOT_FOUND, message, metadata={"name": credential.provider})
-        return credential, provider
 
     async def GetKeyStatus(  # noqa: N802 # gRPC's name
         self, request: credential_test_service_pb2.GetKeyStatusRequest, context: Any
@@ -228,12 +206,6 @@ def _endpoint(reference: str, provider: Provider, snapshot: Snapshot) -> Endpoin
     return found
 
 
-def _untestable(stale: StaleCredential, version: str) -> Fault:
-    message = "This version cannot be tested: it is disabled, destroyed, expired or not for the provider's origin."
-    metadata = {"name": quote(version[:256]), "vaultReason": stale.reason}
-    return Fault(Reason.NO_USABLE_CREDENTIAL, message, metadata=metadata)
-
-
 def _use_outcome(finding: Finding) -> UseOutcome:
     match finding.outcome:
         case Outcome.PASSED:
@@ -264,12 +236,7 @@ def _advice(finding: Finding, provider: Provider, snapshot: Snapshot) -> str:
 def _response(
     finding: Finding, version: str, latency_seconds: float, now: float, provider: Provider, snapshot: Snapshot
 ) -> credential_test_service_pb2.TestCredentialResponse:
-    catalogued = {
-        endpoint.upstream_model: model.id
-        for model in snapshot.models.values()
-        for endpoint in model.endpoints
-        if endpoint.provider == provider.id
-    }
+    known = catalogued(provider, snapshot)
     answer = credential_test_service_pb2.TestCredentialResponse(
         outcome=credential_test_pb2.CredentialTestOutcome.Value(f"CREDENTIAL_TEST_OUTCOME_{finding.outcome.value}"),
         credential_version=version,
@@ -283,5 +250,5 @@ def _response(
     if finding.retry_after_seconds is not None:
         answer.retry_delay.CopyFrom(wire_build.duration(finding.retry_after_seconds))
     for upstream_id in finding.models[:MOST_MODELS]:
-        answer.models.add(upstream_model_id=upstream_id, model=catalogued.get(upstream_id, ""))
+        answer.models.add(upstream_model_id=upstream_id, model=known.get(upstream_id, ""))
     return answer

@@ -156,3 +156,19 @@ def test_families_and_other_keys_do_not_mix(families: set[str], other: str) -> N
     with pytest.raises(Fault):
         parse_options(options("", json.dumps(mixed)), "x")
     assert parse_options(options("google", json.dumps(mixed)), "x") == mixed
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ('{"thinking": {"type": "enabled",}}', "line 1, column 33"),
+        ('{"a": 1\n "b": 2}', "line 2, column 2"),
+        ("", "line 1, column 1"),
+        ("thinking: on", "line 1, column 1"),
+    ],
+)
+def test_broken_json_is_refused_and_says_where(text: str, where: str) -> None:
+    with pytest.raises(Fault) as raised:
+        parse_options(options("", text), "call.options[0]")
+    assert where in raised.value.message
+    assert raised.value.metadata == {"field": "call.options[0].json"}

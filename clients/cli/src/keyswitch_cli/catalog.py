@@ -7,13 +7,16 @@ from typing import Annotated
 import typer
 from keyswitch.router.v1 import model_service_pb2, provider_service_pb2
 
-from keyswitch_cli import tables, words
+from keyswitch_cli import model_options, tables, words
 from keyswitch_cli.session import Json, Session, session_of
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    app.command("models")(models)
+    group = typer.Typer(help="The models that can be used now, and what can be set for them.")
+    group.callback(invoke_without_command=True)(models)
+    model_options.register(group)
+    app.add_typer(group, name="models")
     app.command("providers")(providers)
 
 
@@ -25,6 +28,8 @@ def models(
     is_json: Json = False,
 ) -> None:
     """List the models that can be used now, with who would serve and who would pay."""
+    if context.invoked_subcommand is not None:
+        return
     session = session_of(context, is_json=is_json)
     name = session.settings.application(application)
     whole = model_service_pb2.ListModelsResponse()
@@ -94,5 +99,9 @@ def providers(context: typer.Context, is_json: Json = False) -> None:
             remarks.append("takes no own keys")
         if provider.is_keyless:
             remarks.append("needs no key")
+        if provider.plan.display_name:
+            remarks.append(provider.plan.display_name)
+        if provider.plan.warning:
+            remarks.append("has terms of its own")
         table.add_row(words.last(provider.name), provider.dialect, provider.origin, ", ".join(remarks))
     session.out.print(table)

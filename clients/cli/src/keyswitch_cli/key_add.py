@@ -44,6 +44,7 @@ def add(
     session = session_of(context, is_json=is_json)
     parent = session.settings.owner(owner)
     found = find_provider(session, provider)
+    warn(session, found)
     name = f"{parent}/credentials/{key_id or words.last(found.name)}"
     material = read_key(from_file)
     was_made = ensure(session, name, found, plan=plan, origins=origin)
@@ -73,6 +74,17 @@ def find_provider(session: Session, text: str) -> provider_service_pb2.Provider:
             return provider
     ids = ", ".join(words.last(provider.name) for provider in known)
     raise Problem(f"There is no provider {text!r}.", advice=f"Known are: {ids}.", exit_code=EXIT_REFUSED)
+
+
+def warn(session: Session, provider: provider_service_pb2.Provider) -> None:
+    """Says what the plan's terms mean for the key's owner, before the key is typed."""
+    plan = provider.plan
+    if plan.warning:
+        session.say(f"! {plan.display_name}: {plan.warning}", "yellow")
+    if plan.HasField("default_max_concurrent_requests"):
+        highest = plan.highest_max_concurrent_requests
+        most = f", the plan reaches {highest}" if highest else ""
+        session.say(f"· requests at once: {plan.default_max_concurrent_requests}{most}")
 
 
 def ensure(
@@ -120,8 +132,9 @@ def create(
         credential=credential_pb2.Credential(
             provider=provider.name,
             kind=credential_pb2.CREDENTIAL_KIND_API_KEY,
-            plan=plan,
+            plan=plan or provider.plan.plan,
             allowed_origins=origins or [provider.origin],
+            max_concurrent_requests=provider.plan.default_max_concurrent_requests or None,
         ),
         request_id=str(uuid.uuid4()),
     )

@@ -21,6 +21,83 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What a model can do.
+type ModelCapability int32
+
+const (
+	// Never sent.
+	ModelCapability_MODEL_CAPABILITY_UNSPECIFIED ModelCapability = 0
+	// It calls tools.
+	ModelCapability_MODEL_CAPABILITY_TOOLS ModelCapability = 1
+	// It reads images.
+	ModelCapability_MODEL_CAPABILITY_IMAGES ModelCapability = 2
+	// It reads documents such as PDF.
+	ModelCapability_MODEL_CAPABILITY_DOCUMENTS ModelCapability = 3
+	// It hears sound.
+	ModelCapability_MODEL_CAPABILITY_AUDIO ModelCapability = 4
+	// It sees video.
+	ModelCapability_MODEL_CAPABILITY_VIDEO ModelCapability = 5
+	// It can think before it answers.
+	ModelCapability_MODEL_CAPABILITY_REASONING ModelCapability = 6
+	// It can be held to a JSON Schema.
+	ModelCapability_MODEL_CAPABILITY_STRUCTURED_OUTPUT ModelCapability = 7
+	// Its provider caches prompts.
+	ModelCapability_MODEL_CAPABILITY_PROMPT_CACHE ModelCapability = 8
+)
+
+// Enum value maps for ModelCapability.
+var (
+	ModelCapability_name = map[int32]string{
+		0: "MODEL_CAPABILITY_UNSPECIFIED",
+		1: "MODEL_CAPABILITY_TOOLS",
+		2: "MODEL_CAPABILITY_IMAGES",
+		3: "MODEL_CAPABILITY_DOCUMENTS",
+		4: "MODEL_CAPABILITY_AUDIO",
+		5: "MODEL_CAPABILITY_VIDEO",
+		6: "MODEL_CAPABILITY_REASONING",
+		7: "MODEL_CAPABILITY_STRUCTURED_OUTPUT",
+		8: "MODEL_CAPABILITY_PROMPT_CACHE",
+	}
+	ModelCapability_value = map[string]int32{
+		"MODEL_CAPABILITY_UNSPECIFIED":       0,
+		"MODEL_CAPABILITY_TOOLS":             1,
+		"MODEL_CAPABILITY_IMAGES":            2,
+		"MODEL_CAPABILITY_DOCUMENTS":         3,
+		"MODEL_CAPABILITY_AUDIO":             4,
+		"MODEL_CAPABILITY_VIDEO":             5,
+		"MODEL_CAPABILITY_REASONING":         6,
+		"MODEL_CAPABILITY_STRUCTURED_OUTPUT": 7,
+		"MODEL_CAPABILITY_PROMPT_CACHE":      8,
+	}
+)
+
+func (x ModelCapability) Enum() *ModelCapability {
+	p := new(ModelCapability)
+	*p = x
+	return p
+}
+
+func (x ModelCapability) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ModelCapability) Descriptor() protoreflect.EnumDescriptor {
+	return file_keyswitch_router_v1_model_service_proto_enumTypes[0].Descriptor()
+}
+
+func (ModelCapability) Type() protoreflect.EnumType {
+	return &file_keyswitch_router_v1_model_service_proto_enumTypes[0]
+}
+
+func (x ModelCapability) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ModelCapability.Descriptor instead.
+func (ModelCapability) EnumDescriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{0}
+}
+
 // A model that the caller can use.
 type Model struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -43,6 +120,13 @@ type Model struct {
 	// True for the one that a form should show first. Exactly one model of the
 	// whole list has it. Default false.
 	IsPreselected bool `protobuf:"varint,9,opt,name=is_preselected,json=isPreselected,proto3" json:"is_preselected,omitempty"`
+	// From which share of the context, in percent, an application should compress
+	// older messages; absent when nothing is said. The router compresses nothing.
+	CompressionThresholdPercent *int32 `protobuf:"varint,20,opt,name=compression_threshold_percent,json=compressionThresholdPercent,proto3,oneof" json:"compression_threshold_percent,omitempty"`
+	// What it can do, as far as the catalog says.
+	Capabilities []ModelCapability `protobuf:"varint,21,rep,packed,name=capabilities,proto3,enum=keyswitch.router.v1.ModelCapability" json:"capabilities,omitempty"`
+	// What a call gets where it says nothing else; absent when nothing is set.
+	Defaults      *ModelDefaults `protobuf:"bytes,22,opt,name=defaults,proto3" json:"defaults,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -140,6 +224,91 @@ func (x *Model) GetIsPreselected() bool {
 	return false
 }
 
+func (x *Model) GetCompressionThresholdPercent() int32 {
+	if x != nil && x.CompressionThresholdPercent != nil {
+		return *x.CompressionThresholdPercent
+	}
+	return 0
+}
+
+func (x *Model) GetCapabilities() []ModelCapability {
+	if x != nil {
+		return x.Capabilities
+	}
+	return nil
+}
+
+func (x *Model) GetDefaults() *ModelDefaults {
+	if x != nil {
+		return x.Defaults
+	}
+	return nil
+}
+
+// What a model's entry in the catalog is tuned to.
+type ModelDefaults struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Randomness.
+	Sampling *Sampling `protobuf:"bytes,1,opt,name=sampling,proto3" json:"sampling,omitempty"`
+	// The most tokens to generate.
+	MaxOutputTokens *int32 `protobuf:"varint,2,opt,name=max_output_tokens,json=maxOutputTokens,proto3,oneof" json:"max_output_tokens,omitempty"`
+	// How much to think.
+	Reasoning     *ReasoningConfig `protobuf:"bytes,3,opt,name=reasoning,proto3" json:"reasoning,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModelDefaults) Reset() {
+	*x = ModelDefaults{}
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelDefaults) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelDefaults) ProtoMessage() {}
+
+func (x *ModelDefaults) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelDefaults.ProtoReflect.Descriptor instead.
+func (*ModelDefaults) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ModelDefaults) GetSampling() *Sampling {
+	if x != nil {
+		return x.Sampling
+	}
+	return nil
+}
+
+func (x *ModelDefaults) GetMaxOutputTokens() int32 {
+	if x != nil && x.MaxOutputTokens != nil {
+		return *x.MaxOutputTokens
+	}
+	return 0
+}
+
+func (x *ModelDefaults) GetReasoning() *ReasoningConfig {
+	if x != nil {
+		return x.Reasoning
+	}
+	return nil
+}
+
 // List prices of a model, in nano-USD per million tokens. An absent one is not
 // known, which is not the same as 0.
 type ModelPrice struct {
@@ -158,7 +327,7 @@ type ModelPrice struct {
 
 func (x *ModelPrice) Reset() {
 	*x = ModelPrice{}
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[1]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -170,7 +339,7 @@ func (x *ModelPrice) String() string {
 func (*ModelPrice) ProtoMessage() {}
 
 func (x *ModelPrice) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[1]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -183,7 +352,7 @@ func (x *ModelPrice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelPrice.ProtoReflect.Descriptor instead.
 func (*ModelPrice) Descriptor() ([]byte, []int) {
-	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{1}
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ModelPrice) GetInputUsdNanosPerMillionTokens() int64 {
@@ -232,7 +401,7 @@ type ListModelsRequest struct {
 
 func (x *ListModelsRequest) Reset() {
 	*x = ListModelsRequest{}
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[2]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -244,7 +413,7 @@ func (x *ListModelsRequest) String() string {
 func (*ListModelsRequest) ProtoMessage() {}
 
 func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[2]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -257,7 +426,7 @@ func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsRequest.ProtoReflect.Descriptor instead.
 func (*ListModelsRequest) Descriptor() ([]byte, []int) {
-	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{2}
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListModelsRequest) GetApplication() string {
@@ -304,7 +473,7 @@ type ListModelsResponse struct {
 
 func (x *ListModelsResponse) Reset() {
 	*x = ListModelsResponse{}
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[3]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -316,7 +485,7 @@ func (x *ListModelsResponse) String() string {
 func (*ListModelsResponse) ProtoMessage() {}
 
 func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[3]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -329,7 +498,7 @@ func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsResponse.ProtoReflect.Descriptor instead.
 func (*ListModelsResponse) Descriptor() ([]byte, []int) {
-	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{3}
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListModelsResponse) GetModels() []*Model {
@@ -353,11 +522,309 @@ func (x *ListModelsResponse) GetMessage() string {
 	return ""
 }
 
+// Request of DescribeOptions.
+type DescribeOptionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. "providers/{provider}".
+	Provider string `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
+	// Optional. A model reference: levels that this model lacks are left out.
+	Model         string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeOptionsRequest) Reset() {
+	*x = DescribeOptionsRequest{}
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeOptionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeOptionsRequest) ProtoMessage() {}
+
+func (x *DescribeOptionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeOptionsRequest.ProtoReflect.Descriptor instead.
+func (*DescribeOptionsRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DescribeOptionsRequest) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *DescribeOptionsRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+// Response of DescribeOptions. Both schemas are JSON Schema 2020-12 as text,
+// with a `title` and a `description` for each field.
+type DescribeOptionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What every model has. `x-path` of a field is where it stands in a model's
+	// entry in the configuration.
+	GeneralSchemaJson string `protobuf:"bytes,1,opt,name=general_schema_json,json=generalSchemaJson,proto3" json:"general_schema_json,omitempty"`
+	// What only this provider takes. An instance is the JSON of a ProviderOptions.
+	ProviderOptionsSchemaJson string `protobuf:"bytes,2,opt,name=provider_options_schema_json,json=providerOptionsSchemaJson,proto3" json:"provider_options_schema_json,omitempty"`
+	// The namespace of those options: a family, or the provider's name where it
+	// has none.
+	Namespace string `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// The levels of ReasoningConfig.effort that the model has; empty when all.
+	Efforts       []ReasoningEffort `protobuf:"varint,4,rep,packed,name=efforts,proto3,enum=keyswitch.router.v1.ReasoningEffort" json:"efforts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeOptionsResponse) Reset() {
+	*x = DescribeOptionsResponse{}
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeOptionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeOptionsResponse) ProtoMessage() {}
+
+func (x *DescribeOptionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeOptionsResponse.ProtoReflect.Descriptor instead.
+func (*DescribeOptionsResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DescribeOptionsResponse) GetGeneralSchemaJson() string {
+	if x != nil {
+		return x.GeneralSchemaJson
+	}
+	return ""
+}
+
+func (x *DescribeOptionsResponse) GetProviderOptionsSchemaJson() string {
+	if x != nil {
+		return x.ProviderOptionsSchemaJson
+	}
+	return ""
+}
+
+func (x *DescribeOptionsResponse) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *DescribeOptionsResponse) GetEfforts() []ReasoningEffort {
+	if x != nil {
+		return x.Efforts
+	}
+	return nil
+}
+
+// Request of DiscoverUpstreamModels.
+type DiscoverUpstreamModelsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A version of a credential, as in TestCredentialRequest. Its provider is
+	// asked. Required, unless `provider` needs no key.
+	CredentialVersion string `protobuf:"bytes,1,opt,name=credential_version,json=credentialVersion,proto3" json:"credential_version,omitempty"`
+	// "providers/{provider}" of a provider that needs no key. Only operators may
+	// ask without a key.
+	Provider      string `protobuf:"bytes,2,opt,name=provider,proto3" json:"provider,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscoverUpstreamModelsRequest) Reset() {
+	*x = DiscoverUpstreamModelsRequest{}
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscoverUpstreamModelsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscoverUpstreamModelsRequest) ProtoMessage() {}
+
+func (x *DiscoverUpstreamModelsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscoverUpstreamModelsRequest.ProtoReflect.Descriptor instead.
+func (*DiscoverUpstreamModelsRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DiscoverUpstreamModelsRequest) GetCredentialVersion() string {
+	if x != nil {
+		return x.CredentialVersion
+	}
+	return ""
+}
+
+func (x *DiscoverUpstreamModelsRequest) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+// Response of DiscoverUpstreamModels.
+type DiscoverUpstreamModelsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the provider's order; at most 1000.
+	Models []*UpstreamModel `protobuf:"bytes,1,rep,name=models,proto3" json:"models,omitempty"`
+	// True when there are more than 1000. Default false.
+	IsTruncated   bool `protobuf:"varint,2,opt,name=is_truncated,json=isTruncated,proto3" json:"is_truncated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscoverUpstreamModelsResponse) Reset() {
+	*x = DiscoverUpstreamModelsResponse{}
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscoverUpstreamModelsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscoverUpstreamModelsResponse) ProtoMessage() {}
+
+func (x *DiscoverUpstreamModelsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscoverUpstreamModelsResponse.ProtoReflect.Descriptor instead.
+func (*DiscoverUpstreamModelsResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DiscoverUpstreamModelsResponse) GetModels() []*UpstreamModel {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *DiscoverUpstreamModelsResponse) GetIsTruncated() bool {
+	if x != nil {
+		return x.IsTruncated
+	}
+	return false
+}
+
+// A model that a provider lists.
+type UpstreamModel struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The provider's name of it.
+	UpstreamModelId string `protobuf:"bytes,1,opt,name=upstream_model_id,json=upstreamModelId,proto3" json:"upstream_model_id,omitempty"`
+	// The catalog's id; empty when it is uncatalogued.
+	Model         string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpstreamModel) Reset() {
+	*x = UpstreamModel{}
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpstreamModel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpstreamModel) ProtoMessage() {}
+
+func (x *UpstreamModel) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpstreamModel.ProtoReflect.Descriptor instead.
+func (*UpstreamModel) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *UpstreamModel) GetUpstreamModelId() string {
+	if x != nil {
+		return x.UpstreamModelId
+	}
+	return ""
+}
+
+func (x *UpstreamModel) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
 var File_keyswitch_router_v1_model_service_proto protoreflect.FileDescriptor
 
 const file_keyswitch_router_v1_model_service_proto_rawDesc = "" +
 	"\n" +
-	"'keyswitch/router/v1/model_service.proto\x12\x13keyswitch.router.v1\x1a\x1fkeyswitch/router/v1/payer.proto\"\x9d\x03\n" +
+	"'keyswitch/router/v1/model_service.proto\x12\x13keyswitch.router.v1\x1a\x1fkeyswitch/router/v1/payer.proto\x1a\"keyswitch/router/v1/settings.proto\"\x92\x05\n" +
 	"\x05Model\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x18\n" +
@@ -367,8 +834,17 @@ const file_keyswitch_router_v1_model_service_proto_rawDesc = "" +
 	"\x14context_limit_tokens\x18\x06 \x01(\x03H\x00R\x12contextLimitTokens\x88\x01\x01\x12/\n" +
 	"\x11max_output_tokens\x18\a \x01(\x03H\x01R\x0fmaxOutputTokens\x88\x01\x01\x125\n" +
 	"\x05price\x18\b \x01(\v2\x1f.keyswitch.router.v1.ModelPriceR\x05price\x12%\n" +
-	"\x0eis_preselected\x18\t \x01(\bR\risPreselectedB\x17\n" +
+	"\x0eis_preselected\x18\t \x01(\bR\risPreselected\x12G\n" +
+	"\x1dcompression_threshold_percent\x18\x14 \x01(\x05H\x02R\x1bcompressionThresholdPercent\x88\x01\x01\x12H\n" +
+	"\fcapabilities\x18\x15 \x03(\x0e2$.keyswitch.router.v1.ModelCapabilityR\fcapabilities\x12>\n" +
+	"\bdefaults\x18\x16 \x01(\v2\".keyswitch.router.v1.ModelDefaultsR\bdefaultsB\x17\n" +
 	"\x15_context_limit_tokensB\x14\n" +
+	"\x12_max_output_tokensB \n" +
+	"\x1e_compression_threshold_percent\"\xd5\x01\n" +
+	"\rModelDefaults\x129\n" +
+	"\bsampling\x18\x01 \x01(\v2\x1d.keyswitch.router.v1.SamplingR\bsampling\x12/\n" +
+	"\x11max_output_tokens\x18\x02 \x01(\x05H\x00R\x0fmaxOutputTokens\x88\x01\x01\x12B\n" +
+	"\treasoning\x18\x03 \x01(\v2$.keyswitch.router.v1.ReasoningConfigR\treasoningB\x14\n" +
 	"\x12_max_output_tokens\"\x8a\x04\n" +
 	"\n" +
 	"ModelPrice\x12N\n" +
@@ -389,10 +865,39 @@ const file_keyswitch_router_v1_model_service_proto_rawDesc = "" +
 	"\x12ListModelsResponse\x122\n" +
 	"\x06models\x18\x01 \x03(\v2\x1a.keyswitch.router.v1.ModelR\x06models\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage2m\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"J\n" +
+	"\x16DescribeOptionsRequest\x12\x1a\n" +
+	"\bprovider\x18\x01 \x01(\tR\bprovider\x12\x14\n" +
+	"\x05model\x18\x02 \x01(\tR\x05model\"\xe8\x01\n" +
+	"\x17DescribeOptionsResponse\x12.\n" +
+	"\x13general_schema_json\x18\x01 \x01(\tR\x11generalSchemaJson\x12?\n" +
+	"\x1cprovider_options_schema_json\x18\x02 \x01(\tR\x19providerOptionsSchemaJson\x12\x1c\n" +
+	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12>\n" +
+	"\aefforts\x18\x04 \x03(\x0e2$.keyswitch.router.v1.ReasoningEffortR\aefforts\"j\n" +
+	"\x1dDiscoverUpstreamModelsRequest\x12-\n" +
+	"\x12credential_version\x18\x01 \x01(\tR\x11credentialVersion\x12\x1a\n" +
+	"\bprovider\x18\x02 \x01(\tR\bprovider\"\x7f\n" +
+	"\x1eDiscoverUpstreamModelsResponse\x12:\n" +
+	"\x06models\x18\x01 \x03(\v2\".keyswitch.router.v1.UpstreamModelR\x06models\x12!\n" +
+	"\fis_truncated\x18\x02 \x01(\bR\visTruncated\"Q\n" +
+	"\rUpstreamModel\x12*\n" +
+	"\x11upstream_model_id\x18\x01 \x01(\tR\x0fupstreamModelId\x12\x14\n" +
+	"\x05model\x18\x02 \x01(\tR\x05model*\xaf\x02\n" +
+	"\x0fModelCapability\x12 \n" +
+	"\x1cMODEL_CAPABILITY_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16MODEL_CAPABILITY_TOOLS\x10\x01\x12\x1b\n" +
+	"\x17MODEL_CAPABILITY_IMAGES\x10\x02\x12\x1e\n" +
+	"\x1aMODEL_CAPABILITY_DOCUMENTS\x10\x03\x12\x1a\n" +
+	"\x16MODEL_CAPABILITY_AUDIO\x10\x04\x12\x1a\n" +
+	"\x16MODEL_CAPABILITY_VIDEO\x10\x05\x12\x1e\n" +
+	"\x1aMODEL_CAPABILITY_REASONING\x10\x06\x12&\n" +
+	"\"MODEL_CAPABILITY_STRUCTURED_OUTPUT\x10\a\x12!\n" +
+	"\x1dMODEL_CAPABILITY_PROMPT_CACHE\x10\b2\xdf\x02\n" +
 	"\fModelService\x12]\n" +
 	"\n" +
-	"ListModels\x12&.keyswitch.router.v1.ListModelsRequest\x1a'.keyswitch.router.v1.ListModelsResponseb\x06proto3"
+	"ListModels\x12&.keyswitch.router.v1.ListModelsRequest\x1a'.keyswitch.router.v1.ListModelsResponse\x12l\n" +
+	"\x0fDescribeOptions\x12+.keyswitch.router.v1.DescribeOptionsRequest\x1a,.keyswitch.router.v1.DescribeOptionsResponse\x12\x81\x01\n" +
+	"\x16DiscoverUpstreamModels\x122.keyswitch.router.v1.DiscoverUpstreamModelsRequest\x1a3.keyswitch.router.v1.DiscoverUpstreamModelsResponseb\x06proto3"
 
 var (
 	file_keyswitch_router_v1_model_service_proto_rawDescOnce sync.Once
@@ -406,25 +911,46 @@ func file_keyswitch_router_v1_model_service_proto_rawDescGZIP() []byte {
 	return file_keyswitch_router_v1_model_service_proto_rawDescData
 }
 
-var file_keyswitch_router_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_keyswitch_router_v1_model_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_keyswitch_router_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_keyswitch_router_v1_model_service_proto_goTypes = []any{
-	(*Model)(nil),              // 0: keyswitch.router.v1.Model
-	(*ModelPrice)(nil),         // 1: keyswitch.router.v1.ModelPrice
-	(*ListModelsRequest)(nil),  // 2: keyswitch.router.v1.ListModelsRequest
-	(*ListModelsResponse)(nil), // 3: keyswitch.router.v1.ListModelsResponse
-	(Payer)(0),                 // 4: keyswitch.router.v1.Payer
+	(ModelCapability)(0),                   // 0: keyswitch.router.v1.ModelCapability
+	(*Model)(nil),                          // 1: keyswitch.router.v1.Model
+	(*ModelDefaults)(nil),                  // 2: keyswitch.router.v1.ModelDefaults
+	(*ModelPrice)(nil),                     // 3: keyswitch.router.v1.ModelPrice
+	(*ListModelsRequest)(nil),              // 4: keyswitch.router.v1.ListModelsRequest
+	(*ListModelsResponse)(nil),             // 5: keyswitch.router.v1.ListModelsResponse
+	(*DescribeOptionsRequest)(nil),         // 6: keyswitch.router.v1.DescribeOptionsRequest
+	(*DescribeOptionsResponse)(nil),        // 7: keyswitch.router.v1.DescribeOptionsResponse
+	(*DiscoverUpstreamModelsRequest)(nil),  // 8: keyswitch.router.v1.DiscoverUpstreamModelsRequest
+	(*DiscoverUpstreamModelsResponse)(nil), // 9: keyswitch.router.v1.DiscoverUpstreamModelsResponse
+	(*UpstreamModel)(nil),                  // 10: keyswitch.router.v1.UpstreamModel
+	(Payer)(0),                             // 11: keyswitch.router.v1.Payer
+	(*Sampling)(nil),                       // 12: keyswitch.router.v1.Sampling
+	(*ReasoningConfig)(nil),                // 13: keyswitch.router.v1.ReasoningConfig
+	(ReasoningEffort)(0),                   // 14: keyswitch.router.v1.ReasoningEffort
 }
 var file_keyswitch_router_v1_model_service_proto_depIdxs = []int32{
-	4, // 0: keyswitch.router.v1.Model.payer:type_name -> keyswitch.router.v1.Payer
-	1, // 1: keyswitch.router.v1.Model.price:type_name -> keyswitch.router.v1.ModelPrice
-	0, // 2: keyswitch.router.v1.ListModelsResponse.models:type_name -> keyswitch.router.v1.Model
-	2, // 3: keyswitch.router.v1.ModelService.ListModels:input_type -> keyswitch.router.v1.ListModelsRequest
-	3, // 4: keyswitch.router.v1.ModelService.ListModels:output_type -> keyswitch.router.v1.ListModelsResponse
-	4, // [4:5] is the sub-list for method output_type
-	3, // [3:4] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	11, // 0: keyswitch.router.v1.Model.payer:type_name -> keyswitch.router.v1.Payer
+	3,  // 1: keyswitch.router.v1.Model.price:type_name -> keyswitch.router.v1.ModelPrice
+	0,  // 2: keyswitch.router.v1.Model.capabilities:type_name -> keyswitch.router.v1.ModelCapability
+	2,  // 3: keyswitch.router.v1.Model.defaults:type_name -> keyswitch.router.v1.ModelDefaults
+	12, // 4: keyswitch.router.v1.ModelDefaults.sampling:type_name -> keyswitch.router.v1.Sampling
+	13, // 5: keyswitch.router.v1.ModelDefaults.reasoning:type_name -> keyswitch.router.v1.ReasoningConfig
+	1,  // 6: keyswitch.router.v1.ListModelsResponse.models:type_name -> keyswitch.router.v1.Model
+	14, // 7: keyswitch.router.v1.DescribeOptionsResponse.efforts:type_name -> keyswitch.router.v1.ReasoningEffort
+	10, // 8: keyswitch.router.v1.DiscoverUpstreamModelsResponse.models:type_name -> keyswitch.router.v1.UpstreamModel
+	4,  // 9: keyswitch.router.v1.ModelService.ListModels:input_type -> keyswitch.router.v1.ListModelsRequest
+	6,  // 10: keyswitch.router.v1.ModelService.DescribeOptions:input_type -> keyswitch.router.v1.DescribeOptionsRequest
+	8,  // 11: keyswitch.router.v1.ModelService.DiscoverUpstreamModels:input_type -> keyswitch.router.v1.DiscoverUpstreamModelsRequest
+	5,  // 12: keyswitch.router.v1.ModelService.ListModels:output_type -> keyswitch.router.v1.ListModelsResponse
+	7,  // 13: keyswitch.router.v1.ModelService.DescribeOptions:output_type -> keyswitch.router.v1.DescribeOptionsResponse
+	9,  // 14: keyswitch.router.v1.ModelService.DiscoverUpstreamModels:output_type -> keyswitch.router.v1.DiscoverUpstreamModelsResponse
+	12, // [12:15] is the sub-list for method output_type
+	9,  // [9:12] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_keyswitch_router_v1_model_service_proto_init() }
@@ -433,20 +959,23 @@ func file_keyswitch_router_v1_model_service_proto_init() {
 		return
 	}
 	file_keyswitch_router_v1_payer_proto_init()
+	file_keyswitch_router_v1_settings_proto_init()
 	file_keyswitch_router_v1_model_service_proto_msgTypes[0].OneofWrappers = []any{}
 	file_keyswitch_router_v1_model_service_proto_msgTypes[1].OneofWrappers = []any{}
+	file_keyswitch_router_v1_model_service_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyswitch_router_v1_model_service_proto_rawDesc), len(file_keyswitch_router_v1_model_service_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   4,
+			NumEnums:      1,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_keyswitch_router_v1_model_service_proto_goTypes,
 		DependencyIndexes: file_keyswitch_router_v1_model_service_proto_depIdxs,
+		EnumInfos:         file_keyswitch_router_v1_model_service_proto_enumTypes,
 		MessageInfos:      file_keyswitch_router_v1_model_service_proto_msgTypes,
 	}.Build()
 	File_keyswitch_router_v1_model_service_proto = out.File

@@ -19,7 +19,9 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ModelService_ListModels_FullMethodName = "/keyswitch.router.v1.ModelService/ListModels"
+	ModelService_ListModels_FullMethodName             = "/keyswitch.router.v1.ModelService/ListModels"
+	ModelService_DescribeOptions_FullMethodName        = "/keyswitch.router.v1.ModelService/DescribeOptions"
+	ModelService_DiscoverUpstreamModels_FullMethodName = "/keyswitch.router.v1.ModelService/DiscoverUpstreamModels"
 )
 
 // ModelServiceClient is the client API for ModelService service.
@@ -31,6 +33,12 @@ type ModelServiceClient interface {
 	// Lists the models that this caller can use now, each with the provider and
 	// the payer that would serve, grouped by provider in the order of the catalog.
 	ListModels(ctx context.Context, in *ListModelsRequest, opts ...grpc.CallOption) (*ListModelsResponse, error)
+	// Says what can be set for a model at a provider, as JSON Schemas from which a
+	// form can be generated. Every caller may ask.
+	DescribeOptions(ctx context.Context, in *DescribeOptionsRequest, opts ...grpc.CallOption) (*DescribeOptionsResponse, error)
+	// Asks a provider which models a key can use, with that key. Whoever may test
+	// the key may ask; nothing is billed.
+	DiscoverUpstreamModels(ctx context.Context, in *DiscoverUpstreamModelsRequest, opts ...grpc.CallOption) (*DiscoverUpstreamModelsResponse, error)
 }
 
 type modelServiceClient struct {
@@ -51,6 +59,26 @@ func (c *modelServiceClient) ListModels(ctx context.Context, in *ListModelsReque
 	return out, nil
 }
 
+func (c *modelServiceClient) DescribeOptions(ctx context.Context, in *DescribeOptionsRequest, opts ...grpc.CallOption) (*DescribeOptionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DescribeOptionsResponse)
+	err := c.cc.Invoke(ctx, ModelService_DescribeOptions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *modelServiceClient) DiscoverUpstreamModels(ctx context.Context, in *DiscoverUpstreamModelsRequest, opts ...grpc.CallOption) (*DiscoverUpstreamModelsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiscoverUpstreamModelsResponse)
+	err := c.cc.Invoke(ctx, ModelService_DiscoverUpstreamModels_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ModelServiceServer is the server API for ModelService service.
 // All implementations must embed UnimplementedModelServiceServer
 // for forward compatibility.
@@ -60,6 +88,12 @@ type ModelServiceServer interface {
 	// Lists the models that this caller can use now, each with the provider and
 	// the payer that would serve, grouped by provider in the order of the catalog.
 	ListModels(context.Context, *ListModelsRequest) (*ListModelsResponse, error)
+	// Says what can be set for a model at a provider, as JSON Schemas from which a
+	// form can be generated. Every caller may ask.
+	DescribeOptions(context.Context, *DescribeOptionsRequest) (*DescribeOptionsResponse, error)
+	// Asks a provider which models a key can use, with that key. Whoever may test
+	// the key may ask; nothing is billed.
+	DiscoverUpstreamModels(context.Context, *DiscoverUpstreamModelsRequest) (*DiscoverUpstreamModelsResponse, error)
 	mustEmbedUnimplementedModelServiceServer()
 }
 
@@ -72,6 +106,12 @@ type UnimplementedModelServiceServer struct{}
 
 func (UnimplementedModelServiceServer) ListModels(context.Context, *ListModelsRequest) (*ListModelsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListModels not implemented")
+}
+func (UnimplementedModelServiceServer) DescribeOptions(context.Context, *DescribeOptionsRequest) (*DescribeOptionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DescribeOptions not implemented")
+}
+func (UnimplementedModelServiceServer) DiscoverUpstreamModels(context.Context, *DiscoverUpstreamModelsRequest) (*DiscoverUpstreamModelsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DiscoverUpstreamModels not implemented")
 }
 func (UnimplementedModelServiceServer) mustEmbedUnimplementedModelServiceServer() {}
 func (UnimplementedModelServiceServer) testEmbeddedByValue()                      {}
@@ -112,6 +152,42 @@ func _ModelService_ListModels_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ModelService_DescribeOptions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DescribeOptionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ModelServiceServer).DescribeOptions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ModelService_DescribeOptions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ModelServiceServer).DescribeOptions(ctx, req.(*DescribeOptionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ModelService_DiscoverUpstreamModels_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiscoverUpstreamModelsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ModelServiceServer).DiscoverUpstreamModels(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ModelService_DiscoverUpstreamModels_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ModelServiceServer).DiscoverUpstreamModels(ctx, req.(*DiscoverUpstreamModelsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ModelService_ServiceDesc is the grpc.ServiceDesc for ModelService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -122,6 +198,14 @@ var ModelService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListModels",
 			Handler:    _ModelService_ListModels_Handler,
+		},
+		{
+			MethodName: "DescribeOptions",
+			Handler:    _ModelService_DescribeOptions_Handler,
+		},
+		{
+			MethodName: "DiscoverUpstreamModels",
+			Handler:    _ModelService_DiscoverUpstreamModels_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -38,9 +38,17 @@ type Provider struct {
 	// Whether organizations and users may bring keys of their own for it.
 	IsByokSupported bool `protobuf:"varint,6,opt,name=is_byok_supported,json=isByokSupported,proto3" json:"is_byok_supported,omitempty"`
 	// Whether it needs no key at all, as a local server may.
-	IsKeyless     bool `protobuf:"varint,7,opt,name=is_keyless,json=isKeyless,proto3" json:"is_keyless,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	IsKeyless bool `protobuf:"varint,7,opt,name=is_keyless,json=isKeyless,proto3" json:"is_keyless,omitempty"`
+	// What joins the providers that are plans of one vendor; empty for none.
+	Vendor string `protobuf:"bytes,20,opt,name=vendor,proto3" json:"vendor,omitempty"`
+	// The billing plan; absent where the vendor has only one.
+	Plan *ProviderPlan `protobuf:"bytes,21,opt,name=plan,proto3" json:"plan,omitempty"`
+	// The web page where its keys come from; empty when unknown.
+	KeyPage string `protobuf:"bytes,22,opt,name=key_page,json=keyPage,proto3" json:"key_page,omitempty"`
+	// Whether a key can be tested without naming a model.
+	HasFreeKeyTest bool `protobuf:"varint,23,opt,name=has_free_key_test,json=hasFreeKeyTest,proto3" json:"has_free_key_test,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Provider) Reset() {
@@ -122,6 +130,118 @@ func (x *Provider) GetIsKeyless() bool {
 	return false
 }
 
+func (x *Provider) GetVendor() string {
+	if x != nil {
+		return x.Vendor
+	}
+	return ""
+}
+
+func (x *Provider) GetPlan() *ProviderPlan {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+func (x *Provider) GetKeyPage() string {
+	if x != nil {
+		return x.KeyPage
+	}
+	return ""
+}
+
+func (x *Provider) GetHasFreeKeyTest() bool {
+	if x != nil {
+		return x.HasFreeKeyTest
+	}
+	return false
+}
+
+// A billing plan of a vendor, with an endpoint, keys and limits of its own. Its
+// keys are for no other plan.
+type ProviderPlan struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For example "coding".
+	Plan string `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"`
+	// For people.
+	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// What the owner of a key risks by the plan's terms, in English, to be shown
+	// where a key is saved; empty when there is nothing to say.
+	Warning string `protobuf:"bytes,3,opt,name=warning,proto3" json:"warning,omitempty"`
+	// What a new key's limit of requests at once should begin with; absent for none.
+	DefaultMaxConcurrentRequests *int32 `protobuf:"varint,4,opt,name=default_max_concurrent_requests,json=defaultMaxConcurrentRequests,proto3,oneof" json:"default_max_concurrent_requests,omitempty"`
+	// The highest that the plan can be raised to; absent when unknown.
+	HighestMaxConcurrentRequests *int32 `protobuf:"varint,5,opt,name=highest_max_concurrent_requests,json=highestMaxConcurrentRequests,proto3,oneof" json:"highest_max_concurrent_requests,omitempty"`
+	unknownFields                protoimpl.UnknownFields
+	sizeCache                    protoimpl.SizeCache
+}
+
+func (x *ProviderPlan) Reset() {
+	*x = ProviderPlan{}
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProviderPlan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProviderPlan) ProtoMessage() {}
+
+func (x *ProviderPlan) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProviderPlan.ProtoReflect.Descriptor instead.
+func (*ProviderPlan) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_provider_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ProviderPlan) GetPlan() string {
+	if x != nil {
+		return x.Plan
+	}
+	return ""
+}
+
+func (x *ProviderPlan) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
+	}
+	return ""
+}
+
+func (x *ProviderPlan) GetWarning() string {
+	if x != nil {
+		return x.Warning
+	}
+	return ""
+}
+
+func (x *ProviderPlan) GetDefaultMaxConcurrentRequests() int32 {
+	if x != nil && x.DefaultMaxConcurrentRequests != nil {
+		return *x.DefaultMaxConcurrentRequests
+	}
+	return 0
+}
+
+func (x *ProviderPlan) GetHighestMaxConcurrentRequests() int32 {
+	if x != nil && x.HighestMaxConcurrentRequests != nil {
+		return *x.HighestMaxConcurrentRequests
+	}
+	return 0
+}
+
 // Request of ListProviders.
 type ListProvidersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -135,7 +255,7 @@ type ListProvidersRequest struct {
 
 func (x *ListProvidersRequest) Reset() {
 	*x = ListProvidersRequest{}
-	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[1]
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -147,7 +267,7 @@ func (x *ListProvidersRequest) String() string {
 func (*ListProvidersRequest) ProtoMessage() {}
 
 func (x *ListProvidersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[1]
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -160,7 +280,7 @@ func (x *ListProvidersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProvidersRequest.ProtoReflect.Descriptor instead.
 func (*ListProvidersRequest) Descriptor() ([]byte, []int) {
-	return file_keyswitch_router_v1_provider_service_proto_rawDescGZIP(), []int{1}
+	return file_keyswitch_router_v1_provider_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ListProvidersRequest) GetPageSize() int32 {
@@ -190,7 +310,7 @@ type ListProvidersResponse struct {
 
 func (x *ListProvidersResponse) Reset() {
 	*x = ListProvidersResponse{}
-	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[2]
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -202,7 +322,7 @@ func (x *ListProvidersResponse) String() string {
 func (*ListProvidersResponse) ProtoMessage() {}
 
 func (x *ListProvidersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[2]
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -215,7 +335,7 @@ func (x *ListProvidersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProvidersResponse.ProtoReflect.Descriptor instead.
 func (*ListProvidersResponse) Descriptor() ([]byte, []int) {
-	return file_keyswitch_router_v1_provider_service_proto_rawDescGZIP(), []int{2}
+	return file_keyswitch_router_v1_provider_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListProvidersResponse) GetProviders() []*Provider {
@@ -236,7 +356,7 @@ var File_keyswitch_router_v1_provider_service_proto protoreflect.FileDescriptor
 
 const file_keyswitch_router_v1_provider_service_proto_rawDesc = "" +
 	"\n" +
-	"*keyswitch/router/v1/provider_service.proto\x12\x13keyswitch.router.v1\"\xdd\x01\n" +
+	"*keyswitch/router/v1/provider_service.proto\x12\x13keyswitch.router.v1\"\xf2\x02\n" +
 	"\bProvider\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x18\n" +
@@ -246,7 +366,19 @@ const file_keyswitch_router_v1_provider_service_proto_rawDesc = "" +
 	"is_enabled\x18\x05 \x01(\bR\tisEnabled\x12*\n" +
 	"\x11is_byok_supported\x18\x06 \x01(\bR\x0fisByokSupported\x12\x1d\n" +
 	"\n" +
-	"is_keyless\x18\a \x01(\bR\tisKeyless\"R\n" +
+	"is_keyless\x18\a \x01(\bR\tisKeyless\x12\x16\n" +
+	"\x06vendor\x18\x14 \x01(\tR\x06vendor\x125\n" +
+	"\x04plan\x18\x15 \x01(\v2!.keyswitch.router.v1.ProviderPlanR\x04plan\x12\x19\n" +
+	"\bkey_page\x18\x16 \x01(\tR\akeyPage\x12)\n" +
+	"\x11has_free_key_test\x18\x17 \x01(\bR\x0ehasFreeKeyTest\"\xbf\x02\n" +
+	"\fProviderPlan\x12\x12\n" +
+	"\x04plan\x18\x01 \x01(\tR\x04plan\x12!\n" +
+	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x18\n" +
+	"\awarning\x18\x03 \x01(\tR\awarning\x12J\n" +
+	"\x1fdefault_max_concurrent_requests\x18\x04 \x01(\x05H\x00R\x1cdefaultMaxConcurrentRequests\x88\x01\x01\x12J\n" +
+	"\x1fhighest_max_concurrent_requests\x18\x05 \x01(\x05H\x01R\x1chighestMaxConcurrentRequests\x88\x01\x01B\"\n" +
+	" _default_max_concurrent_requestsB\"\n" +
+	" _highest_max_concurrent_requests\"R\n" +
 	"\x14ListProvidersRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -269,21 +401,23 @@ func file_keyswitch_router_v1_provider_service_proto_rawDescGZIP() []byte {
 	return file_keyswitch_router_v1_provider_service_proto_rawDescData
 }
 
-var file_keyswitch_router_v1_provider_service_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_keyswitch_router_v1_provider_service_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_keyswitch_router_v1_provider_service_proto_goTypes = []any{
 	(*Provider)(nil),              // 0: keyswitch.router.v1.Provider
-	(*ListProvidersRequest)(nil),  // 1: keyswitch.router.v1.ListProvidersRequest
-	(*ListProvidersResponse)(nil), // 2: keyswitch.router.v1.ListProvidersResponse
+	(*ProviderPlan)(nil),          // 1: keyswitch.router.v1.ProviderPlan
+	(*ListProvidersRequest)(nil),  // 2: keyswitch.router.v1.ListProvidersRequest
+	(*ListProvidersResponse)(nil), // 3: keyswitch.router.v1.ListProvidersResponse
 }
 var file_keyswitch_router_v1_provider_service_proto_depIdxs = []int32{
-	0, // 0: keyswitch.router.v1.ListProvidersResponse.providers:type_name -> keyswitch.router.v1.Provider
-	1, // 1: keyswitch.router.v1.ProviderService.ListProviders:input_type -> keyswitch.router.v1.ListProvidersRequest
-	2, // 2: keyswitch.router.v1.ProviderService.ListProviders:output_type -> keyswitch.router.v1.ListProvidersResponse
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	1, // 0: keyswitch.router.v1.Provider.plan:type_name -> keyswitch.router.v1.ProviderPlan
+	0, // 1: keyswitch.router.v1.ListProvidersResponse.providers:type_name -> keyswitch.router.v1.Provider
+	2, // 2: keyswitch.router.v1.ProviderService.ListProviders:input_type -> keyswitch.router.v1.ListProvidersRequest
+	3, // 3: keyswitch.router.v1.ProviderService.ListProviders:output_type -> keyswitch.router.v1.ListProvidersResponse
+	3, // [3:4] is the sub-list for method output_type
+	2, // [2:3] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_keyswitch_router_v1_provider_service_proto_init() }
@@ -291,13 +425,14 @@ func file_keyswitch_router_v1_provider_service_proto_init() {
 	if File_keyswitch_router_v1_provider_service_proto != nil {
 		return
 	}
+	file_keyswitch_router_v1_provider_service_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyswitch_router_v1_provider_service_proto_rawDesc), len(file_keyswitch_router_v1_provider_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -7,7 +7,9 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from keyswitch.router.v1 import payer_pb2 as _payer_pb2
+from keyswitch.router.v1 import settings_pb2 as _settings_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +20,54 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ModelCapability:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModelCapabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelCapability.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MODEL_CAPABILITY_UNSPECIFIED: _ModelCapability.ValueType  # 0
+    """Never sent."""
+    MODEL_CAPABILITY_TOOLS: _ModelCapability.ValueType  # 1
+    """It calls tools."""
+    MODEL_CAPABILITY_IMAGES: _ModelCapability.ValueType  # 2
+    """It reads images."""
+    MODEL_CAPABILITY_DOCUMENTS: _ModelCapability.ValueType  # 3
+    """It reads documents such as PDF."""
+    MODEL_CAPABILITY_AUDIO: _ModelCapability.ValueType  # 4
+    """It hears sound."""
+    MODEL_CAPABILITY_VIDEO: _ModelCapability.ValueType  # 5
+    """It sees video."""
+    MODEL_CAPABILITY_REASONING: _ModelCapability.ValueType  # 6
+    """It can think before it answers."""
+    MODEL_CAPABILITY_STRUCTURED_OUTPUT: _ModelCapability.ValueType  # 7
+    """It can be held to a JSON Schema."""
+    MODEL_CAPABILITY_PROMPT_CACHE: _ModelCapability.ValueType  # 8
+    """Its provider caches prompts."""
+
+class ModelCapability(_ModelCapability, metaclass=_ModelCapabilityEnumTypeWrapper):
+    """What a model can do."""
+
+MODEL_CAPABILITY_UNSPECIFIED: ModelCapability.ValueType  # 0
+"""Never sent."""
+MODEL_CAPABILITY_TOOLS: ModelCapability.ValueType  # 1
+"""It calls tools."""
+MODEL_CAPABILITY_IMAGES: ModelCapability.ValueType  # 2
+"""It reads images."""
+MODEL_CAPABILITY_DOCUMENTS: ModelCapability.ValueType  # 3
+"""It reads documents such as PDF."""
+MODEL_CAPABILITY_AUDIO: ModelCapability.ValueType  # 4
+"""It hears sound."""
+MODEL_CAPABILITY_VIDEO: ModelCapability.ValueType  # 5
+"""It sees video."""
+MODEL_CAPABILITY_REASONING: ModelCapability.ValueType  # 6
+"""It can think before it answers."""
+MODEL_CAPABILITY_STRUCTURED_OUTPUT: ModelCapability.ValueType  # 7
+"""It can be held to a JSON Schema."""
+MODEL_CAPABILITY_PROMPT_CACHE: ModelCapability.ValueType  # 8
+"""Its provider caches prompts."""
+Global___ModelCapability: _TypeAlias = ModelCapability  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
@@ -34,6 +84,9 @@ class Model(_message.Message):
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
     IS_PRESELECTED_FIELD_NUMBER: _builtins.int
+    COMPRESSION_THRESHOLD_PERCENT_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    DEFAULTS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Its catalog id, for example "anthropic/claude-sonnet-4.6"."""
     display_name: _builtins.str
@@ -50,6 +103,10 @@ class Model(_message.Message):
     """True for the one that a form should show first. Exactly one model of the
     whole list has it. Default false.
     """
+    compression_threshold_percent: _builtins.int
+    """From which share of the context, in percent, an application should compress
+    older messages; absent when nothing is said. The router compresses nothing.
+    """
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other references to it."""
@@ -57,6 +114,14 @@ class Model(_message.Message):
     @_builtins.property
     def price(self) -> Global___ModelPrice:
         """List prices; absent when the catalog has none."""
+
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[Global___ModelCapability.ValueType]:
+        """What it can do, as far as the catalog says."""
+
+    @_builtins.property
+    def defaults(self) -> Global___ModelDefaults:
+        """What a call gets where it says nothing else; absent when nothing is set."""
 
     def __init__(
         self,
@@ -70,21 +135,64 @@ class Model(_message.Message):
         max_output_tokens: _builtins.int | None = ...,
         price: Global___ModelPrice | None = ...,
         is_preselected: _builtins.bool = ...,
+        compression_threshold_percent: _builtins.int | None = ...,
+        capabilities: _abc.Iterable[Global___ModelCapability.ValueType] | None = ...,
+        defaults: Global___ModelDefaults | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_context_limit_tokens", b"_context_limit_tokens", "_max_output_tokens", b"_max_output_tokens", "context_limit_tokens", b"context_limit_tokens", "max_output_tokens", b"max_output_tokens", "price", b"price"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_compression_threshold_percent", b"_compression_threshold_percent", "_context_limit_tokens", b"_context_limit_tokens", "_max_output_tokens", b"_max_output_tokens", "compression_threshold_percent", b"compression_threshold_percent", "context_limit_tokens", b"context_limit_tokens", "defaults", b"defaults", "max_output_tokens", b"max_output_tokens", "price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_limit_tokens", b"_context_limit_tokens", "_max_output_tokens", b"_max_output_tokens", "aliases", b"aliases", "context_limit_tokens", b"context_limit_tokens", "display_name", b"display_name", "is_preselected", b"is_preselected", "max_output_tokens", b"max_output_tokens", "model", b"model", "payer", b"payer", "price", b"price", "provider", b"provider"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_compression_threshold_percent", b"_compression_threshold_percent", "_context_limit_tokens", b"_context_limit_tokens", "_max_output_tokens", b"_max_output_tokens", "aliases", b"aliases", "capabilities", b"capabilities", "compression_threshold_percent", b"compression_threshold_percent", "context_limit_tokens", b"context_limit_tokens", "defaults", b"defaults", "display_name", b"display_name", "is_preselected", b"is_preselected", "max_output_tokens", b"max_output_tokens", "model", b"model", "payer", b"payer", "price", b"price", "provider", b"provider"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__compression_threshold_percent: _TypeAlias = _typing.Literal["compression_threshold_percent"]  # noqa: Y015
+    _WhichOneofArgType__compression_threshold_percent: _TypeAlias = _typing.Literal["_compression_threshold_percent", b"_compression_threshold_percent"]  # noqa: Y015
     _WhichOneofReturnType__context_limit_tokens: _TypeAlias = _typing.Literal["context_limit_tokens"]  # noqa: Y015
     _WhichOneofArgType__context_limit_tokens: _TypeAlias = _typing.Literal["_context_limit_tokens", b"_context_limit_tokens"]  # noqa: Y015
     _WhichOneofReturnType__max_output_tokens: _TypeAlias = _typing.Literal["max_output_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_output_tokens: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__compression_threshold_percent) -> _WhichOneofReturnType__compression_threshold_percent | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__context_limit_tokens) -> _WhichOneofReturnType__context_limit_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_output_tokens) -> _WhichOneofReturnType__max_output_tokens | None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class ModelDefaults(_message.Message):
+    """What a model's entry in the catalog is tuned to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SAMPLING_FIELD_NUMBER: _builtins.int
+    MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
+    max_output_tokens: _builtins.int
+    """The most tokens to generate."""
+    @_builtins.property
+    def sampling(self) -> _settings_pb2.Sampling:
+        """Randomness."""
+
+    @_builtins.property
+    def reasoning(self) -> _settings_pb2.ReasoningConfig:
+        """How much to think."""
+
+    def __init__(
+        self,
+        *,
+        sampling: _settings_pb2.Sampling | None = ...,
+        max_output_tokens: _builtins.int | None = ...,
+        reasoning: _settings_pb2.ReasoningConfig | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens", "max_output_tokens", b"max_output_tokens", "reasoning", b"reasoning", "sampling", b"sampling"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens", "max_output_tokens", b"max_output_tokens", "reasoning", b"reasoning", "sampling", b"sampling"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_output_tokens: _TypeAlias = _typing.Literal["max_output_tokens"]  # noqa: Y015
+    _WhichOneofArgType__max_output_tokens: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_output_tokens) -> _WhichOneofReturnType__max_output_tokens | None: ...
+
+Global___ModelDefaults: _TypeAlias = ModelDefaults  # noqa: Y015
 
 @_typing.final
 class ModelPrice(_message.Message):
@@ -206,3 +314,155 @@ class ListModelsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
+
+@_typing.final
+class DescribeOptionsRequest(_message.Message):
+    """Request of DescribeOptions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """Required. "providers/{provider}"."""
+    model: _builtins.str
+    """Optional. A model reference: levels that this model lacks are left out."""
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeOptionsRequest: _TypeAlias = DescribeOptionsRequest  # noqa: Y015
+
+@_typing.final
+class DescribeOptionsResponse(_message.Message):
+    """Response of DescribeOptions. Both schemas are JSON Schema 2020-12 as text,
+    with a `title` and a `description` for each field.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERAL_SCHEMA_JSON_FIELD_NUMBER: _builtins.int
+    PROVIDER_OPTIONS_SCHEMA_JSON_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    EFFORTS_FIELD_NUMBER: _builtins.int
+    general_schema_json: _builtins.str
+    """What every model has. `x-path` of a field is where it stands in a model's
+    entry in the configuration.
+    """
+    provider_options_schema_json: _builtins.str
+    """What only this provider takes. An instance is the JSON of a ProviderOptions."""
+    namespace: _builtins.str
+    """The namespace of those options: a family, or the provider's name where it
+    has none.
+    """
+    @_builtins.property
+    def efforts(self) -> _containers.RepeatedScalarFieldContainer[_settings_pb2.ReasoningEffort.ValueType]:
+        """The levels of ReasoningConfig.effort that the model has; empty when all."""
+
+    def __init__(
+        self,
+        *,
+        general_schema_json: _builtins.str = ...,
+        provider_options_schema_json: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        efforts: _abc.Iterable[_settings_pb2.ReasoningEffort.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["efforts", b"efforts", "general_schema_json", b"general_schema_json", "namespace", b"namespace", "provider_options_schema_json", b"provider_options_schema_json"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeOptionsResponse: _TypeAlias = DescribeOptionsResponse  # noqa: Y015
+
+@_typing.final
+class DiscoverUpstreamModelsRequest(_message.Message):
+    """Request of DiscoverUpstreamModels."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREDENTIAL_VERSION_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    credential_version: _builtins.str
+    """A version of a credential, as in TestCredentialRequest. Its provider is
+    asked. Required, unless `provider` needs no key.
+    """
+    provider: _builtins.str
+    """"providers/{provider}" of a provider that needs no key. Only operators may
+    ask without a key.
+    """
+    def __init__(
+        self,
+        *,
+        credential_version: _builtins.str = ...,
+        provider: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_version", b"credential_version", "provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiscoverUpstreamModelsRequest: _TypeAlias = DiscoverUpstreamModelsRequest  # noqa: Y015
+
+@_typing.final
+class DiscoverUpstreamModelsResponse(_message.Message):
+    """Response of DiscoverUpstreamModels."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: _builtins.int
+    IS_TRUNCATED_FIELD_NUMBER: _builtins.int
+    is_truncated: _builtins.bool
+    """True when there are more than 1000. Default false."""
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___UpstreamModel]:
+        """In the provider's order; at most 1000."""
+
+    def __init__(
+        self,
+        *,
+        models: _abc.Iterable[Global___UpstreamModel] | None = ...,
+        is_truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_truncated", b"is_truncated", "models", b"models"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiscoverUpstreamModelsResponse: _TypeAlias = DiscoverUpstreamModelsResponse  # noqa: Y015
+
+@_typing.final
+class UpstreamModel(_message.Message):
+    """A model that a provider lists."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPSTREAM_MODEL_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    upstream_model_id: _builtins.str
+    """The provider's name of it."""
+    model: _builtins.str
+    """The catalog's id; empty when it is uncatalogued."""
+    def __init__(
+        self,
+        *,
+        upstream_model_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "upstream_model_id", b"upstream_model_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpstreamModel: _TypeAlias = UpstreamModel  # noqa: Y015

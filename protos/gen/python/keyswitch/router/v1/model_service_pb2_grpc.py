@@ -40,6 +40,16 @@ class ModelServiceStub:
                 request_serializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.DescribeOptions = channel.unary_unary(
+                '/keyswitch.router.v1.ModelService/DescribeOptions',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.DescribeOptionsRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.DescribeOptionsResponse.FromString,
+                _registered_method=True)
+        self.DiscoverUpstreamModels = channel.unary_unary(
+                '/keyswitch.router.v1.ModelService/DiscoverUpstreamModels',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.DiscoverUpstreamModelsRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.DiscoverUpstreamModelsResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
@@ -54,6 +64,22 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DescribeOptions(self, request, context):
+        """Says what can be set for a model at a provider, as JSON Schemas from which a
+        form can be generated. Every caller may ask.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiscoverUpstreamModels(self, request, context):
+        """Asks a provider which models a key can use, with that key. Whoever may test
+        the key may ask; nothing is billed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -61,6 +87,16 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.ListModels,
                     request_deserializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.ListModelsRequest.FromString,
                     response_serializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'DescribeOptions': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeOptions,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.DescribeOptionsRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.DescribeOptionsResponse.SerializeToString,
+            ),
+            'DiscoverUpstreamModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiscoverUpstreamModels,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.DiscoverUpstreamModelsRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.DiscoverUpstreamModelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -91,6 +127,60 @@ class ModelService:
             '/keyswitch.router.v1.ModelService/ListModels',
             keyswitch_dot_router_dot_v1_dot_model__service__pb2.ListModelsRequest.SerializeToString,
             keyswitch_dot_router_dot_v1_dot_model__service__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeOptions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.ModelService/DescribeOptions',
+            keyswitch_dot_router_dot_v1_dot_model__service__pb2.DescribeOptionsRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_model__service__pb2.DescribeOptionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiscoverUpstreamModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.ModelService/DiscoverUpstreamModels',
+            keyswitch_dot_router_dot_v1_dot_model__service__pb2.DiscoverUpstreamModelsRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_model__service__pb2.DiscoverUpstreamModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

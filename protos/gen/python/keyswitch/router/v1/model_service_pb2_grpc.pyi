@@ -37,6 +37,14 @@ class ModelServiceStub:
     """Lists the models that this caller can use now, each with the provider and
     the payer that would serve, grouped by provider in the order of the catalog.
     """
+    DescribeOptions: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DescribeOptionsRequest, _model_service_pb2.DescribeOptionsResponse]
+    """Says what can be set for a model at a provider, as JSON Schemas from which a
+    form can be generated. Every caller may ask.
+    """
+    DiscoverUpstreamModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DiscoverUpstreamModelsRequest, _model_service_pb2.DiscoverUpstreamModelsResponse]
+    """Asks a provider which models a key can use, with that key. Whoever may test
+    the key may ask; nothing is billed.
+    """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -46,6 +54,14 @@ class ModelServiceAsyncStub(ModelServiceStub):
     ListModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the models that this caller can use now, each with the provider and
     the payer that would serve, grouped by provider in the order of the catalog.
+    """
+    DescribeOptions: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DescribeOptionsRequest, _model_service_pb2.DescribeOptionsResponse]  # type: ignore[assignment]
+    """Says what can be set for a model at a provider, as JSON Schemas from which a
+    form can be generated. Every caller may ask.
+    """
+    DiscoverUpstreamModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DiscoverUpstreamModelsRequest, _model_service_pb2.DiscoverUpstreamModelsResponse]  # type: ignore[assignment]
+    """Asks a provider which models a key can use, with that key. Whoever may test
+    the key may ask; nothing is billed.
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -59,6 +75,26 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_model_service_pb2.ListModelsResponse, _abc.Awaitable[_model_service_pb2.ListModelsResponse]]:
         """Lists the models that this caller can use now, each with the provider and
         the payer that would serve, grouped by provider in the order of the catalog.
+        """
+
+    @_abc_1.abstractmethod
+    def DescribeOptions(
+        self,
+        request: _model_service_pb2.DescribeOptionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.DescribeOptionsResponse, _abc.Awaitable[_model_service_pb2.DescribeOptionsResponse]]:
+        """Says what can be set for a model at a provider, as JSON Schemas from which a
+        form can be generated. Every caller may ask.
+        """
+
+    @_abc_1.abstractmethod
+    def DiscoverUpstreamModels(
+        self,
+        request: _model_service_pb2.DiscoverUpstreamModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.DiscoverUpstreamModelsResponse, _abc.Awaitable[_model_service_pb2.DiscoverUpstreamModelsResponse]]:
+        """Asks a provider which models a key can use, with that key. Whoever may test
+        the key may ask; nothing is billed.
         """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*keyswitch/router/v1/provider_service.proto\x12\x13keyswitch.router.v1\"\x92\x01\n\x08Provider\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0f\n\x07\x64ialect\x18\x03 \x01(\t\x12\x0e\n\x06origin\x18\x04 \x01(\t\x12\x12\n\nis_enabled\x18\x05 \x01(\x08\x12\x19\n\x11is_byok_supported\x18\x06 \x01(\x08\x12\x12\n\nis_keyless\x18\x07 \x01(\x08\"=\n\x14ListProvidersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x15ListProvidersResponse\x12\x30\n\tproviders\x18\x01 \x03(\x0b\x32\x1d.keyswitch.router.v1.Provider\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2y\n\x0fProviderService\x12\x66\n\rListProviders\x12).keyswitch.router.v1.ListProvidersRequest\x1a*.keyswitch.router.v1.ListProvidersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*keyswitch/router/v1/provider_service.proto\x12\x13keyswitch.router.v1\"\x80\x02\n\x08Provider\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0f\n\x07\x64ialect\x18\x03 \x01(\t\x12\x0e\n\x06origin\x18\x04 \x01(\t\x12\x12\n\nis_enabled\x18\x05 \x01(\x08\x12\x19\n\x11is_byok_supported\x18\x06 \x01(\x08\x12\x12\n\nis_keyless\x18\x07 \x01(\x08\x12\x0e\n\x06vendor\x18\x14 \x01(\t\x12/\n\x04plan\x18\x15 \x01(\x0b\x32!.keyswitch.router.v1.ProviderPlan\x12\x10\n\x08key_page\x18\x16 \x01(\t\x12\x19\n\x11has_free_key_test\x18\x17 \x01(\x08\"\xe7\x01\n\x0cProviderPlan\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0f\n\x07warning\x18\x03 \x01(\t\x12,\n\x1f\x64\x65\x66\x61ult_max_concurrent_requests\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12,\n\x1fhighest_max_concurrent_requests\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\"\n _default_max_concurrent_requestsB\"\n _highest_max_concurrent_requests\"=\n\x14ListProvidersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x15ListProvidersResponse\x12\x30\n\tproviders\x18\x01 \x03(\x0b\x32\x1d.keyswitch.router.v1.Provider\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2y\n\x0fProviderService\x12\x66\n\rListProviders\x12).keyswitch.router.v1.ListProvidersRequest\x1a*.keyswitch.router.v1.ListProvidersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,11 +32,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'keyswitch.router.v1.provide
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PROVIDER']._serialized_start=68
-  _globals['_PROVIDER']._serialized_end=214
-  _globals['_LISTPROVIDERSREQUEST']._serialized_start=216
-  _globals['_LISTPROVIDERSREQUEST']._serialized_end=277
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=279
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=377
-  _globals['_PROVIDERSERVICE']._serialized_start=379
-  _globals['_PROVIDERSERVICE']._serialized_end=500
+  _globals['_PROVIDER']._serialized_end=324
+  _globals['_PROVIDERPLAN']._serialized_start=327
+  _globals['_PROVIDERPLAN']._serialized_end=558
+  _globals['_LISTPROVIDERSREQUEST']._serialized_start=560
+  _globals['_LISTPROVIDERSREQUEST']._serialized_end=621
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=623
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=721
+  _globals['_PROVIDERSERVICE']._serialized_start=723
+  _globals['_PROVIDERSERVICE']._serialized_end=844
 # @@protoc_insertion_point(module_scope)

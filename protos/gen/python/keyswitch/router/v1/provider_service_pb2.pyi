@@ -31,6 +31,10 @@ class Provider(_message.Message):
     IS_ENABLED_FIELD_NUMBER: _builtins.int
     IS_BYOK_SUPPORTED_FIELD_NUMBER: _builtins.int
     IS_KEYLESS_FIELD_NUMBER: _builtins.int
+    VENDOR_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    KEY_PAGE_FIELD_NUMBER: _builtins.int
+    HAS_FREE_KEY_TEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. "providers/{provider}"."""
     display_name: _builtins.str
@@ -47,6 +51,16 @@ class Provider(_message.Message):
     """Whether organizations and users may bring keys of their own for it."""
     is_keyless: _builtins.bool
     """Whether it needs no key at all, as a local server may."""
+    vendor: _builtins.str
+    """What joins the providers that are plans of one vendor; empty for none."""
+    key_page: _builtins.str
+    """The web page where its keys come from; empty when unknown."""
+    has_free_key_test: _builtins.bool
+    """Whether a key can be tested without naming a model."""
+    @_builtins.property
+    def plan(self) -> Global___ProviderPlan:
+        """The billing plan; absent where the vendor has only one."""
+
     def __init__(
         self,
         *,
@@ -57,14 +71,67 @@ class Provider(_message.Message):
         is_enabled: _builtins.bool = ...,
         is_byok_supported: _builtins.bool = ...,
         is_keyless: _builtins.bool = ...,
+        vendor: _builtins.str = ...,
+        plan: Global___ProviderPlan | None = ...,
+        key_page: _builtins.str = ...,
+        has_free_key_test: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dialect", b"dialect", "display_name", b"display_name", "is_byok_supported", b"is_byok_supported", "is_enabled", b"is_enabled", "is_keyless", b"is_keyless", "name", b"name", "origin", b"origin"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dialect", b"dialect", "display_name", b"display_name", "has_free_key_test", b"has_free_key_test", "is_byok_supported", b"is_byok_supported", "is_enabled", b"is_enabled", "is_keyless", b"is_keyless", "key_page", b"key_page", "name", b"name", "origin", b"origin", "plan", b"plan", "vendor", b"vendor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Provider: _TypeAlias = Provider  # noqa: Y015
+
+@_typing.final
+class ProviderPlan(_message.Message):
+    """A billing plan of a vendor, with an endpoint, keys and limits of its own. Its
+    keys are for no other plan.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
+    DEFAULT_MAX_CONCURRENT_REQUESTS_FIELD_NUMBER: _builtins.int
+    HIGHEST_MAX_CONCURRENT_REQUESTS_FIELD_NUMBER: _builtins.int
+    plan: _builtins.str
+    """For example "coding"."""
+    display_name: _builtins.str
+    """For people."""
+    warning: _builtins.str
+    """What the owner of a key risks by the plan's terms, in English, to be shown
+    where a key is saved; empty when there is nothing to say.
+    """
+    default_max_concurrent_requests: _builtins.int
+    """What a new key's limit of requests at once should begin with; absent for none."""
+    highest_max_concurrent_requests: _builtins.int
+    """The highest that the plan can be raised to; absent when unknown."""
+    def __init__(
+        self,
+        *,
+        plan: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        warning: _builtins.str = ...,
+        default_max_concurrent_requests: _builtins.int | None = ...,
+        highest_max_concurrent_requests: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_max_concurrent_requests", b"_default_max_concurrent_requests", "_highest_max_concurrent_requests", b"_highest_max_concurrent_requests", "default_max_concurrent_requests", b"default_max_concurrent_requests", "highest_max_concurrent_requests", b"highest_max_concurrent_requests"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_max_concurrent_requests", b"_default_max_concurrent_requests", "_highest_max_concurrent_requests", b"_highest_max_concurrent_requests", "default_max_concurrent_requests", b"default_max_concurrent_requests", "display_name", b"display_name", "highest_max_concurrent_requests", b"highest_max_concurrent_requests", "plan", b"plan", "warning", b"warning"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__default_max_concurrent_requests: _TypeAlias = _typing.Literal["default_max_concurrent_requests"]  # noqa: Y015
+    _WhichOneofArgType__default_max_concurrent_requests: _TypeAlias = _typing.Literal["_default_max_concurrent_requests", b"_default_max_concurrent_requests"]  # noqa: Y015
+    _WhichOneofReturnType__highest_max_concurrent_requests: _TypeAlias = _typing.Literal["highest_max_concurrent_requests"]  # noqa: Y015
+    _WhichOneofArgType__highest_max_concurrent_requests: _TypeAlias = _typing.Literal["_highest_max_concurrent_requests", b"_highest_max_concurrent_requests"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__default_max_concurrent_requests) -> _WhichOneofReturnType__default_max_concurrent_requests | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__highest_max_concurrent_requests) -> _WhichOneofReturnType__highest_max_concurrent_requests | None: ...
+
+Global___ProviderPlan: _TypeAlias = ProviderPlan  # noqa: Y015
 
 @_typing.final
 class ListProvidersRequest(_message.Message):

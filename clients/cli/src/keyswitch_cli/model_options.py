@@ -1,0 +1,93 @@
+"""What can be set for a model, and what a provider lists for a key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import typer
+from keyswitch.router.v1 import model_service_pb2, settings_pb2
+
+from keyswitch_cli import tables
+from keyswitch_cli.session import Json, session_of
+
+
+def register(group: typer.Typer) -> None:
+    """Adds the commands."""
+    group.command("options")(options)
+    group.command("discover")(discover)
+
+
+def options(
+    context: typer.Context,
+    provider: Annotated[str, typer.Argument(help="A provider's id, as `keyswitch providers` lists them.")],
+    model: Annotated[str, typer.Argument(help="A model: levels that it lacks are left out.", show_default=False)] = "",
+    is_json: Json = False,
+) -> None:
+    """Show what can be set for a model at a provider. With --json: the schemas for a form."""
+    session = session_of(context, is_json=is_json)
+    name = provider if "/" in provider else f"providers/{provider}"
+    request = model_service_pb2.DescribeOptionsRequest(provider=name, model=model)
+    answer = session.client.call(session.client.models.DescribeOptions, request)
+    if session.is_json:
+        session.print_json(answer)
+        return
+    table = tables.listing("option", "values", "where", long=("values",))
+    for path, field in _fields(json.loads(answer.general_schema_json)):
+        table.add_row(field.get("title", path), _values(field), field.get("x-path", path))
+    for path, field in _fields(json.loads(answer.provider_options_schema_json)):
+        table.add_row(field.get("title", path), _values(field), f"{answer.namespace}: {path}")
+    session.out.print(table)
+    if answer.efforts:
+        levels = (
+            settings_pb2.ReasoningEffort.Name(level).removeprefix("REASONING_EFFORT_") for level in answer.efforts
+        )
+        session.say(f"Reasoning: {', '.join(level.lower() for level in levels)}", "dim")
+
+
+def discover(
+    context: typer.Context,
+    version: Annotated[
+        str, typer.Argument(help="A key or one of its versions: …/credentials/ID[/versions/N]; or a keyless provider.")
+    ],
+    is_json: Json = False,
+) -> None:
+    """Ask a provider which models a key can use."""
+    session = session_of(context, is_json=is_json)
+    if "/credentials/" in version:
+        whole = version if "/versions/" in version else f"{version}/versions/active"
+        request = model_service_pb2.DiscoverUpstreamModelsRequest(credential_version=whole)
+    else:
+        name = version if "/" in version else f"providers/{version}"
+        request = model_service_pb2.DiscoverUpstreamModelsRequest(provider=name)
+    answer = session.client.call(session.client.models.DiscoverUpstreamModels, request)
+    if session.is_json:
+        session.print_json(answer)
+        return
+    table = tables.listing("provider's model", "in the catalog")
+    for model in answer.models:
+        table.add_row(model.upstream_model_id, model.model or "-")
+    session.out.print(table)
+    if answer.is_truncated:
+        session.say("There are more.", "dim")
+
+
+def _fields(schema: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, field in schema.get("properties", {}).items():
+        here = f"{path}.{name}" if path else name
+        if field.get("type") == "object":
+            yield from _fields(field, here)
+        else:
+            yield here, field
+
+
+def _values(field: Mapping[str, Any]) -> str:
+    if "enum" in field:
+        return ", ".join(field["enum"])
+    low, high = field.get("minimum"), field.get("maximum")
+    if low is not None and high is not None:
+        return f"{low} to {high}"
+    if low is not None:
+        return f"from {low}"
+    return {"string": "text", "boolean": "true or false"}.get(field.get("type", ""), str(field.get("type", "")))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from router_service.core.faults import Fault
 from router_service.core.request import ReasoningEffort, ReasoningSettings
+from router_service.dialects.base import Quirks
 from router_service.dialects.writing import Notices, wrong
 
 LEVELS: tuple[ReasoningEffort, ...] = (
@@ -76,3 +77,13 @@ def choose_level(
     if level is not effort:
         notices.adjust(EFFORT_PATH, f"This model has no effort {effort.value}; {level.value} is sent.")
     return level
+
+
+def openai_word(asked: ReasoningSettings, quirks: Quirks, notices: Notices) -> str | None:
+    """The effort in OpenAI's words, in which OFF is "none" where the model has it; None asks for nothing."""
+    has_no_off = bool(quirks.efforts) and not {"off", "none"} & set(quirks.efforts)
+    is_mandatory = quirks.is_reasoning_mandatory or has_no_off
+    level = choose_level(asked, levels_of(quirks.efforts), notices, is_mandatory=is_mandatory)
+    if level is None:
+        return None
+    return "none" if level is ReasoningEffort.OFF else level.value

@@ -64,6 +64,17 @@ _CODES: Mapping[str, Reason] = {
     "request_too_large": Reason.UPSTREAM_REJECTED_REQUEST,
     "content_filter": Reason.UPSTREAM_REJECTED_REQUEST,
     "tool_use_failed": Reason.UPSTREAM_REJECTED_REQUEST,
+    # the request, as OpenAI's responses say it in a stream
+    **dict.fromkeys(
+        (
+            *("invalid_prompt", "bio_policy", "misalignment_policy_violation", "data_residency_mismatch"),
+            *("invalid_image", "invalid_image_format", "invalid_base64_image", "invalid_image_url"),
+            *("invalid_image_mode", "image_too_large", "image_too_small", "image_parse_error", "image_file_too_large"),
+            *("image_content_policy_violation", "image_file_not_found", "unsupported_image_media_type"),
+            *("empty_image_file", "failed_to_download_image"),
+        ),
+        Reason.UPSTREAM_REJECTED_REQUEST,
+    ),
 }
 
 # These say less than a status does, so they decide only where there is no status.

@@ -15,7 +15,7 @@ from router_service.core.request import (
     WarningReason,
 )
 from router_service.dialects.base import Encoded, Quirks, ReasoningStyle
-from router_service.dialects.efforts import BUDGET_PATH, EFFORT_PATH, choose_level, levels_of, refuse_off
+from router_service.dialects.efforts import BUDGET_PATH, EFFORT_PATH, choose_level, levels_of, openai_word, refuse_off
 from router_service.dialects.openai_chat_messages import MessagesWriter
 from router_service.dialects.upstream_routing import check_gateway_options, write_routing
 from router_service.dialects.writing import (
@@ -144,7 +144,8 @@ def _write_reasoning(body: Body, asked: ReasoningSettings | None, quirks: Quirks
         return
     match quirks.reasoning_style:
         case ReasoningStyle.EFFORT:
-            _write_effort(body, asked, quirks, notices)
+            if effort := openai_word(asked, quirks, notices):
+                body["reasoning_effort"] = effort
         case ReasoningStyle.OPENROUTER:
             _write_openrouter(body, asked, quirks, notices)
         case ReasoningStyle.BINARY:
@@ -162,14 +163,6 @@ def _write_reasoning(body: Body, asked: ReasoningSettings | None, quirks: Quirks
             WarningReason.NOT_GUARANTEED,
             "This wire cannot ask for the text of the reasoning; it comes where the provider gives it.",
         )
-
-
-def _write_effort(body: Body, asked: ReasoningSettings, quirks: Quirks, notices: Notices) -> None:
-    has_no_off = bool(quirks.efforts) and not {"off", "none"} & set(quirks.efforts)
-    is_mandatory = quirks.is_reasoning_mandatory or has_no_off
-    level = choose_level(asked, levels_of(quirks.efforts), notices, is_mandatory=is_mandatory)
-    if level is not None:
-        body["reasoning_effort"] = "none" if level is ReasoningEffort.OFF else level.value
 
 
 def _write_openrouter(body: Body, asked: ReasoningSettings, quirks: Quirks, notices: Notices) -> None:

@@ -7,9 +7,11 @@ from router_service.dialects.base import Dialect
 from router_service.dialects.bedrock_converse import BedrockConverse
 from router_service.dialects.gemini import Gemini
 from router_service.dialects.openai_chat import OpenAIChat
+from router_service.dialects.openai_responses import OpenAIResponses
 
 DIALECTS: Mapping[str, Dialect] = {
-    dialect.name: dialect for dialect in (OpenAIChat(), AnthropicMessages(), Gemini(), BedrockConverse())
+    dialect.name: dialect
+    for dialect in (OpenAIChat(), OpenAIResponses(), AnthropicMessages(), Gemini(), BedrockConverse())
 }
 
 

@@ -24,6 +24,13 @@ KEYS = {
         *("completion_tokens", "total_tokens", "x_groq", "base_resp", "status_code", "search_results", "citations"),
         *("extra_content", "provider", "prompt_tokens_details", "cached_tokens", "thinking", "function_call", "code"),
     ],
+    "openai_responses": [
+        *("type", "output_index", "content_index", "summary_index", "delta", "item", "part", "annotation", "response"),
+        *("error", "id", "call_id", "name", "arguments", "content", "summary", "text", "refusal", "annotations"),
+        *("encrypted_content", "result", "output_format", "action", "status", "output", "usage", "incomplete_details"),
+        *("reason", "model", "store", "input_tokens", "output_tokens", "input_tokens_details", "cached_tokens", "cost"),
+        *("url", "title", "start_index", "end_index", "code", "message", "cost_in_usd_ticks", "phase", "namespace"),
+    ],
     "anthropic_messages": [
         *("type", "index", "delta", "message", "content_block", "usage", "error", "text", "partial_json", "thinking"),
         *("signature", "citation", "stop_reason", "id", "model", "content", "input_tokens", "output_tokens", "name"),
@@ -96,6 +103,14 @@ WORDS = {
         "{",
         "url_citation",
         "text",
+    ],
+    "openai_responses": [
+        *("response.created", "response.output_item.added", "response.output_item.done", "response.completed"),
+        *("response.content_part.added", "response.content_part.done", "response.output_text.delta", "message"),
+        *("response.function_call_arguments.delta", "response.function_call_arguments.done", "response.incomplete"),
+        *("response.reasoning_summary_text.delta", "response.reasoning_text.delta", "response.refusal.delta"),
+        *("response.output_text.annotation.added", "response.failed", "error", "reasoning", "function_call"),
+        *("image_generation_call", "web_search_call", "completed", "incomplete", "AA==", "refusal", "{"),
     ],
     "anthropic_messages": [
         *("message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_delta"),

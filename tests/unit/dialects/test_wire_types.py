@@ -7,6 +7,7 @@ import pytest
 from anthropic.types import message_create_params as anthropic_params
 from google.genai import types as gemini_types
 from openai.types.chat import completion_create_params as openai_params
+from openai.types.responses import response_create_params as responses_params
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
@@ -32,6 +33,10 @@ ADAPTERS: dict[str, dict[bool, TypeAdapter[Any]]] = {
     "openai_chat": {
         True: TypeAdapter(openai_params.CompletionCreateParamsStreaming),
         False: TypeAdapter(openai_params.CompletionCreateParamsNonStreaming),
+    },
+    "openai_responses": {
+        True: TypeAdapter(responses_params.ResponseCreateParamsStreaming),
+        False: TypeAdapter(responses_params.ResponseCreateParamsNonStreaming),
     },
     "anthropic_messages": {
         True: TypeAdapter(anthropic_params.MessageCreateParamsStreaming),
@@ -72,6 +77,8 @@ def test_the_check_sees_what_is_wrong_deep_inside() -> None:
         validate(
             "openai_chat", {"model": "m", "stream": True, "messages": [{"role": "user", "content": wrong_content}]}
         )
+    with pytest.raises(ValidationError):
+        validate("openai_responses", {"model": "m", "stream": True, "input": [{"role": "user", "content": 5}]})
     with pytest.raises(ValidationError):
         validate(
             "anthropic_messages",

@@ -376,14 +376,14 @@ class _Run:
 
         def commit() -> ResponseStarted:
             resolution = build_resolution(made, candidate, attempt)
-            return ResponseStarted(self.record.response_id, resolution, prepared.warnings, candidate.provider.dialect)
+            return ResponseStarted(self.record.response_id, resolution, prepared.warnings, candidate.dialect)
 
         def drain_later(response: UpstreamResponse) -> None:
             engine.spawn(drain(response))
 
         return Exchange(
             upstream=engine.edges.upstream,
-            dialect=DIALECTS[candidate.provider.dialect],
+            dialect=DIALECTS[candidate.dialect],
             quirks=candidate.endpoint.quirks,
             request=build_upstream_request(self.request, prepared, lease),
             record=attempt,

@@ -69,9 +69,9 @@ def prepare(request: Request, candidate: Candidate) -> Prepared:
         model=candidate.endpoint.upstream_model,
         provider=candidate.provider.name,
         settings=settings,
-        options=select_options(_entries(request, settings), candidate.provider),
+        options=select_options(_entries(request, settings), candidate.provider, candidate.dialect),
     )
-    encoded = DIALECTS[candidate.provider.dialect].encode(completion, quirks)
+    encoded = DIALECTS[candidate.dialect].encode(completion, quirks)
     warnings = encoded.warnings
     if settings.upstream_routing is not None and not (quirks.is_router_like or quirks.takes_gateway_options):
         field_name = "settings.upstream_routing"
@@ -111,7 +111,7 @@ def bound_cost(prepared: Prepared, markup_basis_points: int) -> int:
 def build_upstream_request(request: Request, prepared: Prepared, lease: Lease | None) -> UpstreamRequest:
     """The HTTP request, the credential put on last."""
     provider, encoded = prepared.candidate.provider, prepared.encoded
-    streamed_type = CONTENT_TYPES[DIALECTS[provider.dialect].framing]
+    streamed_type = CONTENT_TYPES[DIALECTS[prepared.candidate.dialect].framing]
     headers = (
         ("accept", streamed_type if request.completion.stream else "application/json"),
         *provider.headers,

@@ -84,11 +84,19 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a model can be had: a provider's id and the model id that it knows. Quirks contain the provider's."""
+    """Where a model can be had: a provider's id and the model id that it knows. Quirks contain the provider's.
+
+    `dialect` is empty where it is the provider's; a provider may serve some of its models over another wire.
+    """
 
     provider: str
     upstream_model: str
     quirks: Quirks
+    dialect: str = ""
+
+    def dialect_at(self, provider: Provider) -> str:
+        """The wire that it speaks; `provider` is its own."""
+        return self.dialect or provider.dialect
 
 
 @dataclass(frozen=True, slots=True)

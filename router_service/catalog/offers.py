@@ -193,7 +193,14 @@ class _Models:
             provider_id = entry["provider"]
             if provider_id in self.offers.providers:
                 quirks = build_quirks(self.providers[provider_id].get("quirks", {}), entry.get("quirks", {}))
-                yield Endpoint(provider_id, entry["upstream_model"], quirks)
+                dialect = entry.get("dialect", "")
+                spoken = self.offers.providers[provider_id].dialect
+                if dialect and (dialect in _VERSIONED_DIALECTS) != (spoken in _VERSIONED_DIALECTS):
+                    message = f"does not fit the base URL of {provider_id}, which is one for {spoken}"
+                    where = (*path, "endpoints", index, "dialect")
+                    self.problems.append(self.document.problem(where, message))
+                    continue
+                yield Endpoint(provider_id, entry["upstream_model"], quirks, dialect)
             elif provider_id not in self.offers.declared:
                 message = f"there is no provider {provider_id}; {suggest(provider_id, self.offers.declared)}"
                 where = (*path, "endpoints", index, "provider")

@@ -66,6 +66,11 @@ class Candidate:
     route_settings: Settings = Settings()
     serves_longer_prompts: bool = False
 
+    @property
+    def dialect(self) -> str:
+        """The wire that is spoken there."""
+        return self.endpoint.dialect_at(self.provider)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

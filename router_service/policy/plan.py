@@ -161,7 +161,7 @@ class _Planner:
         if route is None and excluded:
             return Refusal(SkipReason.PROVIDER_EXCLUDED, "The call's provider_order does not list it.")
         needs = self.call.needs
-        if needs.tool_dialects - {provider.dialect}:
+        if needs.tool_dialects - {endpoint.dialect_at(provider)}:
             return Refusal(SkipReason.CAPABILITY_MISSING, "The call has a provider tool of another dialect.")
         if needs.strict_schema and not endpoint.quirks.supports_strict_schema:
             return Refusal(SkipReason.CAPABILITY_MISSING, f"{model.id} cannot promise a strict schema there.")

@@ -74,10 +74,10 @@ def _find_fault(text: str) -> str:
 
 
 def select_options(
-    entries: Sequence[tuple[ProviderOptions, Mapping[str, object]]], provider: Provider
+    entries: Sequence[tuple[ProviderOptions, Mapping[str, object]]], provider: Provider, dialect: str
 ) -> tuple[Mapping[str, object], ...]:
     """The objects that apply to an attempt at a provider, in order. The others are not sent."""
-    names = {provider.name, provider.dialect, provider.quirks.options_family} - {""}
+    names = {provider.name, dialect, provider.quirks.options_family} - {""}
     applying: list[Mapping[str, object]] = []
     for entry, parsed in entries:
         if entry.namespace:

@@ -30,7 +30,8 @@ async def try_key(
         finding.outcome is Outcome.INCONCLUSIVE and not finding.upstream_status
     )
     if is_open and endpoint is not None:
-        verified = await probe_model(upstream, provider, endpoint, dialect, secret)
+        spoken = DIALECTS[endpoint.dialect_at(provider)]
+        verified = await probe_model(upstream, provider, endpoint, spoken, secret)
         finding = replace(verified, models=finding.models)
     if finding.outcome not in _UNDECIDED:
         return finding
@@ -63,7 +64,7 @@ async def _plan_by_trial(
     for sibling in siblings:
         if sibling.base_url.origin != provider.base_url.origin or sibling.dialect != provider.dialect:
             continue
-        tried = await probe_model(upstream, sibling, endpoint, DIALECTS[sibling.dialect], secret)
+        tried = await probe_model(upstream, sibling, endpoint, DIALECTS[endpoint.dialect_at(sibling)], secret)
         if tried.outcome is Outcome.PASSED:
             return sibling
     return None

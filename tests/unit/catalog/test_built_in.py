@@ -84,7 +84,7 @@ def test_the_schema_is_a_schema_and_knows_what_the_code_knows() -> None:
         "template",
         "parameters",
     }
-    assert provider["dialect"]["enum"] == list(DIALECTS)
+    assert known["dialect"]["enum"] == list(DIALECTS)
     assert provider["auth"]["enum"] == [scheme.value for scheme in AuthScheme]
     assert known["payer"]["enum"] == [payer.value for payer in Payer]
     failover = known["application"]["properties"]["payer_failover_on"]["items"]

@@ -52,7 +52,7 @@ def selected(namespace: str, text: str, *, family: str = "") -> tuple[object, ..
     """What of one entry goes to providers/one, which speaks openai_chat and has this family."""
     entry = options(namespace, text)
     at = replace(provider("one"), quirks=Quirks(options_family=family))
-    return select_options([(entry, parse_options(entry, "options"))], at)
+    return select_options([(entry, parse_options(entry, "options"))], at, at.dialect)
 
 
 @given(layers=st.lists(SETTINGS, max_size=3))
@@ -108,7 +108,7 @@ def test_a_provider_without_a_family_is_not_named_by_nothing() -> None:
 def test_entries_keep_their_order() -> None:
     entries = [options("", '{"a": 1}'), options("openai_chat", '{"a": 2}'), options("google", '{"a": 3}')]
     parsed = [(entry, parse_options(entry, "options")) for entry in entries]
-    assert select_options(parsed, provider("one")) == ({"a": 1}, {"a": 2})
+    assert select_options(parsed, provider("one"), "openai_chat") == ({"a": 1}, {"a": 2})
 
 
 @pytest.mark.parametrize(

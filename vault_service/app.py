@@ -14,6 +14,7 @@ from vault_service.audit.chain import ChainBroken
 from vault_service.audit.chain_name import keep_chain_name
 from vault_service.audit.notary import Notary
 from vault_service.audit.recorder import SERVICE, Recorder
+from vault_service.audit.refusals import Refusals
 from vault_service.audit.retention import Retention
 from vault_service.audit.sink import Files, Sink
 from vault_service.bootstrap import issue_operator_token
@@ -36,6 +37,7 @@ from vault_service.transport.interceptors.completion import CompletionIntercepto
 from vault_service.transport.interceptors.deadline import DeadlineInterceptor
 from vault_service.transport.interceptors.faults import FaultsInterceptor
 from vault_service.transport.interceptors.identity import CertificateIdentityInterceptor, TokenIdentityInterceptor
+from vault_service.transport.interceptors.records import RecordsInterceptor
 from vault_service.transport.interceptors.size import SizeInterceptor
 from vault_service.transport.lease_servicer import LeaseServicer
 from vault_service.transport.server import Listener, ListenerLimits, make_lease_listener, make_management_listener
@@ -70,6 +72,7 @@ class _Parts:
     changes: ChangeLog
     denials: Denials
     notary: Notary
+    refusals: Refusals
     issuance: Issuance
     metrics: Metrics
     completion: CompletionInterceptor
@@ -113,6 +116,7 @@ class RunningService:
             asyncio.create_task(self._watch_health()),
             asyncio.create_task(parts.changes.poll(parts.config.leases.change_poll_seconds, _log_poll_error)),
             asyncio.create_task(parts.denials.run(parts.config.denial_retry_seconds, _log_dropped_denial)),
+            asyncio.create_task(parts.refusals.run(_log_uncounted)),
             asyncio.create_task(parts.notary.run(parts.config.audit.checkpoint_seconds, _log_unsigned)),
         ]
         if parts.config.audit.retention_seconds is not None:
@@ -144,6 +148,7 @@ class RunningService:
             _log.critical("local_revocations_lost", names=parts.denials.names)
         await self.http.stop()
         with contextlib.suppress(Fault):
+            await parts.refusals.flush()
             await parts.recorder.note(SERVICE, audit_pb2.AUDIT_ACTION_STOP, f"chains/{parts.sink.chain}")
         await self._sign_last()
         await parts.sink.close()
@@ -311,9 +316,11 @@ def _build(
     tokens = TokenServicer(issuance, store, recorder)
     limits = ListenerLimits(config.max_message_bytes, config.max_connection_age_seconds, config.drain_seconds)
     faults, size = FaultsInterceptor(metrics), SizeInterceptor(config.max_message_bytes)
+    refusals = Refusals(recorder, monotonic=monotonic)
+    records = RecordsInterceptor(recorder, refusals)
     completion = CompletionInterceptor()
     management = make_management_listener(
-        [faults, TokenIdentityInterceptor(verifier, recorder), size, completion],
+        [faults, records, TokenIdentityInterceptor(verifier), size, completion],
         CredentialServicer(credentials, policies, recorder, last_uses, denials),
         tokens,
         AuditServicer(config.audit_folder, recorder, sink, notary),
@@ -332,9 +339,9 @@ def _build(
         new_id=new_id,
         heartbeat_seconds=config.leases.heartbeat_seconds,
     )
-    identity = CertificateIdentityInterceptor(config.leases.allowed_identities, recorder)
+    identity = CertificateIdentityInterceptor(config.leases.allowed_identities)
     lease = make_lease_listener(
-        [faults, identity, DeadlineInterceptor(), size, completion], lease_servicer, tokens, limits
+        [faults, records, identity, DeadlineInterceptor(), size, completion], lease_servicer, tokens, limits
     )
     return _Parts(
         config,
@@ -344,6 +351,7 @@ def _build(
         changes,
         denials,
         notary,
+        refusals,
         issuance,
         metrics,
         completion,
@@ -405,6 +413,10 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 def _log_poll_error(error: StoreError) -> None:
     _log.warning("change_log_not_read", error_type=type(error).__name__)
+
+
+def _log_uncounted(error: Exception) -> None:
+    _log.warning("refusals_not_recorded", error_type=type(error).__name__)
 
 
 def _log_unsigned(error: Exception) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,30 @@ class Actor:
     token_id: str = ""
     certificate_hash: bytes = b""
     peer: str = ""
+
+
+@dataclass(slots=True)
+class CallTrace:
+    """One call that is served: its id, and how much of it is in the audit log. Shared by the tasks that serve it."""
+
+    call_id: str
+    records: int = 0
+
+
+_TRACE: ContextVar[CallTrace | None] = ContextVar("trace", default=None)
+
+
+def begin_call(call_id: str) -> CallTrace:
+    """Begins a call in this task; every record that is written for it carries its id."""
+    trace = CallTrace(call_id)
+    _TRACE.set(trace)
+    return trace
+
+
+def current_call_id() -> str:
+    """Gives the id of the call that this task serves; empty outside of one."""
+    trace = _TRACE.get()
+    return trace.call_id if trace else ""
 
 
 SERVICE = Actor(subject="service", proof=audit_pb2.AUDIT_IDENTITY_PROOF_SERVICE)
@@ -55,9 +80,7 @@ class Recorder:
         self, actor: Actor, action: audit_pb2.AuditAction.ValueType, resource: str, **fields: Any
     ) -> AsyncIterator[Act]:
         """Records the intent, lets it be done, records the outcome; `record_name` is then the outcome's."""
-        intent = await self._sink.append(
-            _record(actor, Act(action, resource, fields), audit_pb2.AUDIT_OUTCOME_INTENDED)
-        )
+        intent = await self._append(_record(actor, Act(action, resource, fields), audit_pb2.AUDIT_OUTCOME_INTENDED))
         act = Act(action, resource, dict(fields))
         async with self._outcome(actor, act, intent):
             yield act
@@ -82,7 +105,16 @@ class Recorder:
         """Records what has already happened."""
         record = _record(actor, Act(action, resource, fields), audit_pb2.AUDIT_OUTCOME_SUCCEEDED)
         _set_fault(record, fault)
-        return await self._sink.append(record)
+        return await self._append(record)
+
+    async def _append(self, record: audit_pb2.AuditRecord) -> str:
+        trace = _TRACE.get()
+        if trace is not None:
+            record.call_id = trace.call_id
+        name = await self._sink.append(record)
+        if trace is not None:
+            trace.records += 1
+        return name
 
     @asynccontextmanager
     async def _outcome(self, actor: Actor, act: Act, intent: str) -> AsyncIterator[None]:
@@ -122,7 +154,7 @@ class Recorder:
         _set_fault(record, fault)
         record.intent_record = intent
         record.vault_request_ids.extend(self._last_request_ids() if left_requests is None else left_requests)
-        act.record_name = await self._sink.append(record)
+        act.record_name = await self._append(record)
 
 
 def _record(actor: Actor, act: Act, outcome: audit_pb2.AuditOutcome.ValueType) -> audit_pb2.AuditRecord:

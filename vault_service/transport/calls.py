@@ -1,13 +1,12 @@
 """What is known of the call that is being served, set by the identity interceptor and read by the servicers."""
 
-import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass
 from urllib.parse import unquote
 
 import grpc
 
-from vault_service.audit.recorder import Actor
+from vault_service.audit.recorder import Actor, current_call_id
 from vault_service.core.access import Caller
 
 _ACTOR: ContextVar[Actor] = ContextVar("actor")
@@ -34,7 +33,12 @@ def set_caller(caller: Caller) -> None:
 
 def current() -> Call:
     """Gives the call that this task serves."""
-    return Call(_ACTOR.get(), secrets.token_hex(16))
+    return Call(_ACTOR.get(), current_call_id())
+
+
+def unproven_actor() -> Actor | None:
+    """Gives who is served so far; None where not even the identity interceptor was reached."""
+    return _ACTOR.get(None)
 
 
 def caller() -> Caller:

@@ -172,6 +172,8 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
             raise invalid("after_revision", "must not be negative")
         heartbeat = duration_pb2.Duration()
         heartbeat.FromNanoseconds(int(self._heartbeat_seconds * 1e9))
+        # Names of all tenants' credentials go out here, so somebody who begins to listen is a record.
+        await self._recorder.note(current().actor, audit_pb2.AUDIT_ACTION_READ_CREDENTIALS, str(Owner()))
         seen, is_first = request.after_revision, True
         self._metrics.add_watcher(1)
         try:

@@ -12,10 +12,10 @@ from typing import Any
 import grpc
 import structlog
 
-from vault_service.core.faults import Fault, Reason, from_store, invalid
+from vault_service.core.faults import Fault, Reason, from_store
 from vault_service.observe.metrics import Metrics
 from vault_service.store.store import StoreError
-from vault_service.transport.interceptors.wrap import MALFORMED, AroundInterceptor, Behaviour, Context
+from vault_service.transport.interceptors.wrap import AroundInterceptor, Behaviour, Context
 from vault_service.transport.status import make_status
 
 _log = structlog.stdlib.get_logger("vault_service.faults")
@@ -30,8 +30,6 @@ class FaultsInterceptor(AroundInterceptor):
     def around(self, method: str, behaviour: Behaviour) -> Behaviour:
         async def run(request: Any, context: Context) -> Any:
             try:
-                if request is MALFORMED:
-                    raise invalid("", "must be a message of this method; check the stubs that made it")
                 answer = await behaviour(request, context)
             except grpc.aio.AbortError:
                 raise

@@ -1,6 +1,6 @@
 """Who calls: proven by a token on the management listener, by a client certificate on the lease listener.
 
-What is refused here is in the audit log as well.
+What is refused here is recorded by the interceptor around this one.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from keyswitch.vault.v1 import audit_pb2
 
-from vault_service.audit.recorder import Actor, Recorder
+from vault_service.audit.recorder import Actor
 from vault_service.core.access import Caller
 from vault_service.core.faults import Fault, Reason
 from vault_service.core.sealing import spiffe_id
@@ -26,9 +26,8 @@ OPEN_METHODS = frozenset({"/keyswitch.vault.v1.TokenService/GetSigningKeys"})
 class TokenIdentityInterceptor(AroundInterceptor):
     """Lets only bearers of valid tokens pass."""
 
-    def __init__(self, verifier: Verifier, recorder: Recorder) -> None:
+    def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier
-        self._recorder = recorder
 
     def around(self, method: str, behaviour: Behaviour) -> Behaviour:
         if method in OPEN_METHODS or is_infrastructure(method):
@@ -36,13 +35,8 @@ class TokenIdentityInterceptor(AroundInterceptor):
 
         async def run(request: Any, context: Context) -> Any:
             peer = peer_address(context)
-            try:
-                caller = await self._verifier.verify(_bearer_token(context))
-            except Fault as fault:
-                await self._recorder.note(
-                    Actor(peer=peer), audit_pb2.AUDIT_ACTION_AUTHENTICATE, "", fault, note=_method_name(method)
-                )
-                raise
+            set_actor(Actor(peer=peer))
+            caller = await self._verifier.verify(_bearer_token(context))
             set_caller(caller)
             set_actor(token_actor(caller, peer))
             return await behaviour(request, context)
@@ -53,9 +47,8 @@ class TokenIdentityInterceptor(AroundInterceptor):
 class CertificateIdentityInterceptor(AroundInterceptor):
     """Lets only allow-listed client certificates pass. The handshake has proven the certificate."""
 
-    def __init__(self, allowed_identities: Collection[str], recorder: Recorder) -> None:
+    def __init__(self, allowed_identities: Collection[str]) -> None:
         self._allowed_identities = allowed_identities
-        self._recorder = recorder
 
     def around(self, method: str, behaviour: Behaviour) -> Behaviour:
         if method in OPEN_METHODS or is_infrastructure(method):
@@ -72,13 +65,9 @@ class CertificateIdentityInterceptor(AroundInterceptor):
                 else b"",
                 peer=peer_address(context),
             )
-            if identity not in self._allowed_identities:
-                fault = Fault(Reason.CALLER_NOT_ALLOWED, {"cause": "identity"})
-                await self._recorder.note(
-                    actor, audit_pb2.AUDIT_ACTION_AUTHENTICATE, "", fault, note=_method_name(method)
-                )
-                raise fault
             set_actor(actor)
+            if identity not in self._allowed_identities:
+                raise Fault(Reason.CALLER_NOT_ALLOWED, {"cause": "identity"})
             return await behaviour(request, context)
 
         return run
@@ -110,7 +99,3 @@ def _bearer_token(context: Context) -> str:
     if len(values) > 1 or scheme.lower() != "bearer":
         raise unknown_caller("token_malformed")
     return token.strip()
-
-
-def _method_name(method: str) -> str:
-    return method.rpartition("/")[2]

@@ -25,6 +25,7 @@ from router_service.observe.metrics import Metrics
 from router_service.transport.catalog_servicers import ModelServicer, ProviderServicer
 from router_service.transport.completion_servicer import CompletionServicer
 from router_service.transport.credential_test_servicer import CredentialTestServicer
+from router_service.transport.embedding_servicer import EmbeddingServicer
 from router_service.transport.http import serve_http
 from router_service.transport.interceptors.identity import Verifier
 from router_service.transport.model_options import Discovery
@@ -139,6 +140,7 @@ async def serve(
     engine = Engine(Edges(credentials, ledger, upstream, Metrics(registry), clock, asyncio.sleep, spread))
     servicers = Servicers(
         CompletionServicer(engine, snapshot, _new_id),
+        EmbeddingServicer(engine, snapshot, _new_id),
         CredentialTestServicer(snapshot, credentials, upstream, clock=clock, new_id=_new_id),
         ModelServicer(
             snapshot, credentials, clock, Discovery(snapshot, credentials, upstream, clock=clock, new_id=_new_id)

@@ -29,7 +29,9 @@ from router_service.preparation import (
     bound_cost,
     build_resolution,
     build_upstream_request,
+    can_count,
     choose_timeouts,
+    estimate_usage,
     explain,
     prepare,
     use_outcome,
@@ -276,12 +278,15 @@ class _Run:
 
     async def _attempt(self, candidate: Candidate, number: int, made: Plan) -> None:
         """Encodes, reserves, leases, sends; settles and reports whatever happens."""
+        if self.request.is_count and not can_count(candidate):
+            await self._estimate(candidate, made)
+            return
         prepared = prepare(self.request, candidate)
         edges = self.engine.edges
         attempt = AttemptRecord(
             number, candidate, "", "", edges.clock(), markup_basis_points=self.record.markup_basis_points
         )
-        attempt.input_bytes = len(prepared.encoded.body)
+        attempt.input_bytes, attempt.is_unbilled = prepared.input_bytes, self.request.is_count
         is_reserved = False
         self._reservations += 1
         reservation = self._reservations
@@ -289,7 +294,7 @@ class _Run:
         fault: Fault | None = None
         try:
             # Set before the wait: a call that is cancelled meanwhile may have its reservation, and must give it back.
-            is_reserved = candidate.payer is Payer.CREDITS
+            is_reserved = candidate.payer is Payer.CREDITS and not attempt.is_unbilled
             if is_reserved:
                 try:
                     await self._reserve(prepared, reservation)
@@ -344,6 +349,14 @@ class _Run:
             self._receipt = None
             raise
 
+    async def _estimate(self, candidate: Candidate, made: Plan) -> None:
+        """Counts the tokens of a prompt without asking anybody."""
+        usage = estimate_usage(self.request)
+        resolution = build_resolution(made, candidate, None)
+        started = ResponseStarted(self.record.response_id, resolution, (), candidate.dialect)
+        self.record.end(ReceiptState.SUCCEEDED, self.engine.edges.clock())
+        await self.sink.send((started, usage))
+
     async def _reserve(self, prepared: Prepared, reservation: int) -> None:
         edges, record = self.engine.edges, self.record
         markup = record.markup_basis_points
@@ -384,7 +397,7 @@ class _Run:
         return Exchange(
             upstream=engine.edges.upstream,
             dialect=DIALECTS[candidate.dialect],
-            quirks=candidate.endpoint.quirks,
+            decoder=prepared.make_decoder(),
             request=build_upstream_request(self.request, prepared, lease),
             record=attempt,
             timeouts=choose_timeouts(self.request, candidate),
@@ -416,7 +429,7 @@ class _Run:
         """Keeps the receipt, and frees the request's id where nothing was sent under it."""
         edges, record = self.engine.edges, self.record
         edges.metrics.call(record)
-        if self._is_repeated:
+        if self._is_repeated or self.request.is_count:
             return
         if self._is_claimed and not record.was_sent and record.state is not ReceiptState.SUCCEEDED:
             release = edges.ledger.release_claim(record.organization, record.request_id, record.response_id)

@@ -28,7 +28,7 @@ from router_service.core.faults import Fault, Reason, violation
 from router_service.core.grammar import Grammar
 from router_service.core.outcome import Output
 from router_service.core.secret import Hiding
-from router_service.dialects.base import BodyFrame, Decoder, Dialect, Frame, Quirks
+from router_service.dialects.base import BodyFrame, Decoder, Dialect, Frame
 from router_service.dialects.error_rules import ErrorGuide, classify
 from router_service.framing.framer import Framer, open_framer
 from router_service.record import AttemptRecord
@@ -120,7 +120,7 @@ class Exchange:
 
     upstream: Upstream
     dialect: Dialect
-    quirks: Quirks
+    decoder: Decoder
     request: UpstreamRequest
     record: AttemptRecord
     timeouts: Timeouts
@@ -187,7 +187,7 @@ class Exchange:
         status = response.status
         if status != 200:
             await self._refused(response, status)
-        decoder = self.dialect.decoder(self.quirks)
+        decoder = self.decoder
         framer = open_framer(self.dialect.framing, response.headers.get("content-type", ""))
         if framer is None:
             await self._decode_body(response, decoder)

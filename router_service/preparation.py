@@ -1,22 +1,25 @@
 """What an attempt needs before it is sent, made from the call and its candidate. Only here is the credential put on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import assert_never
 
-from router_service.catalog.catalog import Application, Organization
+from router_service.catalog.catalog import Application, EmbeddingFacts, Organization
 from router_service.core.caller import Caller
-from router_service.core.faults import Fault, Reason
+from router_service.core.events import Usage, UsageUpdated
+from router_service.core.faults import Fault, Reason, invalid
 from router_service.core.money import MoneyError, estimate_input_tokens, upper_bound
 from router_service.core.receipt import CostUnknown
-from router_service.core.request import Completion, Notice, ProviderOptions, Settings, WarningReason
+from router_service.core.request import Completion, Embedding, Notice, ProviderOptions, Settings, WarningReason
 from router_service.core.resolution import Resolution
 from router_service.credentials.leases import Lease
 from router_service.credentials.uses import UseOutcome
-from router_service.dialects.base import Encoded
-from router_service.dialects.registry import DIALECTS
+from router_service.dialects.base import Decoder, Encoded, Quirks
+from router_service.dialects.registry import COUNTERS, DIALECTS, EMBEDDERS
 from router_service.exchange import Timeouts
 from router_service.framing.framer import CONTENT_TYPES
 from router_service.policy.call import Call, Candidate, Plan
+from router_service.policy.estimate import estimate_prompt_tokens
 from router_service.policy.settings import merge_settings, parse_options, select_options
 from router_service.record import AttemptRecord
 from router_service.upstream.auth import apply
@@ -25,19 +28,23 @@ from router_service.upstream.client import UpstreamRequest
 UNKNOWN_MAX_OUTPUT_TOKENS = 32_768
 """Reserved for an answer whose length neither the call nor the catalog bounds."""
 
+MOST_NUMBERS = 8_000_000
+"""Of an embedding's answer: 32-bit numbers that fit into a message of 32 MiB."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A completion that came in: parsed, the caller verified, its tenant found."""
+    """A call that came in: parsed, the caller verified, its tenant found. `is_count`: only counted, never completed."""
 
     call: Call
-    completion: Completion  # model and provider are filled in for each attempt
+    asked: Completion | Embedding  # model and provider are filled in for each attempt
     options: Sequence[tuple[ProviderOptions, Mapping[str, object]]]
     caller: Caller
     principal: str
     user: str
     request_id: str
     min_flush_seconds: float = 0.0
+    is_count: bool = False
 
     @property
     def organization(self) -> Organization:
@@ -56,40 +63,98 @@ class Prepared:
 
     candidate: Candidate
     encoded: Encoded
+    make_decoder: Callable[[], Decoder]
     warnings: tuple[Notice, ...]
     settings: Settings
+    input_bytes: int
 
 
 def prepare(request: Request, candidate: Candidate) -> Prepared:
     """Merges the settings and encodes. Raises Fault for what the wire cannot carry."""
-    asked, quirks = request.completion, candidate.endpoint.quirks
+    asked, quirks = request.asked, candidate.endpoint.quirks
     settings = merge_settings((candidate.route_settings, asked.settings, candidate.model.defaults))
-    completion = replace(
+    worded = replace(
         asked,
         model=candidate.endpoint.upstream_model,
         provider=candidate.provider.name,
         settings=settings,
         options=select_options(_entries(request, settings), candidate.provider, candidate.dialect),
     )
-    encoded = DIALECTS[candidate.dialect].encode(completion, quirks)
+    encoded, make_decoder = _encode(worded, candidate, quirks, is_count=request.is_count)
     warnings = encoded.warnings
+    is_embedding = isinstance(worded, Embedding)
     if settings.upstream_routing is not None and not (quirks.is_router_like or quirks.takes_gateway_options):
-        field_name = "settings.upstream_routing"
+        field_name = "upstream_routing" if is_embedding else "settings.upstream_routing"
         if not any(warning.field == field_name for warning in warnings):
             message = f"{candidate.provider.name} does not choose among upstreams."
             warnings = (*warnings, Notice(field_name, WarningReason.IGNORED, message))
-    return Prepared(candidate, encoded, warnings, settings)
+    return Prepared(
+        candidate,
+        encoded,
+        make_decoder,
+        warnings,
+        settings,
+        sum(len(text.encode()) for text in worded.inputs) if isinstance(worded, Embedding) else len(encoded.body),
+    )
+
+
+def _encode(
+    asked: Completion | Embedding, candidate: Candidate, quirks: Quirks, *, is_count: bool
+) -> tuple[Encoded, Callable[[], Decoder]]:
+    """The request in the wire's words, and who reads its answer."""
+    dialect = DIALECTS[candidate.dialect]
+    match asked:
+        case Embedding():
+            embedder = EMBEDDERS.get(dialect.name)
+            if embedder is None:
+                raise invalid("call.spec.model", f"The router knows no embeddings of {candidate.provider.name}.")
+            check_embedding(asked, candidate)
+            return embedder.encode_embedding(asked, quirks), lambda: embedder.embedding_decoder(asked, quirks)
+        case Completion() if is_count:
+            counter = COUNTERS[dialect.name]
+            return counter.encode_count(asked, quirks), lambda: counter.count_decoder(quirks)
+        case Completion():
+            return dialect.encode(asked, quirks), lambda: dialect.decoder(quirks)
+        case _:
+            assert_never(asked)
+
+
+def can_count(candidate: Candidate) -> bool:
+    """Whether the candidate's provider counts tokens itself."""
+    return candidate.endpoint.quirks.counts_tokens and candidate.dialect in COUNTERS
+
+
+def estimate_usage(request: Request) -> UsageUpdated:
+    """The tokens of a prompt that nobody counts. Raises Fault for what cannot be estimated."""
+    tokens = estimate_prompt_tokens(request.asked) if isinstance(request.asked, Completion) else None
+    return UsageUpdated(Usage(input_tokens=tokens))
+
+
+def check_embedding(asked: Embedding, candidate: Candidate) -> None:
+    """What is known of the model before anything is sent. Raises Fault."""
+    facts = candidate.model.embedding or EmbeddingFacts()
+    wanted = asked.dimensions
+    if facts.max_inputs is not None and len(asked.inputs) > facts.max_inputs:
+        raise invalid("call.spec.inputs", f"{candidate.model.id} takes at most {facts.max_inputs} inputs at once.")
+    own = facts.dimensions
+    if wanted is not None and own is not None and (wanted > own or (wanted < own and not facts.is_shortenable)):
+        bound = f"at most {own}" if facts.is_shortenable else f"{own} only"
+        raise invalid("call.spec.dimensions", f"The vectors of {candidate.model.id} have {bound} numbers.")
+    if len(asked.inputs) * (wanted or facts.dimensions or 1) > MOST_NUMBERS:
+        raise invalid("call.spec.inputs", f"The answer would hold more than {MOST_NUMBERS} numbers; send fewer inputs.")
 
 
 def _entries(request: Request, settings: Settings) -> Sequence[tuple[ProviderOptions, Mapping[str, object]]]:
     """The provider options of the layer that won: the call's are parsed already, a route's or a model's are not."""
-    if settings.provider_options == request.completion.settings.provider_options:
+    if settings.provider_options == request.asked.settings.provider_options:
         return request.options
     return [(entry, parse_options(entry, "settings.provider_options")) for entry in settings.provider_options]
 
 
 def most_output_tokens(prepared: Prepared) -> int:
     """The most tokens that the attempt may generate."""
+    if prepared.candidate.model.embedding is not None:
+        return 0
     stated = prepared.settings.max_output_tokens or prepared.candidate.model.max_output_tokens
     return stated or UNKNOWN_MAX_OUTPUT_TOKENS
 
@@ -113,7 +178,7 @@ def build_upstream_request(request: Request, prepared: Prepared, lease: Lease | 
     provider, encoded = prepared.candidate.provider, prepared.encoded
     streamed_type = CONTENT_TYPES[DIALECTS[prepared.candidate.dialect].framing]
     headers = (
-        ("accept", streamed_type if request.completion.stream else "application/json"),
+        ("accept", streamed_type if request.asked.stream else "application/json"),
         *provider.headers,
         *encoded.headers.items(),
         *apply(provider.auth, lease.secret if lease is not None else None),
@@ -131,16 +196,16 @@ def choose_timeouts(request: Request, candidate: Candidate) -> Timeouts:
     )
 
 
-def build_resolution(made: Plan, candidate: Candidate, attempt: AttemptRecord) -> Resolution:
-    """What was decided, as the caller is told."""
+def build_resolution(made: Plan, candidate: Candidate, attempt: AttemptRecord | None) -> Resolution:
+    """What was decided, as the caller is told. Without an attempt nothing was sent."""
     return Resolution(
         made.requested_model,
         candidate.model.id,
         candidate.source,
         candidate.provider.name,
         candidate.payer,
-        attempt.credential_version,
-        attempt.number,
+        attempt.credential_version if attempt is not None else "",
+        attempt.number if attempt is not None else 0,
         made.skipped_choices,
     )
 

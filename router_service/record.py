@@ -9,10 +9,9 @@ from router_service.core.money import MoneyError, charge, list_price
 from router_service.core.receipt import Attempt, Cost, CostUnknown, Receipt, ReceiptState
 from router_service.core.resolution import Payer, SkippedCandidate
 from router_service.policy.call import Candidate
+from router_service.policy.estimate import BYTES_PER_TOKEN
 
 MOST_SKIPPED = 16
-BYTES_PER_TOKEN = 4
-"""For estimates of an answer's tokens where the provider never said; a receipt marks them as estimates."""
 
 
 @dataclass(slots=True)
@@ -38,6 +37,7 @@ class AttemptRecord:
     was_refused: bool = False  # by an answer of the provider, before it generated anything
     is_usage_estimated: bool = False
     is_finished: bool = False  # the provider ended its answer itself
+    is_unbilled: bool = False  # what no provider takes money for
 
     def complete_usage(self) -> None:
         """Estimates what the provider did not say, for an answer of which something was delivered.
@@ -67,6 +67,8 @@ class AttemptRecord:
         if not self.was_sent:
             return None
         upstream = self.upstream_charged_nanos
+        if self.is_unbilled:
+            return Cost(0 if upstream is None else upstream, 0, 0)
         if self.was_refused and self.usage is None:
             return Cost(0 if upstream is None else upstream, 0, 0)
         model = self.candidate.model

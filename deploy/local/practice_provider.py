@@ -16,11 +16,12 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from aiohttp import web
 
 from deploy.local.practice_answers import MODELS, Answer, Disturbed, Ending, Refusal, find_answer, read_question
+from deploy.local.practice_embeddings import EMBEDDING_MODEL, answer_embeddings
 from deploy.local.practice_wires import AnthropicWire, OpenAIWire, Wire
 
 DEFAULT_HOST: Final = "127.0.0.1"
@@ -63,6 +64,8 @@ class PracticeProvider:
         app.on_response_prepare.append(_mark)
         app.router.add_post("/v1/chat/completions", self._guarded(OpenAIWire(), self._complete))
         app.router.add_post("/v1/messages", self._guarded(AnthropicWire(), self._complete))
+        app.router.add_post("/v1/messages/count_tokens", self._guarded(AnthropicWire(), _count))
+        app.router.add_post("/v1/embeddings", self._guarded(OpenAIWire(), _embed))
         app.router.add_get("/v1/models", self._models)
         return app
 
@@ -84,10 +87,7 @@ class PracticeProvider:
         return await self._guarded(wire, _list_models)(request)
 
     async def _complete(self, request: web.Request, wire: Wire) -> web.StreamResponse:
-        try:
-            body = json.loads(await request.read())
-        except ValueError as error:
-            raise Refusal(400, "The body is not JSON.", "invalid_json") from error
+        body = await _read_body(request)
         question = read_question(body)
         wire.check(request.headers, body)
         answer = find_answer(question, f"practice{next(self._counter):06d}", self._clock.unix_seconds())
@@ -132,6 +132,23 @@ class PracticeProvider:
             await self.stopping.wait()
         if request.transport is not None:
             request.transport.close()
+
+
+async def _read_body(request: web.Request) -> Any:
+    try:
+        return json.loads(await request.read())
+    except ValueError as error:
+        raise Refusal(400, "The body is not JSON.", "invalid_json") from error
+
+
+async def _count(request: web.Request, wire: Wire) -> web.StreamResponse:
+    del wire
+    return web.json_response({"input_tokens": read_question(await _read_body(request)).input_words})
+
+
+async def _embed(request: web.Request, wire: Wire) -> web.StreamResponse:
+    del wire
+    return web.json_response(answer_embeddings(await _read_body(request)))
 
 
 def _check_key(request: web.Request) -> None:
@@ -189,7 +206,7 @@ async def serve(host: str, port: int, gap_seconds: float) -> None:
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     running = await start(host, port, gap_seconds=gap_seconds, clock=SystemClock())
     print(f"PRACTICE PROVIDER (no model runs here) on http://{host}:{running.port}/v1", flush=True)
-    print(f"keys: anything that begins with {KEY_PREFIX}; models: {', '.join(MODELS)}", flush=True)
+    print(f"keys: anything that begins with {KEY_PREFIX}; models: {', '.join((*MODELS, EMBEDDING_MODEL))}", flush=True)
     await ended.wait()
     await running.stop()
 

@@ -60,6 +60,7 @@ providers:
     base_url: "http://127.0.0.1:{practice_port}"
     auth: x-api-key
     allowed_private_networks: [127.0.0.1/32]
+    quirks: {{counts_tokens: true}}
 models:
   practice/echo:
     aliases: [echo]
@@ -74,6 +75,11 @@ models:
   practice/echo-anthropic:
     endpoints: [{{provider: practice-anthropic, upstream_model: echo}}]
     price: {{input_usd_per_million: "0.10", output_usd_per_million: "0.40", checked: 2026-11-21}}
+  practice/embed:
+    aliases: [embed]
+    endpoints: [{{provider: practice, upstream_model: embed}}]
+    price: {{input_usd_per_million: "0.02", checked: 2026-11-27}}
+    embedding: {{dimensions: 256, is_shortenable: true, max_inputs: 2048}}
   practice/fail-404:
     endpoints: [{{provider: practice, upstream_model: fail-404}}]
     price: {{input_usd_per_million: "0.10", output_usd_per_million: "0.40", checked: 2026-11-21}}

@@ -12,7 +12,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from router_service.core.endpoint import AuthScheme, BaseUrl
 from router_service.core.money import Price
-from router_service.core.request import Settings
+from router_service.core.request import Purpose, Settings
 from router_service.core.resolution import OverrideLayer, Payer, PayerFailoverCause
 from router_service.dialects.base import Quirks
 from router_service.dialects.error_rules import ErrorGuide
@@ -100,6 +100,15 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddingFacts:
+    """What a model that embeds can do. `dimensions` is the length of its vectors, None where it is not known."""
+
+    dimensions: int | None = None
+    is_shortenable: bool = False
+    max_inputs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A catalog entry. `id` is provider-neutral ("anthropic/claude-sonnet-4.6"). `price` is None where unknown.
 
@@ -120,6 +129,12 @@ class Model:
     defaults: Settings = Settings()
     is_enabled: bool = True
     owner: str = ""
+    embedding: EmbeddingFacts | None = None  # None: it completes conversations
+
+    @property
+    def purpose(self) -> Purpose:
+        """What it is for."""
+        return Purpose.COMPLETION if self.embedding is None else Purpose.EMBEDDING
 
 
 @dataclass(frozen=True, slots=True)

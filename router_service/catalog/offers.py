@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from router_service.catalog.catalog import Endpoint, Model, Network, Provider
+from router_service.catalog.catalog import EmbeddingFacts, Endpoint, Model, Network, Provider
 from router_service.catalog.defaults import BuiltIn
 from router_service.catalog.document import Document
 from router_service.catalog.hosts import NetworkError, find_faults, parse_private_network
@@ -186,6 +186,7 @@ class _Models:
             capabilities=tuple(raw.get("capabilities", ())),
             defaults=build_settings(raw.get("defaults", {})),
             is_enabled=raw.get("is_enabled", True),
+            embedding=_build_embedding(raw["embedding"]) if "embedding" in raw else None,
         )
 
     def _build_endpoints(self, path: Path, raw: list[Mapping[str, Any]]) -> Iterator[Endpoint]:
@@ -229,6 +230,11 @@ class _Models:
         except ValueError:
             self.problems.append(self.document.problem((*path, "price", "checked"), "there is no such day"))
         return parse_price(raw, f"configuration:{raw['checked']}")
+
+
+def _build_embedding(raw: Mapping[str, Any]) -> EmbeddingFacts:
+    dimensions, most = _whole(raw.get("dimensions")), _whole(raw.get("max_inputs"))
+    return EmbeddingFacts(dimensions, raw.get("is_shortenable", False), most)
 
 
 def _whole(value: Any) -> int | None:

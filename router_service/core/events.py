@@ -4,6 +4,7 @@ Starts carry identity, deltas carry content, ends carry opaque state. Indices co
 starts. They are not the vendor's indices.
 """
 
+from array import array
 from dataclasses import dataclass
 from enum import Enum
 
@@ -185,5 +186,12 @@ class Finished:
     provider_reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """The answer to an embedding, whole: one vector of 32-bit floats per input, in the order of the inputs."""
+
+    values: tuple["array[float]", ...]
+
+
 PartEvent = PartStarted | Delta | PartEnded
-Event = PartEvent | UsageUpdated | Identified | Finished
+Event = PartEvent | UsageUpdated | Identified | Vectors | Finished

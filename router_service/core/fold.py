@@ -35,6 +35,7 @@ from router_service.core.events import (
     ToolCallStart,
     Usage,
     UsageUpdated,
+    Vectors,
 )
 
 
@@ -118,6 +119,8 @@ class Fold:
                 self._usage_json = event.json or self._usage_json
                 if event.charged_usd_nanos is not None:
                     self._charged_usd_nanos = event.charged_usd_nanos
+            case Vectors():
+                pass  # the answer to an embedding is no message
             case Identified():
                 known = self._identity
                 self._identity = Identified(

@@ -37,6 +37,7 @@ from router_service.core.events import (
     TextStart,
     ToolCallStart,
     UsageUpdated,
+    Vectors,
 )
 from router_service.core.faults import violation
 
@@ -60,6 +61,7 @@ PHASES: Mapping[Phase, Mapping[type[Event], Phase]] = {
         PartEnded: Phase.OPEN,
         UsageUpdated: Phase.OPEN,
         Identified: Phase.OPEN,
+        Vectors: Phase.OPEN,
         Finished: Phase.FINISHED,
     },
     Phase.FINISHED: {},
@@ -107,7 +109,9 @@ class Grammar:
                 raise violation("order", f"The provider finished its answer with {len(self._open)} parts still open.")
             self._phase = self._allowed[kind]
             self._allowed = PHASES[self._phase]
-        elif not isinstance(event, UsageUpdated | Identified) and kind not in self._open.get(event.index, _NOTHING):
+        elif isinstance(event, UsageUpdated | Identified | Vectors):
+            return
+        elif kind not in self._open.get(event.index, _NOTHING):
             raise violation(
                 "order", f"The provider sent {kind.__name__} for part {event.index}, which does not take it."
             )

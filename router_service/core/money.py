@@ -121,7 +121,7 @@ def upper_bound(
     input_tokens_estimate: int, max_output_tokens: int, price: Price | None, markup_basis_points: int
 ) -> Amount:
     """What a call may be charged at most: all input at its dearest and all output, without tool fees. Rounded up."""
-    if price is None or price.input_nanos is None or price.output_nanos is None:
+    if price is None or price.input_nanos is None or (price.output_nanos is None and max_output_tokens):
         return CostUnknown.NO_PRICE
     if not (0 <= input_tokens_estimate <= TOKENS_MAX and 0 <= max_output_tokens <= TOKENS_MAX):
         raise MoneyError("a count of tokens is out of bounds")
@@ -132,7 +132,7 @@ def upper_bound(
         price.cache_write_one_hour_nanos or 0,
         price.input_audio_nanos or 0,
     )
-    millionths = input_tokens_estimate * dearest + max_output_tokens * price.output_nanos
+    millionths = input_tokens_estimate * dearest + max_output_tokens * (price.output_nanos or 0)
     list_nanos = price.request_nanos - (-millionths // _MILLION)
     _check(list_nanos, markup_basis_points)
     bound = -(-list_nanos * (_BASIS + markup_basis_points) // _BASIS)

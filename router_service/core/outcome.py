@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from router_service.core.events import FinishReason, PartEvent, Usage, UsageUpdated
+from router_service.core.events import FinishReason, PartEvent, Usage, UsageUpdated, Vectors
 from router_service.core.faults import Reason
 from router_service.core.receipt import Receipt
 from router_service.core.request import Notice
@@ -41,4 +41,4 @@ class ResponseEnded:
     receipt: Receipt
 
 
-Output = AttemptFailed | ResponseStarted | PartEvent | UsageUpdated | ResponseEnded
+Output = AttemptFailed | ResponseStarted | PartEvent | UsageUpdated | Vectors | ResponseEnded

@@ -164,6 +164,37 @@ class Completion:
     options: tuple[Mapping[str, object], ...] = field(default=())
 
 
+class Purpose(Enum):
+    """What a model is for."""
+
+    COMPLETION = "completion"
+    EMBEDDING = "embedding"
+
+
+class EmbeddingTask(Enum):
+    """What vectors are for."""
+
+    QUERY = "query"
+    DOCUMENT = "document"
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """What an embedder encodes for one attempt. Its fields are as those of Completion; `task` None is the model's own.
+
+    `dimensions` is the length of the vectors, None the model's own.
+    """
+
+    model: str
+    provider: str
+    inputs: tuple[str, ...]
+    dimensions: int | None = None
+    task: EmbeddingTask | None = None
+    settings: Settings = Settings()  # of these only the provider options and the upstream routing
+    options: tuple[Mapping[str, object], ...] = field(default=())
+    stream: bool = field(default=False, init=False)
+
+
 class WarningReason(Enum):
     """What became of something asked for."""
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from router_service.core.events import Event
 from router_service.core.faults import Fault
-from router_service.core.request import Completion, Notice
+from router_service.core.request import Completion, Embedding, Notice
 
 Headers = Mapping[str, str]  # names in lower case
 
@@ -89,6 +89,9 @@ class Quirks:
     counts_searches_once: bool = False  # Gemini 2.5: one fee for an answer, however many queries it took
     counts_reasoning_apart: bool = False  # its completion_tokens leave reasoning out
     counts_cache_apart: bool = False  # its prompt_tokens leave cached tokens out
+    counts_tokens: bool = False  # it has the call of its wire that counts a prompt
+    supports_base64_vectors: bool = False  # it takes encoding_format "base64" for embeddings
+    dimensions_field: str = "dimensions"  # how embeddings ask for a length; empty: it cannot be asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,4 +160,28 @@ class Dialect(Protocol):
 
     def decode_error(self, status: int, headers: Headers, body: bytes) -> Fault:
         """What an answer with an error status means. Never fails, whatever the body is."""
+        ...
+
+
+class Embedder(Protocol):
+    """The part of a wire that turns texts into vectors. Stateless. Its answers are whole bodies."""
+
+    def encode_embedding(self, embedding: Embedding, quirks: Quirks) -> Encoded:
+        """Says it in the wire's words. Raises Fault INVALID_REQUEST for what the wire cannot carry."""
+        ...
+
+    def embedding_decoder(self, embedding: Embedding, quirks: Quirks) -> Decoder:
+        """A fresh decoder for one response: it gives Vectors, exactly as many as were asked for, and Finished."""
+        ...
+
+
+class TokenCounter(Protocol):
+    """The part of a wire that counts a prompt. Stateless. Its answers are whole bodies."""
+
+    def encode_count(self, completion: Completion, quirks: Quirks) -> Encoded:
+        """The request that counts what this completion would send."""
+        ...
+
+    def count_decoder(self, quirks: Quirks) -> Decoder:
+        """A fresh decoder for one response: it gives a UsageUpdated with the input tokens, and Finished."""
         ...

@@ -79,14 +79,14 @@ def encode_request(completion: Completion, quirks: Quirks) -> Encoded:
         del body["generationConfig"]
     method = "streamGenerateContent?alt=sse" if completion.stream else "generateContent"
     return Encoded(
-        path=f"{_model_path(completion.model)}:{method}",
+        path=f"{model_path(completion.model)}:{method}",
         body=msgspec.json.encode(body),
         headers={"content-type": "application/json"},
         warnings=tuple(notices.items),
     )
 
 
-def _model_path(model: str) -> str:
+def model_path(model: str) -> str:
     """The model's resource. A tuned model is in a folder of its own; no name may leave its folder."""
     name = model if model.startswith(_MODEL_FOLDERS) else f"models/{model}"
     folder, _, model_id = name.partition("/")

@@ -2,17 +2,30 @@
 
 from collections.abc import Mapping
 
+from router_service.dialects.anthropic_count import AnthropicTokenCounter
 from router_service.dialects.anthropic_messages import AnthropicMessages
-from router_service.dialects.base import Dialect
+from router_service.dialects.base import Dialect, Embedder, TokenCounter
 from router_service.dialects.bedrock_converse import BedrockConverse
 from router_service.dialects.gemini import Gemini
+from router_service.dialects.gemini_count import GeminiTokenCounter
+from router_service.dialects.gemini_embeddings import GeminiEmbeddings
 from router_service.dialects.openai_chat import OpenAIChat
+from router_service.dialects.openai_embeddings import OpenAIEmbeddings
 from router_service.dialects.openai_responses import OpenAIResponses
 
 DIALECTS: Mapping[str, Dialect] = {
     dialect.name: dialect
     for dialect in (OpenAIChat(), OpenAIResponses(), AnthropicMessages(), Gemini(), BedrockConverse())
 }
+
+EMBEDDERS: Mapping[str, Embedder] = {"openai_chat": OpenAIEmbeddings(), "gemini": GeminiEmbeddings()}
+"""By dialect: the wires that have embeddings."""
+
+COUNTERS: Mapping[str, TokenCounter] = {
+    "anthropic_messages": AnthropicTokenCounter(),
+    "gemini": GeminiTokenCounter(),
+}
+"""By dialect: the wires that can count tokens. Whether a provider has the call is a quirk."""
 
 
 def find(name: str) -> Dialect | None:

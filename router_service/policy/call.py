@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from router_service.catalog.catalog import Application, Endpoint, Model, Organization, Provider, Route
 from router_service.core.caller import Credential
 from router_service.core.faults import Fault
-from router_service.core.request import Settings
+from router_service.core.request import Purpose, Settings
 from router_service.core.resolution import (
     CandidateReason,
     ModelSource,
@@ -36,6 +36,7 @@ class Needs:
 
     tool_dialects: frozenset[str] = frozenset()  # dialects of the provider tools in it
     strict_schema: bool = False
+    purpose: Purpose = Purpose.COMPLETION
 
 
 @dataclass(frozen=True, slots=True)

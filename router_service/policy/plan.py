@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from router_service.catalog.catalog import FREE, Endpoint, Model, Provider, Route, Snapshot
 from router_service.core.caller import Credential, Holdings
 from router_service.core.faults import Fault, Reason, invalid
-from router_service.core.request import Settings
+from router_service.core.request import Purpose, Settings
 from router_service.core.resolution import CandidateReason, ModelSource, Payer, SkippedCandidate, SkipReason
 from router_service.policy.call import Call, Candidate, Plan
 from router_service.policy.payer import Refusal, credentials_of, pick_credential, refuse_payer
@@ -51,6 +51,9 @@ def plan(call: Call, snapshot: Snapshot, holdings: Holdings, now: float, seed: f
             planner.skip(choice.models[0].id if choice.models else call.model, "", payer, _excluded(payer))
     routes = planner.routes(choice)
     candidates = planner.candidates(payers, routes, may_fail_over=bool(causes))
+    if call.needs.purpose is Purpose.EMBEDDING:
+        # Vectors of two models cannot be compared: what follows the first candidate is the same model elsewhere.
+        candidates = [candidate for candidate in candidates if candidate.model is candidates[0].model]
     failure = None if candidates else planner.failure(payers, choice)
     return Plan(call.model, tuple(candidates), tuple(planner.skipped), choice.skipped, causes, failure)
 

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from router_service.catalog.catalog import FREE, Endpoint, Model, Snapshot
-from router_service.core.faults import Fault, Reason
+from router_service.catalog.catalog import FREE, EmbeddingFacts, Endpoint, Model, Snapshot
+from router_service.core.faults import Fault, Reason, invalid
+from router_service.core.request import Purpose
 from router_service.core.resolution import ModelSource, OverrideLayer, SkippedModelChoice, SkipReason
 from router_service.core.secret import quote
 from router_service.policy.call import Call
@@ -108,6 +109,10 @@ def named_model(call: Call, snapshot: Snapshot, reference: str) -> Model:
         shown = quote(reference[:128])
         metadata = {"model": shown} | ({"nearest": ",".join(nearest)} if nearest else {})
         raise Fault(Reason.MODEL_NOT_FOUND, f"The model {shown!r} {state}.{hint}", metadata=metadata)
+    if model.purpose is not call.needs.purpose:
+        verb = "embeds texts" if model.purpose is Purpose.EMBEDDING else "completes conversations"
+        message = f"{model.id} {verb}, which is not what this call asks for. ListModels shows what can be used for it."
+        raise invalid("call.spec.model", message)
     if not call.application.allows(model.id):
         raise _not_allowed(call, model.id, f"may not use {quote(model.id)}")
     return model
@@ -122,7 +127,8 @@ def _uncatalogued(call: Call, snapshot: Snapshot, reference: str) -> Model | Non
     if not call.application.allows_uncatalogued:
         raise _not_allowed(call, quote(reference[:128]), "may not use models that are not in the catalog")
     endpoint = Endpoint(provider.id, upstream_model, provider.quirks)
-    return Model(reference, (endpoint,), display_name=reference, owner=provider.owner)
+    embedding = EmbeddingFacts() if call.needs.purpose is Purpose.EMBEDDING else None
+    return Model(reference, (endpoint,), display_name=reference, owner=provider.owner, embedding=embedding)
 
 
 def _not_allowed(call: Call, model: str, what: str) -> Fault:
@@ -140,6 +146,8 @@ def refuse_model(call: Call, model: Model | None) -> SkipReason | None:
         return SkipReason.MODEL_NOT_FOUND
     if not model.is_enabled:
         return SkipReason.MODEL_DISABLED
+    if model.purpose is not call.needs.purpose:
+        return SkipReason.CAPABILITY_MISSING
     return None if call.application.allows(model.id) else SkipReason.MODEL_NOT_ALLOWED
 
 

@@ -1,6 +1,6 @@
 """ModelService and ProviderService: what can be used, and over which provider."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from keyswitch.router.v1 import (
@@ -14,14 +14,22 @@ from router_service.catalog.catalog import Application, BillingPlan, Organizatio
 from router_service.core.caller import Holdings
 from router_service.core.faults import Fault
 from router_service.core.money import Price
+from router_service.core.request import Purpose
 from router_service.credentials.client import Credentials
-from router_service.policy.call import Call, Candidate
+from router_service.policy.call import Call, Candidate, Needs
 from router_service.policy.plan import plan
 from router_service.transport import wire_build
 from router_service.transport.interceptors.identity import caller
 from router_service.transport.model_options import Discovery, build_defaults, describe_options
 from router_service.transport.pages import page
 from router_service.transport.request import acting_user, demand, find_application
+from router_service.transport.wire_parse import known
+
+_PURPOSES: Mapping[int, Purpose] = {
+    model_service_pb2.MODEL_PURPOSE_UNSPECIFIED: Purpose.COMPLETION,
+    model_service_pb2.MODEL_PURPOSE_COMPLETION: Purpose.COMPLETION,
+    model_service_pb2.MODEL_PURPOSE_EMBEDDING: Purpose.EMBEDDING,
+}
 
 NOTHING_USABLE = (
     "You can use no model yet: save a key for a provider (keyswitch keys add), or ask an administrator of your "
@@ -65,11 +73,14 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         demand(who, "complete", "operator", "admin", "member")
         organization, application = find_application(request.application, who, snapshot)
         holdings = await self._credentials.holdings(who, acting_user("", who, organization))
-        usable = list(usable_models(snapshot, organization, application, holdings, self._clock()))
+        needs = Needs(purpose=known(_PURPOSES, request.purpose, "purpose"))
+        usable = list(usable_models(snapshot, organization, application, holdings, self._clock(), needs))
         place = {provider: number for number, provider in enumerate(snapshot.providers)}
         usable.sort(key=lambda found: place[found.provider.id])
         chosen = _preselected(usable, request.last_used_model, snapshot, organization, application)
-        shown, following = page(usable, request.page_size, request.page_token, [request.application])
+        shown, following = page(
+            usable, request.page_size, request.page_token, [request.application, str(request.purpose)]
+        )
         return model_service_pb2.ListModelsResponse(
             models=[_model(found, is_preselected=found.model.id == chosen) for found in shown],
             next_page_token=following,
@@ -78,12 +89,17 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
 
 
 def usable_models(
-    snapshot: Snapshot, organization: Organization, application: Application, holdings: Holdings, now: float
+    snapshot: Snapshot,
+    organization: Organization,
+    application: Application,
+    holdings: Holdings,
+    now: float,
+    needs: Needs,
 ) -> Iterator[Candidate]:
     """For each model the candidate that a call would be served by."""
     for model in snapshot.models.values():
         try:
-            made = plan(Call(model.id, organization, application), snapshot, holdings, now)
+            made = plan(Call(model.id, organization, application, needs=needs), snapshot, holdings, now)
         except Fault:
             continue
         first = next((found for found in made.candidates if found.model is model), None)

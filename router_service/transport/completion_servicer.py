@@ -1,6 +1,7 @@
 """CompletionService: a thin shell around the engine."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from keyswitch.router.v1 import completion_service_pb2, completion_service_pb2_grpc
@@ -10,7 +11,7 @@ from router_service.core.faults import invalid
 from router_service.engine import Engine
 from router_service.transport.interceptors.identity import caller
 from router_service.transport.request import parse_request
-from router_service.transport.sinks import StreamSink, UnarySink
+from router_service.transport.sinks import CountSink, StreamSink, UnarySink
 
 LONG_ANSWER_TOKENS = 16_384
 """Providers want longer answers streamed (Anthropic refuses unary calls that may take over ten minutes)."""
@@ -54,6 +55,17 @@ class CompletionServicer(completion_service_pb2_grpc.CompletionServiceServicer):
         response_id = self._new_id()
         await context.send_initial_metadata(((RESPONSE_ID_METADATA, response_id),))
         await self._engine.run(parsed, snapshot, response_id, StreamSink(context))
+
+    async def CountTokens(  # noqa: N802 # gRPC's name
+        self, request: completion_service_pb2.CountTokensRequest, context: Any
+    ) -> completion_service_pb2.CountTokensResponse:
+        """Counts a prompt for the model that would answer."""
+        snapshot = self._snapshot()
+        _demand_call(request)
+        parsed = parse_request(request.call, caller(), snapshot, stream=False, min_flush_seconds=0.0)
+        sink = CountSink()
+        await self._engine.run(replace(parsed, request_id="", is_count=True), snapshot, self._new_id(), sink)
+        return sink.response()
 
 
 def _demand_call(request: Any) -> None:

@@ -2,15 +2,16 @@
 
 from dataclasses import replace
 
-from keyswitch.router.v1 import completion_pb2
+from keyswitch.router.v1 import completion_pb2, embedding_service_pb2
 
 from router_service.catalog.catalog import Application, Organization, Snapshot
 from router_service.core.caller import Caller
 from router_service.core.faults import Fault, Reason, invalid
+from router_service.core.request import Completion, Embedding, Purpose
 from router_service.core.secret import quote
-from router_service.policy.call import Call
+from router_service.policy.call import Call, Needs
 from router_service.preparation import Request
-from router_service.transport import wire_parse
+from router_service.transport import wire_embedding, wire_parse
 
 NO_APPLICATION = Application(name="(no application)")
 
@@ -27,27 +28,41 @@ def parse_request(
     """What the engine runs; `may_be_empty`: what is only explained needs no messages. Raises Fault."""
     demand(caller, "complete", "operator", "admin", "member")
     wire_parse.check_call(given)
+    completion = wire_parse.parse_completion(given.spec, stream=stream, may_be_empty=may_be_empty)
+    parsed = _parse(given, completion, wire_parse.parse_needs(completion), caller, snapshot)
+    return replace(parsed, min_flush_seconds=min_flush_seconds)
+
+
+def parse_embedding_request(given: embedding_service_pb2.EmbedRequest, caller: Caller, snapshot: Snapshot) -> Request:
+    """What the engine runs. Raises Fault whose fields are named as those of a CompletionCall."""
+    demand(caller, "complete", "operator", "admin", "member")
+    wire_parse.check_call(given)
+    embedding = wire_embedding.parse_embedding(given.spec)
+    parsed = _parse(given, embedding, Needs(purpose=Purpose.EMBEDDING), caller, snapshot)
+    wire_embedding.check_fallbacks(parsed.call, snapshot)
+    return parsed
+
+
+def _parse(
+    given: completion_pb2.CompletionCall | embedding_service_pb2.EmbedRequest,
+    asked: Completion | Embedding,
+    needs: Needs,
+    caller: Caller,
+    snapshot: Snapshot,
+) -> Request:
     organization, application = find_application(given.application, caller, snapshot)
     user = acting_user(given.on_behalf_of_user, caller, organization)
-    completion = wire_parse.parse_completion(given.spec, stream=stream, may_be_empty=may_be_empty)
-    call = Call(
-        given.spec.model,
-        organization,
-        application,
-        wire_parse.parse_policy(given.route_policy, snapshot),
-        wire_parse.parse_needs(completion),
-        given.context,
-        user.rpartition("/users/")[2],
-    )
+    policy = wire_parse.parse_policy(given.route_policy, snapshot)
     return Request(
-        call=call,
-        completion=completion,
-        options=wire_parse.parse_entries(completion.settings),
+        call=Call(
+            given.spec.model, organization, application, policy, needs, given.context, user.rpartition("/users/")[2]
+        ),
+        asked=asked,
+        options=wire_parse.parse_entries(asked.settings),
         caller=caller,
         principal=user or application_principal(application, caller),
         user=user,
         request_id=wire_parse.check_uuid4(given.request_id, "call.request_id"),
-        min_flush_seconds=min_flush_seconds,
     )
 
 

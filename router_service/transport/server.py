@@ -10,6 +10,7 @@ from keyswitch.router.v1 import (
     budget_service_pb2_grpc,
     completion_service_pb2_grpc,
     credential_test_service_pb2_grpc,
+    embedding_service_pb2_grpc,
     model_service_pb2_grpc,
     provider_service_pb2_grpc,
     routing_service_pb2_grpc,
@@ -19,6 +20,7 @@ from keyswitch.router.v1 import (
 from router_service.transport.catalog_servicers import ModelServicer, ProviderServicer
 from router_service.transport.completion_servicer import CompletionServicer
 from router_service.transport.credential_test_servicer import CredentialTestServicer
+from router_service.transport.embedding_servicer import EmbeddingServicer
 from router_service.transport.interceptors.faults import FaultsInterceptor
 from router_service.transport.interceptors.identity import IdentityInterceptor, Verifier
 from router_service.transport.money_servicers import BudgetServicer, UsageServicer
@@ -26,6 +28,7 @@ from router_service.transport.routing_servicer import RoutingServicer
 
 SERVICES = (
     "keyswitch.router.v1.CompletionService",
+    "keyswitch.router.v1.EmbeddingService",
     "keyswitch.router.v1.CredentialTestService",
     "keyswitch.router.v1.ModelService",
     "keyswitch.router.v1.ProviderService",
@@ -40,6 +43,7 @@ class Servicers:
     """What is served."""
 
     completion: CompletionServicer
+    embedding: EmbeddingServicer
     credential_test: CredentialTestServicer
     model: ModelServicer
     provider: ProviderServicer
@@ -83,6 +87,7 @@ def build_server(
     interceptors = (FaultsInterceptor(new_incident, most_request_bytes), IdentityInterceptor(verifier))
     server = grpc.aio.server(interceptors=interceptors, options=options)
     completion_service_pb2_grpc.add_CompletionServiceServicer_to_server(servicers.completion, server)
+    embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server(servicers.embedding, server)
     credential_test_service_pb2_grpc.add_CredentialTestServiceServicer_to_server(servicers.credential_test, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(servicers.model, server)
     provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(servicers.provider, server)

@@ -32,6 +32,7 @@ from router_service.core.events import (
     TextStart,
     ToolCallStart,
     UsageUpdated,
+    Vectors,
 )
 from router_service.core.fold import Fold
 from router_service.core.outcome import AttemptFailed, Output, ResponseEnded, ResponseStarted
@@ -135,6 +136,8 @@ class StreamSink:
                 event.response_ended.receipt.CopyFrom(wire_build.receipt(output.receipt))
             case AttemptFailed():
                 _failed(event.attempt_failed, output)
+            case Vectors():
+                raise AssertionError("no completion has vectors")
             case _:
                 _delta(event.part_delta, output)
 
@@ -179,6 +182,28 @@ class UnarySink:
             provider_finish_reason=self._ended.provider_reason,
             receipt=wire_build.receipt(self._ended.receipt),
         )
+
+
+class CountSink:
+    """Keeps a count of tokens."""
+
+    def __init__(self) -> None:
+        self._response = completion_service_pb2.CountTokensResponse()
+
+    async def send(self, outputs: Sequence[Output]) -> None:
+        """Takes events."""
+        built = self._response
+        for output in outputs:
+            if isinstance(output, ResponseStarted):
+                built.resolution.CopyFrom(wire_build.resolution(output.resolution))
+                built.warnings.extend(wire_build.warning(notice) for notice in output.warnings)
+                built.is_estimate = output.resolution.attempt == 0
+            elif isinstance(output, UsageUpdated):
+                built.input_tokens = output.usage.input_tokens or 0
+
+    def response(self) -> completion_service_pb2.CountTokensResponse:
+        """The count."""
+        return self._response
 
 
 def build_part(part: Part) -> content_pb2.Part:

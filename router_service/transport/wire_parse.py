@@ -5,7 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from google.protobuf import duration_pb2
-from keyswitch.router.v1 import completion_pb2, content_pb2, payer_pb2, route_policy_pb2, settings_pb2
+from keyswitch.router.v1 import (
+    completion_pb2,
+    content_pb2,
+    embedding_service_pb2,
+    payer_pb2,
+    route_policy_pb2,
+    settings_pb2,
+)
 
 from router_service.catalog.catalog import Route, Snapshot
 from router_service.core.content import (
@@ -135,7 +142,7 @@ def check_uuid4(text: str, field: str) -> str:
     return text.lower()
 
 
-def check_call(call: completion_pb2.CompletionCall) -> None:
+def check_call(call: completion_pb2.CompletionCall | embedding_service_pb2.EmbedRequest) -> None:
     """What is beside the spec: context, labels, the lengths of references."""
     if call.context and not _CONTEXT.fullmatch(call.context):
         raise invalid("call.context", "A context matches [a-z][a-z0-9_-]{0,62}.")
@@ -368,7 +375,7 @@ def parse_settings(given: settings_pb2.GenerationSettings, field: str) -> Settin
         max_output_tokens=most,
         reasoning=_reasoning(given.reasoning, f"{field}.reasoning") if given.HasField("reasoning") else None,
         provider_options=tuple(ProviderOptions(entry.namespace, entry.json) for entry in given.provider_options),
-        upstream_routing=_routing(given.upstream_routing, f"{field}.upstream_routing")
+        upstream_routing=parse_routing(given.upstream_routing, f"{field}.upstream_routing")
         if given.HasField("upstream_routing")
         else None,
     )
@@ -413,7 +420,7 @@ def _optional(message: object, name: str) -> object:
     return getattr(message, name) if message.HasField(name) else None  # type: ignore[attr-defined] # a message
 
 
-def _routing(given: settings_pb2.UpstreamRouting, field: str) -> UpstreamRouting:
+def parse_routing(given: settings_pb2.UpstreamRouting, field: str) -> UpstreamRouting:
     most = None
     if given.HasField("max_price"):
         price = given.max_price

@@ -23,6 +23,7 @@ from router_service.transport import status as router_status
 from router_service.transport.catalog_servicers import ModelServicer, ProviderServicer
 from router_service.transport.completion_servicer import CompletionServicer
 from router_service.transport.credential_test_servicer import CredentialTestServicer
+from router_service.transport.embedding_servicer import EmbeddingServicer
 from router_service.transport.interceptors.identity import Verifier
 from router_service.transport.money_servicers import BudgetServicer, UsageServicer
 from router_service.transport.routing_servicer import RoutingServicer
@@ -143,6 +144,7 @@ def test_the_credential_service_knows_the_reasons_of_the_contract() -> None:
 def test_the_router_serves_every_method_of_its_services(recorded: list[RecordingServer]) -> None:
     servicers = router_server.Servicers(
         blank(CompletionServicer),
+        blank(EmbeddingServicer),
         blank(CredentialTestServicer),
         blank(ModelServicer),
         blank(ProviderServicer),

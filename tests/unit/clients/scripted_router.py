@@ -120,6 +120,13 @@ class ScriptedRouter(completion_service_pb2_grpc.CompletionServiceServicer):
     states: dict[str, str] = field(default_factory=dict)
     _ids: Iterator[int] = field(default_factory=itertools.count)
 
+    async def CountTokens(  # noqa: N802 # the contract's name
+        self, request: completion_service_pb2.CountTokensRequest, context: grpc.aio.ServicerContext[object, object]
+    ) -> completion_service_pb2.CountTokensResponse:
+        """Counts characters, which no client may mistake for its own count."""
+        text = "".join(part.text.text for message in request.call.spec.messages for part in message.parts)
+        return completion_service_pb2.CountTokensResponse(input_tokens=len(text), is_estimate=True)
+
     async def Complete(  # noqa: N802 # the contract's name
         self, request: completion_service_pb2.CompleteRequest, context: grpc.aio.ServicerContext[object, object]
     ) -> completion_service_pb2.CompleteResponse:

@@ -25,6 +25,7 @@ def models(
     application: Annotated[
         str | None, typer.Option("--application", "-a", envvar="KEYSWITCH_APPLICATION", help="Id or whole name.")
     ] = None,
+    is_embedding: Annotated[bool, typer.Option("--embedding", help="Those that embed texts.")] = False,
     is_json: Json = False,
 ) -> None:
     """List the models that can be used now, with who would serve and who would pay."""
@@ -35,7 +36,14 @@ def models(
     whole = model_service_pb2.ListModelsResponse()
     token = ""
     while True:
-        request = model_service_pb2.ListModelsRequest(application=name, page_size=1000, page_token=token)
+        request = model_service_pb2.ListModelsRequest(
+            application=name,
+            page_size=1000,
+            page_token=token,
+            purpose=model_service_pb2.MODEL_PURPOSE_EMBEDDING
+            if is_embedding
+            else model_service_pb2.MODEL_PURPOSE_COMPLETION,
+        )
         page = session.client.call(session.client.models.ListModels, request)
         whole.models.extend(page.models)
         whole.message = page.message

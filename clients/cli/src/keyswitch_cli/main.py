@@ -11,7 +11,7 @@ import typer
 from keyswitch_client import KeyswitchError
 from typer.core import TyperGroup
 
-from keyswitch_cli import audit, catalog, chat, explain, keys, money, policy, receipts, tokens
+from keyswitch_cli import audit, catalog, chat, embed, explain, keys, money, policy, receipts, tokens
 from keyswitch_cli.problem import EXIT_INTERRUPTED, Problem
 from keyswitch_cli.problems import error_json, exit_code, show_error, show_problem
 from keyswitch_cli.session import Session, console
@@ -121,6 +121,7 @@ def _is_given(context: typer.Context, parameter: str) -> bool:
 
 chat.register(app)
 catalog.register(app)
+embed.register(app)
 explain.register(app)
 receipts.register(app)
 app.add_typer(keys.app)

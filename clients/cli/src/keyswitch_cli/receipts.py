@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from keyswitch.router.v1 import completion_service_pb2, error_reason_pb2, receipt_pb2, resolution_pb2, usage_service_pb2
+from keyswitch.router.v1 import (
+    completion_service_pb2,
+    embedding_service_pb2,
+    error_reason_pb2,
+    receipt_pb2,
+    resolution_pb2,
+    usage_service_pb2,
+)
 from rich.text import Text
 
 from keyswitch_cli import tables, words
@@ -35,7 +42,7 @@ def receipt(
         show_receipt(session, answer.receipt)
 
 
-def receipt_line(answer: completion_service_pb2.CompleteResponse) -> Text:
+def receipt_line(answer: completion_service_pb2.CompleteResponse | embedding_service_pb2.EmbedResponse) -> Text:
     """Model, provider, payer, key, tokens, list price, charge and time of an answer, in one line."""
     resolution, bill = answer.resolution, answer.receipt
     facts = [

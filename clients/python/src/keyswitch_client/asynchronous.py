@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
@@ -16,6 +16,8 @@ from keyswitch.router.v1 import (
     completion_service_pb2,
     completion_service_pb2_grpc,
     credential_test_service_pb2_grpc,
+    embedding_service_pb2,
+    embedding_service_pb2_grpc,
     model_service_pb2_grpc,
     provider_service_pb2_grpc,
     routing_service_pb2_grpc,
@@ -27,7 +29,7 @@ from keyswitch.vault.v1 import audit_service_pb2_grpc, credential_service_pb2_gr
 from keyswitch_client.connection import bearer_metadata, channel_credentials, channel_options
 from keyswitch_client.errors import KeyswitchError, response_id_in
 from keyswitch_client.fold import Fold
-from keyswitch_client.options import CallOptions, Prompt, build_call
+from keyswitch_client.options import CallOptions, EmbedOptions, Prompt, build_call, build_embed
 
 if TYPE_CHECKING:
     _StreamCall = grpc.aio.UnaryStreamCall[
@@ -145,6 +147,7 @@ class AsyncClient:
         self._channels = [grpc.aio.secure_channel(target, credentials, options=channel_options(target))]
         router = self._channels[0]
         self.completions = completion_service_pb2_grpc.CompletionServiceStub(router)
+        self.embeddings = embedding_service_pb2_grpc.EmbeddingServiceStub(router)
         self.models = model_service_pb2_grpc.ModelServiceStub(router)
         self.providers = provider_service_pb2_grpc.ProviderServiceStub(router)
         self.credential_tests = credential_test_service_pb2_grpc.CredentialTestServiceStub(router)
@@ -193,6 +196,20 @@ class AsyncClient:
             ),
             call.request_id,
         )
+
+    async def count_tokens(
+        self, prompt: Prompt, *, timeout_seconds: float | None = None, **options: Unpack[CallOptions]
+    ) -> completion_service_pb2.CountTokensResponse:
+        """How many tokens the prompt has for the model that would answer; nothing is generated or billed."""
+        request = completion_service_pb2.CountTokensRequest(call=build_call(prompt, options, self._new_id))
+        return await self.call(self.completions.CountTokens, request, timeout_seconds=timeout_seconds)
+
+    async def embed(
+        self, texts: str | Sequence[str], *, timeout_seconds: float | None = None, **options: Unpack[EmbedOptions]
+    ) -> embedding_service_pb2.EmbedResponse:
+        """One vector per text, in their order: all of them or an error."""
+        request = build_embed(texts, options, self._new_id)
+        return await self.call(self.embeddings.Embed, request, timeout_seconds=timeout_seconds)
 
     async def call(
         self,

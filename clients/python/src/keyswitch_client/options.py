@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
-from keyswitch.router.v1 import completion_pb2, content_pb2, payer_pb2, route_policy_pb2, settings_pb2
+from keyswitch.router.v1 import (
+    completion_pb2,
+    content_pb2,
+    embedding_service_pb2,
+    payer_pb2,
+    route_policy_pb2,
+    settings_pb2,
+)
 
 from keyswitch_client.messages import user
 
@@ -41,6 +48,49 @@ class CallOptions(TypedDict, total=False):
     on_behalf_of_user: str
     caller_labels: Mapping[str, str]
     request_id: str
+
+
+class EmbedOptions(TypedDict, total=False):
+    """Everything besides the texts. `task` is "query" or "document"; `payers` wins over that of `route_policy`."""
+
+    model: str
+    dimensions: int
+    task: str
+    provider_options: Sequence[settings_pb2.ProviderOptions]
+    route_policy: route_policy_pb2.RoutePolicy
+    payers: Sequence[str]
+    application: str
+    context: str
+    on_behalf_of_user: str
+    caller_labels: Mapping[str, str]
+    request_id: str
+
+
+def build_embed(
+    texts: str | Sequence[str], options: EmbedOptions, new_id: Callable[[], str]
+) -> embedding_service_pb2.EmbedRequest:
+    """The request to send."""
+    task, unspecified = options.get("task", ""), embedding_service_pb2.EMBEDDING_TASK_UNSPECIFIED
+    spec = embedding_service_pb2.EmbeddingSpec(
+        model=options.get("model", ""),
+        inputs=[embedding_service_pb2.EmbeddingInput(text=t) for t in ([texts] if isinstance(texts, str) else texts)],
+        dimensions=options.get("dimensions"),
+        task=enum_value(embedding_service_pb2.EmbeddingTask, "EMBEDDING_TASK_", task) if task else unspecified,
+        provider_options=options.get("provider_options", ()),
+    )
+    request = embedding_service_pb2.EmbedRequest(
+        spec=spec,
+        request_id=options["request_id"] if "request_id" in options else new_id(),
+        application=options.get("application", ""),
+        context=options.get("context", ""),
+        on_behalf_of_user=options.get("on_behalf_of_user", ""),
+        caller_labels=options.get("caller_labels", {}),
+    )
+    if "route_policy" in options:
+        request.route_policy.CopyFrom(options["route_policy"])
+    if "payers" in options:
+        request.route_policy.payers[:] = [enum_value(payer_pb2.Payer, "PAYER_", name) for name in options["payers"]]
+    return request
 
 
 def build_call(prompt: Prompt, options: CallOptions, new_id: Callable[[], str]) -> completion_pb2.CompletionCall:

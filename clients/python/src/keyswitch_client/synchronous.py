@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
@@ -15,6 +15,8 @@ from keyswitch.router.v1 import (
     completion_service_pb2,
     completion_service_pb2_grpc,
     credential_test_service_pb2_grpc,
+    embedding_service_pb2,
+    embedding_service_pb2_grpc,
     model_service_pb2_grpc,
     provider_service_pb2_grpc,
     routing_service_pb2_grpc,
@@ -26,7 +28,7 @@ from keyswitch.vault.v1 import audit_service_pb2_grpc, credential_service_pb2_gr
 from keyswitch_client.connection import bearer_metadata, channel_credentials, channel_options
 from keyswitch_client.errors import KeyswitchError, response_id_in
 from keyswitch_client.fold import Fold
-from keyswitch_client.options import CallOptions, Prompt, build_call
+from keyswitch_client.options import CallOptions, EmbedOptions, Prompt, build_call, build_embed
 
 if TYPE_CHECKING:
     # grpc has no public name for what a server-streaming call returns.
@@ -136,6 +138,7 @@ class Client:
         self._channels = [grpc.secure_channel(target, credentials, options=channel_options(target))]
         router = self._channels[0]
         self.completions = completion_service_pb2_grpc.CompletionServiceStub(router)
+        self.embeddings = embedding_service_pb2_grpc.EmbeddingServiceStub(router)
         self.models = model_service_pb2_grpc.ModelServiceStub(router)
         self.providers = provider_service_pb2_grpc.ProviderServiceStub(router)
         self.credential_tests = credential_test_service_pb2_grpc.CredentialTestServiceStub(router)
@@ -182,6 +185,20 @@ class Client:
             ),
             call.request_id,
         )
+
+    def count_tokens(
+        self, prompt: Prompt, *, timeout_seconds: float | None = None, **options: Unpack[CallOptions]
+    ) -> completion_service_pb2.CountTokensResponse:
+        """How many tokens the prompt has for the model that would answer; nothing is generated or billed."""
+        request = completion_service_pb2.CountTokensRequest(call=build_call(prompt, options, self._new_id))
+        return self.call(self.completions.CountTokens, request, timeout_seconds=timeout_seconds)
+
+    def embed(
+        self, texts: str | Sequence[str], *, timeout_seconds: float | None = None, **options: Unpack[EmbedOptions]
+    ) -> embedding_service_pb2.EmbedResponse:
+        """One vector per text, in their order: all of them or an error."""
+        request = build_embed(texts, options, self._new_id)
+        return self.call(self.embeddings.Embed, request, timeout_seconds=timeout_seconds)
 
     def call(
         self,

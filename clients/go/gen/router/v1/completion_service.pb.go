@@ -319,6 +319,126 @@ func (x *StreamCompleteResponse) GetEvents() []*StreamEvent {
 	return nil
 }
 
+// Request of CountTokens.
+type CountTokensRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. Its request_id has no effect.
+	Call          *CompletionCall `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CountTokensRequest) Reset() {
+	*x = CountTokensRequest{}
+	mi := &file_keyswitch_router_v1_completion_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountTokensRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountTokensRequest) ProtoMessage() {}
+
+func (x *CountTokensRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_completion_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountTokensRequest.ProtoReflect.Descriptor instead.
+func (*CountTokensRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_completion_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CountTokensRequest) GetCall() *CompletionCall {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+// Response of CountTokens.
+type CountTokensResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For which model and provider; its attempt is 0 when nothing was sent.
+	Resolution *Resolution `protobuf:"bytes,1,opt,name=resolution,proto3" json:"resolution,omitempty"`
+	// All prompt tokens, from 0.
+	InputTokens int64 `protobuf:"varint,2,opt,name=input_tokens,json=inputTokens,proto3" json:"input_tokens,omitempty"`
+	// True when the router estimated it because the provider cannot count. A
+	// prompt with media is not estimated but refused as INVALID_REQUEST.
+	IsEstimate bool `protobuf:"varint,3,opt,name=is_estimate,json=isEstimate,proto3" json:"is_estimate,omitempty"`
+	// What was asked for and could not be carried to this provider as asked.
+	Warnings      []*Warning `protobuf:"bytes,4,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CountTokensResponse) Reset() {
+	*x = CountTokensResponse{}
+	mi := &file_keyswitch_router_v1_completion_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountTokensResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountTokensResponse) ProtoMessage() {}
+
+func (x *CountTokensResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_completion_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountTokensResponse.ProtoReflect.Descriptor instead.
+func (*CountTokensResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_completion_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CountTokensResponse) GetResolution() *Resolution {
+	if x != nil {
+		return x.Resolution
+	}
+	return nil
+}
+
+func (x *CountTokensResponse) GetInputTokens() int64 {
+	if x != nil {
+		return x.InputTokens
+	}
+	return 0
+}
+
+func (x *CountTokensResponse) GetIsEstimate() bool {
+	if x != nil {
+		return x.IsEstimate
+	}
+	return false
+}
+
+func (x *CountTokensResponse) GetWarnings() []*Warning {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
 var File_keyswitch_router_v1_completion_service_proto protoreflect.FileDescriptor
 
 const file_keyswitch_router_v1_completion_service_proto_rawDesc = "" +
@@ -343,10 +463,21 @@ const file_keyswitch_router_v1_completion_service_proto_rawDesc = "" +
 	"\rStreamOptions\x12G\n" +
 	"\x12min_flush_interval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x10minFlushInterval\"R\n" +
 	"\x16StreamCompleteResponse\x128\n" +
-	"\x06events\x18\x01 \x03(\v2 .keyswitch.router.v1.StreamEventR\x06events2\xd9\x01\n" +
+	"\x06events\x18\x01 \x03(\v2 .keyswitch.router.v1.StreamEventR\x06events\"M\n" +
+	"\x12CountTokensRequest\x127\n" +
+	"\x04call\x18\x01 \x01(\v2#.keyswitch.router.v1.CompletionCallR\x04call\"\xd4\x01\n" +
+	"\x13CountTokensResponse\x12?\n" +
+	"\n" +
+	"resolution\x18\x01 \x01(\v2\x1f.keyswitch.router.v1.ResolutionR\n" +
+	"resolution\x12!\n" +
+	"\finput_tokens\x18\x02 \x01(\x03R\vinputTokens\x12\x1f\n" +
+	"\vis_estimate\x18\x03 \x01(\bR\n" +
+	"isEstimate\x128\n" +
+	"\bwarnings\x18\x04 \x03(\v2\x1c.keyswitch.router.v1.WarningR\bwarnings2\xbb\x02\n" +
 	"\x11CompletionService\x12W\n" +
 	"\bComplete\x12$.keyswitch.router.v1.CompleteRequest\x1a%.keyswitch.router.v1.CompleteResponse\x12k\n" +
-	"\x0eStreamComplete\x12*.keyswitch.router.v1.StreamCompleteRequest\x1a+.keyswitch.router.v1.StreamCompleteResponse0\x01b\x06proto3"
+	"\x0eStreamComplete\x12*.keyswitch.router.v1.StreamCompleteRequest\x1a+.keyswitch.router.v1.StreamCompleteResponse0\x01\x12`\n" +
+	"\vCountTokens\x12'.keyswitch.router.v1.CountTokensRequest\x1a(.keyswitch.router.v1.CountTokensResponseb\x06proto3"
 
 var (
 	file_keyswitch_router_v1_completion_service_proto_rawDescOnce sync.Once
@@ -360,42 +491,49 @@ func file_keyswitch_router_v1_completion_service_proto_rawDescGZIP() []byte {
 	return file_keyswitch_router_v1_completion_service_proto_rawDescData
 }
 
-var file_keyswitch_router_v1_completion_service_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_keyswitch_router_v1_completion_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_keyswitch_router_v1_completion_service_proto_goTypes = []any{
 	(*CompleteRequest)(nil),        // 0: keyswitch.router.v1.CompleteRequest
 	(*CompleteResponse)(nil),       // 1: keyswitch.router.v1.CompleteResponse
 	(*StreamCompleteRequest)(nil),  // 2: keyswitch.router.v1.StreamCompleteRequest
 	(*StreamOptions)(nil),          // 3: keyswitch.router.v1.StreamOptions
 	(*StreamCompleteResponse)(nil), // 4: keyswitch.router.v1.StreamCompleteResponse
-	(*CompletionCall)(nil),         // 5: keyswitch.router.v1.CompletionCall
-	(*Resolution)(nil),             // 6: keyswitch.router.v1.Resolution
-	(*Warning)(nil),                // 7: keyswitch.router.v1.Warning
-	(*Message)(nil),                // 8: keyswitch.router.v1.Message
-	(FinishReason)(0),              // 9: keyswitch.router.v1.FinishReason
-	(*Receipt)(nil),                // 10: keyswitch.router.v1.Receipt
-	(*durationpb.Duration)(nil),    // 11: google.protobuf.Duration
-	(*StreamEvent)(nil),            // 12: keyswitch.router.v1.StreamEvent
+	(*CountTokensRequest)(nil),     // 5: keyswitch.router.v1.CountTokensRequest
+	(*CountTokensResponse)(nil),    // 6: keyswitch.router.v1.CountTokensResponse
+	(*CompletionCall)(nil),         // 7: keyswitch.router.v1.CompletionCall
+	(*Resolution)(nil),             // 8: keyswitch.router.v1.Resolution
+	(*Warning)(nil),                // 9: keyswitch.router.v1.Warning
+	(*Message)(nil),                // 10: keyswitch.router.v1.Message
+	(FinishReason)(0),              // 11: keyswitch.router.v1.FinishReason
+	(*Receipt)(nil),                // 12: keyswitch.router.v1.Receipt
+	(*durationpb.Duration)(nil),    // 13: google.protobuf.Duration
+	(*StreamEvent)(nil),            // 14: keyswitch.router.v1.StreamEvent
 }
 var file_keyswitch_router_v1_completion_service_proto_depIdxs = []int32{
-	5,  // 0: keyswitch.router.v1.CompleteRequest.call:type_name -> keyswitch.router.v1.CompletionCall
-	6,  // 1: keyswitch.router.v1.CompleteResponse.resolution:type_name -> keyswitch.router.v1.Resolution
-	7,  // 2: keyswitch.router.v1.CompleteResponse.warnings:type_name -> keyswitch.router.v1.Warning
-	8,  // 3: keyswitch.router.v1.CompleteResponse.message:type_name -> keyswitch.router.v1.Message
-	9,  // 4: keyswitch.router.v1.CompleteResponse.finish_reason:type_name -> keyswitch.router.v1.FinishReason
-	10, // 5: keyswitch.router.v1.CompleteResponse.receipt:type_name -> keyswitch.router.v1.Receipt
-	5,  // 6: keyswitch.router.v1.StreamCompleteRequest.call:type_name -> keyswitch.router.v1.CompletionCall
+	7,  // 0: keyswitch.router.v1.CompleteRequest.call:type_name -> keyswitch.router.v1.CompletionCall
+	8,  // 1: keyswitch.router.v1.CompleteResponse.resolution:type_name -> keyswitch.router.v1.Resolution
+	9,  // 2: keyswitch.router.v1.CompleteResponse.warnings:type_name -> keyswitch.router.v1.Warning
+	10, // 3: keyswitch.router.v1.CompleteResponse.message:type_name -> keyswitch.router.v1.Message
+	11, // 4: keyswitch.router.v1.CompleteResponse.finish_reason:type_name -> keyswitch.router.v1.FinishReason
+	12, // 5: keyswitch.router.v1.CompleteResponse.receipt:type_name -> keyswitch.router.v1.Receipt
+	7,  // 6: keyswitch.router.v1.StreamCompleteRequest.call:type_name -> keyswitch.router.v1.CompletionCall
 	3,  // 7: keyswitch.router.v1.StreamCompleteRequest.stream_options:type_name -> keyswitch.router.v1.StreamOptions
-	11, // 8: keyswitch.router.v1.StreamOptions.min_flush_interval:type_name -> google.protobuf.Duration
-	12, // 9: keyswitch.router.v1.StreamCompleteResponse.events:type_name -> keyswitch.router.v1.StreamEvent
-	0,  // 10: keyswitch.router.v1.CompletionService.Complete:input_type -> keyswitch.router.v1.CompleteRequest
-	2,  // 11: keyswitch.router.v1.CompletionService.StreamComplete:input_type -> keyswitch.router.v1.StreamCompleteRequest
-	1,  // 12: keyswitch.router.v1.CompletionService.Complete:output_type -> keyswitch.router.v1.CompleteResponse
-	4,  // 13: keyswitch.router.v1.CompletionService.StreamComplete:output_type -> keyswitch.router.v1.StreamCompleteResponse
-	12, // [12:14] is the sub-list for method output_type
-	10, // [10:12] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	13, // 8: keyswitch.router.v1.StreamOptions.min_flush_interval:type_name -> google.protobuf.Duration
+	14, // 9: keyswitch.router.v1.StreamCompleteResponse.events:type_name -> keyswitch.router.v1.StreamEvent
+	7,  // 10: keyswitch.router.v1.CountTokensRequest.call:type_name -> keyswitch.router.v1.CompletionCall
+	8,  // 11: keyswitch.router.v1.CountTokensResponse.resolution:type_name -> keyswitch.router.v1.Resolution
+	9,  // 12: keyswitch.router.v1.CountTokensResponse.warnings:type_name -> keyswitch.router.v1.Warning
+	0,  // 13: keyswitch.router.v1.CompletionService.Complete:input_type -> keyswitch.router.v1.CompleteRequest
+	2,  // 14: keyswitch.router.v1.CompletionService.StreamComplete:input_type -> keyswitch.router.v1.StreamCompleteRequest
+	5,  // 15: keyswitch.router.v1.CompletionService.CountTokens:input_type -> keyswitch.router.v1.CountTokensRequest
+	1,  // 16: keyswitch.router.v1.CompletionService.Complete:output_type -> keyswitch.router.v1.CompleteResponse
+	4,  // 17: keyswitch.router.v1.CompletionService.StreamComplete:output_type -> keyswitch.router.v1.StreamCompleteResponse
+	6,  // 18: keyswitch.router.v1.CompletionService.CountTokens:output_type -> keyswitch.router.v1.CountTokensResponse
+	16, // [16:19] is the sub-list for method output_type
+	13, // [13:16] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_keyswitch_router_v1_completion_service_proto_init() }
@@ -414,7 +552,7 @@ func file_keyswitch_router_v1_completion_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyswitch_router_v1_completion_service_proto_rawDesc), len(file_keyswitch_router_v1_completion_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	CompletionService_Complete_FullMethodName       = "/keyswitch.router.v1.CompletionService/Complete"
 	CompletionService_StreamComplete_FullMethodName = "/keyswitch.router.v1.CompletionService/StreamComplete"
+	CompletionService_CountTokens_FullMethodName    = "/keyswitch.router.v1.CompletionService/CountTokens"
 )
 
 // CompletionServiceClient is the client API for CompletionService service.
@@ -38,6 +39,9 @@ type CompletionServiceClient interface {
 	Complete(ctx context.Context, in *CompleteRequest, opts ...grpc.CallOption) (*CompleteResponse, error)
 	// Answers as events.
 	StreamComplete(ctx context.Context, in *StreamCompleteRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamCompleteResponse], error)
+	// Counts the tokens of a prompt for the model that would answer. Generates
+	// nothing, is not billed and leaves no receipt.
+	CountTokens(ctx context.Context, in *CountTokensRequest, opts ...grpc.CallOption) (*CountTokensResponse, error)
 }
 
 type completionServiceClient struct {
@@ -77,6 +81,16 @@ func (c *completionServiceClient) StreamComplete(ctx context.Context, in *Stream
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type CompletionService_StreamCompleteClient = grpc.ServerStreamingClient[StreamCompleteResponse]
 
+func (c *completionServiceClient) CountTokens(ctx context.Context, in *CountTokensRequest, opts ...grpc.CallOption) (*CountTokensResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CountTokensResponse)
+	err := c.cc.Invoke(ctx, CompletionService_CountTokens_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // CompletionServiceServer is the server API for CompletionService service.
 // All implementations must embed UnimplementedCompletionServiceServer
 // for forward compatibility.
@@ -92,6 +106,9 @@ type CompletionServiceServer interface {
 	Complete(context.Context, *CompleteRequest) (*CompleteResponse, error)
 	// Answers as events.
 	StreamComplete(*StreamCompleteRequest, grpc.ServerStreamingServer[StreamCompleteResponse]) error
+	// Counts the tokens of a prompt for the model that would answer. Generates
+	// nothing, is not billed and leaves no receipt.
+	CountTokens(context.Context, *CountTokensRequest) (*CountTokensResponse, error)
 	mustEmbedUnimplementedCompletionServiceServer()
 }
 
@@ -107,6 +124,9 @@ func (UnimplementedCompletionServiceServer) Complete(context.Context, *CompleteR
 }
 func (UnimplementedCompletionServiceServer) StreamComplete(*StreamCompleteRequest, grpc.ServerStreamingServer[StreamCompleteResponse]) error {
 	return status.Error(codes.Unimplemented, "method StreamComplete not implemented")
+}
+func (UnimplementedCompletionServiceServer) CountTokens(context.Context, *CountTokensRequest) (*CountTokensResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CountTokens not implemented")
 }
 func (UnimplementedCompletionServiceServer) mustEmbedUnimplementedCompletionServiceServer() {}
 func (UnimplementedCompletionServiceServer) testEmbeddedByValue()                           {}
@@ -158,6 +178,24 @@ func _CompletionService_StreamComplete_Handler(srv interface{}, stream grpc.Serv
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type CompletionService_StreamCompleteServer = grpc.ServerStreamingServer[StreamCompleteResponse]
 
+func _CompletionService_CountTokens_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CountTokensRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CompletionServiceServer).CountTokens(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CompletionService_CountTokens_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CompletionServiceServer).CountTokens(ctx, req.(*CountTokensRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // CompletionService_ServiceDesc is the grpc.ServiceDesc for CompletionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -168,6 +206,10 @@ var CompletionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Complete",
 			Handler:    _CompletionService_Complete_Handler,
+		},
+		{
+			MethodName: "CountTokens",
+			Handler:    _CompletionService_CountTokens_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

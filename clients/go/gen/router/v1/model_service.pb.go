@@ -98,6 +98,59 @@ func (ModelCapability) EnumDescriptor() ([]byte, []int) {
 	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{0}
 }
 
+// What a model is for.
+type ModelPurpose int32
+
+const (
+	// As MODEL_PURPOSE_COMPLETION.
+	ModelPurpose_MODEL_PURPOSE_UNSPECIFIED ModelPurpose = 0
+	// It answers conversations.
+	ModelPurpose_MODEL_PURPOSE_COMPLETION ModelPurpose = 1
+	// It turns texts into vectors.
+	ModelPurpose_MODEL_PURPOSE_EMBEDDING ModelPurpose = 2
+)
+
+// Enum value maps for ModelPurpose.
+var (
+	ModelPurpose_name = map[int32]string{
+		0: "MODEL_PURPOSE_UNSPECIFIED",
+		1: "MODEL_PURPOSE_COMPLETION",
+		2: "MODEL_PURPOSE_EMBEDDING",
+	}
+	ModelPurpose_value = map[string]int32{
+		"MODEL_PURPOSE_UNSPECIFIED": 0,
+		"MODEL_PURPOSE_COMPLETION":  1,
+		"MODEL_PURPOSE_EMBEDDING":   2,
+	}
+)
+
+func (x ModelPurpose) Enum() *ModelPurpose {
+	p := new(ModelPurpose)
+	*p = x
+	return p
+}
+
+func (x ModelPurpose) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ModelPurpose) Descriptor() protoreflect.EnumDescriptor {
+	return file_keyswitch_router_v1_model_service_proto_enumTypes[1].Descriptor()
+}
+
+func (ModelPurpose) Type() protoreflect.EnumType {
+	return &file_keyswitch_router_v1_model_service_proto_enumTypes[1]
+}
+
+func (x ModelPurpose) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ModelPurpose.Descriptor instead.
+func (ModelPurpose) EnumDescriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{1}
+}
+
 // A model that the caller can use.
 type Model struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -395,6 +448,8 @@ type ListModelsRequest struct {
 	// Optional. A model reference that the caller used last; it is preselected if
 	// it can be used. Not one of the arguments that page_token is bound to.
 	LastUsedModel string `protobuf:"bytes,4,opt,name=last_used_model,json=lastUsedModel,proto3" json:"last_used_model,omitempty"`
+	// Which models: those that complete conversations, or those that embed texts.
+	Purpose       ModelPurpose `protobuf:"varint,5,opt,name=purpose,proto3,enum=keyswitch.router.v1.ModelPurpose" json:"purpose,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -455,6 +510,13 @@ func (x *ListModelsRequest) GetLastUsedModel() string {
 		return x.LastUsedModel
 	}
 	return ""
+}
+
+func (x *ListModelsRequest) GetPurpose() ModelPurpose {
+	if x != nil {
+		return x.Purpose
+	}
+	return ModelPurpose_MODEL_PURPOSE_UNSPECIFIED
 }
 
 // Response of ListModels.
@@ -855,13 +917,14 @@ const file_keyswitch_router_v1_model_service_proto_rawDesc = "" +
 	"#_input_usd_nanos_per_million_tokensB&\n" +
 	"$_output_usd_nanos_per_million_tokensB*\n" +
 	"(_cache_read_usd_nanos_per_million_tokensB+\n" +
-	")_cache_write_usd_nanos_per_million_tokens\"\x99\x01\n" +
+	")_cache_write_usd_nanos_per_million_tokens\"\xd6\x01\n" +
 	"\x11ListModelsRequest\x12 \n" +
 	"\vapplication\x18\x01 \x01(\tR\vapplication\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\x12&\n" +
-	"\x0flast_used_model\x18\x04 \x01(\tR\rlastUsedModel\"\x8a\x01\n" +
+	"\x0flast_used_model\x18\x04 \x01(\tR\rlastUsedModel\x12;\n" +
+	"\apurpose\x18\x05 \x01(\x0e2!.keyswitch.router.v1.ModelPurposeR\apurpose\"\x8a\x01\n" +
 	"\x12ListModelsResponse\x122\n" +
 	"\x06models\x18\x01 \x03(\v2\x1a.keyswitch.router.v1.ModelR\x06models\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
@@ -892,7 +955,11 @@ const file_keyswitch_router_v1_model_service_proto_rawDesc = "" +
 	"\x16MODEL_CAPABILITY_VIDEO\x10\x05\x12\x1e\n" +
 	"\x1aMODEL_CAPABILITY_REASONING\x10\x06\x12&\n" +
 	"\"MODEL_CAPABILITY_STRUCTURED_OUTPUT\x10\a\x12!\n" +
-	"\x1dMODEL_CAPABILITY_PROMPT_CACHE\x10\b2\xdf\x02\n" +
+	"\x1dMODEL_CAPABILITY_PROMPT_CACHE\x10\b*h\n" +
+	"\fModelPurpose\x12\x1d\n" +
+	"\x19MODEL_PURPOSE_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18MODEL_PURPOSE_COMPLETION\x10\x01\x12\x1b\n" +
+	"\x17MODEL_PURPOSE_EMBEDDING\x10\x022\xdf\x02\n" +
 	"\fModelService\x12]\n" +
 	"\n" +
 	"ListModels\x12&.keyswitch.router.v1.ListModelsRequest\x1a'.keyswitch.router.v1.ListModelsResponse\x12l\n" +
@@ -911,46 +978,48 @@ func file_keyswitch_router_v1_model_service_proto_rawDescGZIP() []byte {
 	return file_keyswitch_router_v1_model_service_proto_rawDescData
 }
 
-var file_keyswitch_router_v1_model_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_keyswitch_router_v1_model_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_keyswitch_router_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_keyswitch_router_v1_model_service_proto_goTypes = []any{
 	(ModelCapability)(0),                   // 0: keyswitch.router.v1.ModelCapability
-	(*Model)(nil),                          // 1: keyswitch.router.v1.Model
-	(*ModelDefaults)(nil),                  // 2: keyswitch.router.v1.ModelDefaults
-	(*ModelPrice)(nil),                     // 3: keyswitch.router.v1.ModelPrice
-	(*ListModelsRequest)(nil),              // 4: keyswitch.router.v1.ListModelsRequest
-	(*ListModelsResponse)(nil),             // 5: keyswitch.router.v1.ListModelsResponse
-	(*DescribeOptionsRequest)(nil),         // 6: keyswitch.router.v1.DescribeOptionsRequest
-	(*DescribeOptionsResponse)(nil),        // 7: keyswitch.router.v1.DescribeOptionsResponse
-	(*DiscoverUpstreamModelsRequest)(nil),  // 8: keyswitch.router.v1.DiscoverUpstreamModelsRequest
-	(*DiscoverUpstreamModelsResponse)(nil), // 9: keyswitch.router.v1.DiscoverUpstreamModelsResponse
-	(*UpstreamModel)(nil),                  // 10: keyswitch.router.v1.UpstreamModel
-	(Payer)(0),                             // 11: keyswitch.router.v1.Payer
-	(*Sampling)(nil),                       // 12: keyswitch.router.v1.Sampling
-	(*ReasoningConfig)(nil),                // 13: keyswitch.router.v1.ReasoningConfig
-	(ReasoningEffort)(0),                   // 14: keyswitch.router.v1.ReasoningEffort
+	(ModelPurpose)(0),                      // 1: keyswitch.router.v1.ModelPurpose
+	(*Model)(nil),                          // 2: keyswitch.router.v1.Model
+	(*ModelDefaults)(nil),                  // 3: keyswitch.router.v1.ModelDefaults
+	(*ModelPrice)(nil),                     // 4: keyswitch.router.v1.ModelPrice
+	(*ListModelsRequest)(nil),              // 5: keyswitch.router.v1.ListModelsRequest
+	(*ListModelsResponse)(nil),             // 6: keyswitch.router.v1.ListModelsResponse
+	(*DescribeOptionsRequest)(nil),         // 7: keyswitch.router.v1.DescribeOptionsRequest
+	(*DescribeOptionsResponse)(nil),        // 8: keyswitch.router.v1.DescribeOptionsResponse
+	(*DiscoverUpstreamModelsRequest)(nil),  // 9: keyswitch.router.v1.DiscoverUpstreamModelsRequest
+	(*DiscoverUpstreamModelsResponse)(nil), // 10: keyswitch.router.v1.DiscoverUpstreamModelsResponse
+	(*UpstreamModel)(nil),                  // 11: keyswitch.router.v1.UpstreamModel
+	(Payer)(0),                             // 12: keyswitch.router.v1.Payer
+	(*Sampling)(nil),                       // 13: keyswitch.router.v1.Sampling
+	(*ReasoningConfig)(nil),                // 14: keyswitch.router.v1.ReasoningConfig
+	(ReasoningEffort)(0),                   // 15: keyswitch.router.v1.ReasoningEffort
 }
 var file_keyswitch_router_v1_model_service_proto_depIdxs = []int32{
-	11, // 0: keyswitch.router.v1.Model.payer:type_name -> keyswitch.router.v1.Payer
-	3,  // 1: keyswitch.router.v1.Model.price:type_name -> keyswitch.router.v1.ModelPrice
+	12, // 0: keyswitch.router.v1.Model.payer:type_name -> keyswitch.router.v1.Payer
+	4,  // 1: keyswitch.router.v1.Model.price:type_name -> keyswitch.router.v1.ModelPrice
 	0,  // 2: keyswitch.router.v1.Model.capabilities:type_name -> keyswitch.router.v1.ModelCapability
-	2,  // 3: keyswitch.router.v1.Model.defaults:type_name -> keyswitch.router.v1.ModelDefaults
-	12, // 4: keyswitch.router.v1.ModelDefaults.sampling:type_name -> keyswitch.router.v1.Sampling
-	13, // 5: keyswitch.router.v1.ModelDefaults.reasoning:type_name -> keyswitch.router.v1.ReasoningConfig
-	1,  // 6: keyswitch.router.v1.ListModelsResponse.models:type_name -> keyswitch.router.v1.Model
-	14, // 7: keyswitch.router.v1.DescribeOptionsResponse.efforts:type_name -> keyswitch.router.v1.ReasoningEffort
-	10, // 8: keyswitch.router.v1.DiscoverUpstreamModelsResponse.models:type_name -> keyswitch.router.v1.UpstreamModel
-	4,  // 9: keyswitch.router.v1.ModelService.ListModels:input_type -> keyswitch.router.v1.ListModelsRequest
-	6,  // 10: keyswitch.router.v1.ModelService.DescribeOptions:input_type -> keyswitch.router.v1.DescribeOptionsRequest
-	8,  // 11: keyswitch.router.v1.ModelService.DiscoverUpstreamModels:input_type -> keyswitch.router.v1.DiscoverUpstreamModelsRequest
-	5,  // 12: keyswitch.router.v1.ModelService.ListModels:output_type -> keyswitch.router.v1.ListModelsResponse
-	7,  // 13: keyswitch.router.v1.ModelService.DescribeOptions:output_type -> keyswitch.router.v1.DescribeOptionsResponse
-	9,  // 14: keyswitch.router.v1.ModelService.DiscoverUpstreamModels:output_type -> keyswitch.router.v1.DiscoverUpstreamModelsResponse
-	12, // [12:15] is the sub-list for method output_type
-	9,  // [9:12] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	3,  // 3: keyswitch.router.v1.Model.defaults:type_name -> keyswitch.router.v1.ModelDefaults
+	13, // 4: keyswitch.router.v1.ModelDefaults.sampling:type_name -> keyswitch.router.v1.Sampling
+	14, // 5: keyswitch.router.v1.ModelDefaults.reasoning:type_name -> keyswitch.router.v1.ReasoningConfig
+	1,  // 6: keyswitch.router.v1.ListModelsRequest.purpose:type_name -> keyswitch.router.v1.ModelPurpose
+	2,  // 7: keyswitch.router.v1.ListModelsResponse.models:type_name -> keyswitch.router.v1.Model
+	15, // 8: keyswitch.router.v1.DescribeOptionsResponse.efforts:type_name -> keyswitch.router.v1.ReasoningEffort
+	11, // 9: keyswitch.router.v1.DiscoverUpstreamModelsResponse.models:type_name -> keyswitch.router.v1.UpstreamModel
+	5,  // 10: keyswitch.router.v1.ModelService.ListModels:input_type -> keyswitch.router.v1.ListModelsRequest
+	7,  // 11: keyswitch.router.v1.ModelService.DescribeOptions:input_type -> keyswitch.router.v1.DescribeOptionsRequest
+	9,  // 12: keyswitch.router.v1.ModelService.DiscoverUpstreamModels:input_type -> keyswitch.router.v1.DiscoverUpstreamModelsRequest
+	6,  // 13: keyswitch.router.v1.ModelService.ListModels:output_type -> keyswitch.router.v1.ListModelsResponse
+	8,  // 14: keyswitch.router.v1.ModelService.DescribeOptions:output_type -> keyswitch.router.v1.DescribeOptionsResponse
+	10, // 15: keyswitch.router.v1.ModelService.DiscoverUpstreamModels:output_type -> keyswitch.router.v1.DiscoverUpstreamModelsResponse
+	13, // [13:16] is the sub-list for method output_type
+	10, // [10:13] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_keyswitch_router_v1_model_service_proto_init() }
@@ -968,7 +1037,7 @@ func file_keyswitch_router_v1_model_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyswitch_router_v1_model_service_proto_rawDesc), len(file_keyswitch_router_v1_model_service_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,

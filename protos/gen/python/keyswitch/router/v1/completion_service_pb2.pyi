@@ -186,3 +186,67 @@ class StreamCompleteResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamCompleteResponse: _TypeAlias = StreamCompleteResponse  # noqa: Y015
+
+@_typing.final
+class CountTokensRequest(_message.Message):
+    """Request of CountTokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def call(self) -> _completion_pb2.CompletionCall:
+        """Required. Its request_id has no effect."""
+
+    def __init__(
+        self,
+        *,
+        call: _completion_pb2.CompletionCall | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountTokensRequest: _TypeAlias = CountTokensRequest  # noqa: Y015
+
+@_typing.final
+class CountTokensResponse(_message.Message):
+    """Response of CountTokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOLUTION_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    IS_ESTIMATE_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    input_tokens: _builtins.int
+    """All prompt tokens, from 0."""
+    is_estimate: _builtins.bool
+    """True when the router estimated it because the provider cannot count. A
+    prompt with media is not estimated but refused as INVALID_REQUEST.
+    """
+    @_builtins.property
+    def resolution(self) -> _resolution_pb2.Resolution:
+        """For which model and provider; its attempt is 0 when nothing was sent."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_resolution_pb2.Warning]:
+        """What was asked for and could not be carried to this provider as asked."""
+
+    def __init__(
+        self,
+        *,
+        resolution: _resolution_pb2.Resolution | None = ...,
+        input_tokens: _builtins.int = ...,
+        is_estimate: _builtins.bool = ...,
+        warnings: _abc.Iterable[_resolution_pb2.Warning] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resolution", b"resolution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_tokens", b"input_tokens", "is_estimate", b"is_estimate", "resolution", b"resolution", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountTokensResponse: _TypeAlias = CountTokensResponse  # noqa: Y015

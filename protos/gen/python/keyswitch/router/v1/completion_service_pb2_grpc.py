@@ -50,6 +50,11 @@ class CompletionServiceStub:
                 request_serializer=keyswitch_dot_router_dot_v1_dot_completion__service__pb2.StreamCompleteRequest.SerializeToString,
                 response_deserializer=keyswitch_dot_router_dot_v1_dot_completion__service__pb2.StreamCompleteResponse.FromString,
                 _registered_method=True)
+        self.CountTokens = channel.unary_unary(
+                '/keyswitch.router.v1.CompletionService/CountTokens',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_completion__service__pb2.CountTokensRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_completion__service__pb2.CountTokensResponse.FromString,
+                _registered_method=True)
 
 
 class CompletionServiceServicer:
@@ -75,6 +80,14 @@ class CompletionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CountTokens(self, request, context):
+        """Counts the tokens of a prompt for the model that would answer. Generates
+        nothing, is not billed and leaves no receipt.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CompletionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -87,6 +100,11 @@ def add_CompletionServiceServicer_to_server(servicer, server):
                     servicer.StreamComplete,
                     request_deserializer=keyswitch_dot_router_dot_v1_dot_completion__service__pb2.StreamCompleteRequest.FromString,
                     response_serializer=keyswitch_dot_router_dot_v1_dot_completion__service__pb2.StreamCompleteResponse.SerializeToString,
+            ),
+            'CountTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountTokens,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_completion__service__pb2.CountTokensRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_completion__service__pb2.CountTokensResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -149,6 +167,33 @@ class CompletionService:
             '/keyswitch.router.v1.CompletionService/StreamComplete',
             keyswitch_dot_router_dot_v1_dot_completion__service__pb2.StreamCompleteRequest.SerializeToString,
             keyswitch_dot_router_dot_v1_dot_completion__service__pb2.StreamCompleteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.CompletionService/CountTokens',
+            keyswitch_dot_router_dot_v1_dot_completion__service__pb2.CountTokensRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_completion__service__pb2.CountTokensResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,10 @@ class CompletionServiceStub:
     """Answers once: exactly what StreamComplete folds to."""
     StreamComplete: _grpc.UnaryStreamMultiCallable[_completion_service_pb2.StreamCompleteRequest, _completion_service_pb2.StreamCompleteResponse]
     """Answers as events."""
+    CountTokens: _grpc.UnaryUnaryMultiCallable[_completion_service_pb2.CountTokensRequest, _completion_service_pb2.CountTokensResponse]
+    """Counts the tokens of a prompt for the model that would answer. Generates
+    nothing, is not billed and leaves no receipt.
+    """
 
 @_typing.type_check_only
 class CompletionServiceAsyncStub(CompletionServiceStub):
@@ -59,6 +63,10 @@ class CompletionServiceAsyncStub(CompletionServiceStub):
     """Answers once: exactly what StreamComplete folds to."""
     StreamComplete: _aio.UnaryStreamMultiCallable[_completion_service_pb2.StreamCompleteRequest, _completion_service_pb2.StreamCompleteResponse]  # type: ignore[assignment]
     """Answers as events."""
+    CountTokens: _aio.UnaryUnaryMultiCallable[_completion_service_pb2.CountTokensRequest, _completion_service_pb2.CountTokensResponse]  # type: ignore[assignment]
+    """Counts the tokens of a prompt for the model that would answer. Generates
+    nothing, is not billed and leaves no receipt.
+    """
 
 class CompletionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Completes a conversation with whichever provider the policy chooses. The
@@ -84,5 +92,15 @@ class CompletionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_completion_service_pb2.StreamCompleteResponse], _abc.AsyncIterator[_completion_service_pb2.StreamCompleteResponse]]:
         """Answers as events."""
+
+    @_abc_1.abstractmethod
+    def CountTokens(
+        self,
+        request: _completion_service_pb2.CountTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_completion_service_pb2.CountTokensResponse, _abc.Awaitable[_completion_service_pb2.CountTokensResponse]]:
+        """Counts the tokens of a prompt for the model that would answer. Generates
+        nothing, is not billed and leaves no receipt.
+        """
 
 def add_CompletionServiceServicer_to_server(servicer: CompletionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

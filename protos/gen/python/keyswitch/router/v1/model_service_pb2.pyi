@@ -69,6 +69,30 @@ MODEL_CAPABILITY_PROMPT_CACHE: ModelCapability.ValueType  # 8
 """Its provider caches prompts."""
 Global___ModelCapability: _TypeAlias = ModelCapability  # noqa: Y015
 
+class _ModelPurpose:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModelPurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelPurpose.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MODEL_PURPOSE_UNSPECIFIED: _ModelPurpose.ValueType  # 0
+    """As MODEL_PURPOSE_COMPLETION."""
+    MODEL_PURPOSE_COMPLETION: _ModelPurpose.ValueType  # 1
+    """It answers conversations."""
+    MODEL_PURPOSE_EMBEDDING: _ModelPurpose.ValueType  # 2
+    """It turns texts into vectors."""
+
+class ModelPurpose(_ModelPurpose, metaclass=_ModelPurposeEnumTypeWrapper):
+    """What a model is for."""
+
+MODEL_PURPOSE_UNSPECIFIED: ModelPurpose.ValueType  # 0
+"""As MODEL_PURPOSE_COMPLETION."""
+MODEL_PURPOSE_COMPLETION: ModelPurpose.ValueType  # 1
+"""It answers conversations."""
+MODEL_PURPOSE_EMBEDDING: ModelPurpose.ValueType  # 2
+"""It turns texts into vectors."""
+Global___ModelPurpose: _TypeAlias = ModelPurpose  # noqa: Y015
+
 @_typing.final
 class Model(_message.Message):
     """A model that the caller can use."""
@@ -255,6 +279,7 @@ class ListModelsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     LAST_USED_MODEL_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """Optional. See CompletionCall.application."""
     page_size: _builtins.int
@@ -265,6 +290,8 @@ class ListModelsRequest(_message.Message):
     """Optional. A model reference that the caller used last; it is preselected if
     it can be used. Not one of the arguments that page_token is bound to.
     """
+    purpose: Global___ModelPurpose.ValueType
+    """Which models: those that complete conversations, or those that embed texts."""
     def __init__(
         self,
         *,
@@ -272,10 +299,11 @@ class ListModelsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         last_used_model: _builtins.str = ...,
+        purpose: Global___ModelPurpose.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "last_used_model", b"last_used_model", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "last_used_model", b"last_used_model", "page_size", b"page_size", "page_token", b"page_token", "purpose", b"purpose"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

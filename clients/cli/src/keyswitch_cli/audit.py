@@ -8,7 +8,7 @@ import typer
 from google.protobuf.timestamp_pb2 import Timestamp
 from keyswitch.vault.v1 import audit_pb2, audit_service_pb2, error_reason_pb2, lease_pb2
 
-from keyswitch_cli import audit_files, audit_tail, tables, words
+from keyswitch_cli import audit_files, audit_reconcile, audit_tail, tables, words
 from keyswitch_cli.session import Json, session_of
 
 app = typer.Typer(name="audit", help="The audit log of the credential service.", no_args_is_help=True)
@@ -127,3 +127,4 @@ def _outcome(record: audit_pb2.AuditRecord, *, short: bool = False) -> str:
 
 audit_tail.register(app)
 audit_files.register(app)
+audit_reconcile.register(app)

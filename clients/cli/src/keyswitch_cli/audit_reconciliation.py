@@ -1,0 +1,199 @@
+"""Three books that must say the same: our audit log, Vault's own audit log, and the ledger of receipts. Pure.
+
+Each is joined with the next both ways, so that a release which one of them does not know is found whoever kept silent.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+HEADER = "x-keyswitch-request-id"
+KINDS = {
+    "vault_read_without_lease": "Vault opened a secret, and no record of ours names that request",
+    "vault_entry_missing": "a record of ours names a request that Vault's log does not have",
+    "lease_without_vault_read": "a lease was given, and Vault's log has no opening of a secret for it",
+    "call_differs": "Vault's log and ours name different calls for the same request",
+    "lease_without_use": "a lease was given, and no use or test was reported under it",
+    "use_without_lease": "a use was reported under a lease that no record gave",
+    "use_without_ledger": "a use was reported, and no receipt has that attempt",
+    "ledger_without_use": "a receipt has an attempt under a lease, and no use was reported",
+    "version_gone": "a version was added and never destroyed, and is not there any longer",
+    "version_unknown": "a version is there that no record added",
+}
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """What one book has and the other has not."""
+
+    kind: str
+    name: str
+    detail: str
+
+
+@dataclass
+class Reconciliation:
+    """What was compared, and what is left over."""
+
+    matched: Counter[str] = field(default_factory=Counter)
+    orphans: list[Orphan] = field(default_factory=list)
+
+    def add(self, kind: str, name: str, detail: str = "") -> None:
+        """Notes something that is not explained."""
+        self.orphans.append(Orphan(kind, name, detail))
+
+
+@dataclass
+class _Log:
+    """Our records, by what they are joined on."""
+
+    calls: dict[str, str] = field(default_factory=dict)
+    """By Vault's request id: our call's id."""
+    owners: dict[str, str] = field(default_factory=dict)
+    """By Vault's request id: the name of our record."""
+    leases: dict[str, Json] = field(default_factory=dict)
+    uses: dict[tuple[str, int, str], Json] = field(default_factory=dict)
+    tested: set[str] = field(default_factory=set)
+    versions: set[str] = field(default_factory=set)
+    destroyed: set[str] = field(default_factory=set)
+
+
+def reconcile(
+    records: Iterable[Json],
+    *,
+    vault_entries: Iterable[Json] | None = None,
+    receipts: Iterable[Json] | None = None,
+    versions: Iterable[str] | None = None,
+    transit_mount: str = "keyswitch-transit",
+    settled_before: str = "",
+) -> Reconciliation:
+    """Compares whatever was given. What is younger than `settled_before` (RFC 3339) may still be on its way: a lease
+    without a use, or a use without a receipt, is no orphan yet."""
+    log = _read(records)
+    result = Reconciliation()
+    if vault_entries is not None:
+        _join_vault(log, vault_entries, transit_mount, result)
+    _join_uses(log, settled_before, result)
+    if receipts is not None:
+        _join_ledger(log, receipts, settled_before, result)
+    if versions is not None:
+        _join_versions(log, set(versions), result)
+    return result
+
+
+def _read(records: Iterable[Json]) -> _Log:
+    log = _Log()
+    for record in records:
+        name = str(record.get("name", ""))
+        for request in record.get("vaultRequestIds", ()):
+            log.owners[request] = name
+            log.calls[request] = str(record.get("callId", ""))
+        if record.get("outcome") == "AUDIT_OUTCOME_SUCCEEDED":
+            _read_done(log, record)
+    return log
+
+
+def _read_done(log: _Log, record: Json) -> None:
+    resource, lease = str(record.get("resource", "")), str(record.get("leaseId", ""))
+    match record.get("action"):
+        case "AUDIT_ACTION_LEASE":
+            log.leases[lease] = record
+        case "AUDIT_ACTION_USE":
+            log.uses[str(record.get("requestId", "")), int(record.get("attempt", 0)), lease] = record
+        case "AUDIT_ACTION_TEST":
+            log.tested.add(lease)
+        case "AUDIT_ACTION_ADD_VERSION":
+            log.versions.add(resource)
+        case "AUDIT_ACTION_DESTROY_VERSION":
+            log.destroyed.add(resource)
+        case "AUDIT_ACTION_DELETE_CREDENTIAL":
+            log.destroyed |= {version for version in log.versions if version.startswith(f"{resource}/versions/")}
+        case "AUDIT_ACTION_SHRED_TENANT":
+            log.destroyed |= {version for version in log.versions if version.startswith(f"{resource}/")}
+        case _:
+            pass
+
+
+def _join_vault(log: _Log, entries: Iterable[Json], transit_mount: str, result: Reconciliation) -> None:
+    """Every opening of a secret (a decryption) has a record, and every request in a record has its entry."""
+    seen: set[str] = set()
+    opened: dict[str, set[str]] = defaultdict(set)
+    for entry in entries:
+        request = entry.get("request") or {}
+        if entry.get("type") != "response":
+            continue
+        number, path = str(request.get("id", "")), str(request.get("path", ""))
+        seen.add(number)
+        is_release = path.startswith(f"{transit_mount}/decrypt/") and not entry.get("error")
+        call = _header(request)
+        if number in log.owners:
+            result.matched["vault requests"] += 1
+            if is_release:
+                opened[log.owners[number]].add(number)
+                result.matched["openings of a secret"] += 1
+            if call and call != log.calls[number]:
+                result.add("call_differs", number, f"{path}: Vault has {call}, {log.owners[number]} another")
+        elif is_release:
+            result.add("vault_read_without_lease", number, f"{path} at {entry.get('time', '')}")
+    for number, name in log.owners.items():
+        if number not in seen:
+            result.add("vault_entry_missing", number, name)
+    for lease, record in log.leases.items():
+        if not opened.get(str(record.get("name"))):
+            result.add("lease_without_vault_read", lease, str(record.get("name")))
+
+
+def _join_uses(log: _Log, settled_before: str, result: Reconciliation) -> None:
+    used = {lease for _, _, lease in log.uses} | log.tested
+    for lease, record in log.leases.items():
+        if lease in used:
+            result.matched["leases"] += 1
+        elif _is_settled(record, settled_before):
+            result.add("lease_without_use", lease, f"{record.get('resource')} in {record.get('name')}")
+    for (call, attempt, lease), record in log.uses.items():
+        if lease in log.leases:
+            result.matched["uses"] += 1
+        else:
+            result.add("use_without_lease", lease, f"{call}, attempt {attempt}, in {record.get('name')}")
+
+
+def _join_ledger(log: _Log, receipts: Iterable[Json], settled_before: str, result: Reconciliation) -> None:
+    booked: set[tuple[str, int, str]] = set()
+    for receipt in receipts:
+        call = str(receipt.get("responseId", ""))
+        for attempt in receipt.get("attempts", ()):
+            lease = str(attempt.get("leaseId", ""))
+            if lease:
+                booked.add((call, int(attempt.get("number", 0)), lease))
+    for key, record in log.uses.items():
+        if key in booked:
+            result.matched["receipts' attempts"] += 1
+        elif _is_settled(record, settled_before):
+            result.add("use_without_ledger", key[0], f"attempt {key[1]} under {key[2]} in {record.get('name')}")
+    for call, number, lease in booked - set(log.uses):
+        result.add("ledger_without_use", call, f"attempt {number} under {lease}")
+
+
+def _join_versions(log: _Log, present: set[str], result: Reconciliation) -> None:
+    for version in log.versions - log.destroyed - present:
+        result.add("version_gone", version)
+    for version in present - log.versions:
+        result.add("version_unknown", version)
+    result.matched["versions"] += len(log.versions & present)
+
+
+def _header(request: Json) -> str:
+    """The call's id as the service sent it; Vault keeps a list for each audited header."""
+    for name, values in (request.get("headers") or {}).items():
+        if str(name).lower() == HEADER and values:
+            return str(values[0])
+    return ""
+
+
+def _is_settled(record: Json, settled_before: str) -> bool:
+    return not settled_before or str(record.get("recordTime", "")) < settled_before

@@ -1,0 +1,183 @@
+"""Promise 7: every release joins to Vault's own audit log, both ways, on a real server; orphans are found."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from keyswitch.vault.v1 import lease_pb2
+from keyswitch.vault.v1 import lease_service_pb2 as leases
+from keyswitch_cli.audit_reconciliation import KINDS, Reconciliation, reconcile
+from keyswitch_cli.main import app
+from typer.testing import CliRunner
+
+from tests.fakes.vault_server import VaultServer
+from tests.security.promises import count, tried
+from tests.service.vault_harness import ACME, ADA, MAIN, Client, Vault, running_vault
+from vault_service.store.hashicorp import HashiCorpStore
+from vault_service.store.vault_settings import AppRoleFiles, VaultSettings
+
+VERSION = f"{MAIN}/versions/1"
+AT_ONCE = 20
+
+
+async def lease_and_use(vault: Vault, ada: Client, number: int) -> dict[str, Any]:
+    """One call as a router makes it: a lease, an attempt, its report. Gives the receipt that the ledger would have."""
+    call = f"response-{number}"
+    lease = await vault.take(f"{MAIN}/versions/active", ada.token, request_id=call)
+    request = leases.ReportUsesRequest()
+    outcome = lease_pb2.CREDENTIAL_USE_OUTCOME_SUCCEEDED
+    use = request.uses.add(lease_id=lease.lease_id, request_id=call, principal=ADA, attempt=1, outcome=outcome)
+    use.use_time.GetCurrentTime()
+    await vault.lease.call(vault.lease.leases.ReportUses, request)
+    return {"responseId": call, "attempts": [{"number": 1, "leaseId": lease.lease_id}]}
+
+
+@pytest.mark.vault
+@pytest.mark.timeout(600)
+async def test_everything_joins_and_what_does_not_is_found(own_vault_server: VaultServer, tmp_path: Path) -> None:
+    server, calls = own_vault_server, count(100, 3_000)
+    files = AppRoleFiles(*server.write_credentials(tmp_path))
+    store = HashiCorpStore(VaultSettings(server.url, files, ca_file=server.ca_file))
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    receipts: list[dict[str, Any]] = []
+    async with running_vault(home, store=store) as vault:
+        admin = await vault.issue(ACME, "ADMIN")
+        ada = await vault.issue(ACME, "MEMBER", user=ADA)
+        await vault.ready(admin)
+        for start in range(0, calls, AT_ONCE):
+            numbers = range(start, min(calls, start + AT_ONCE))
+            receipts += await asyncio.gather(*(lease_and_use(vault, ada, number) for number in numbers))
+        records = [json.loads(line) for line in vault.audit_bytes().splitlines()]
+        entries = server.audit_records()
+        result = reconcile(records, vault_entries=entries, receipts=receipts, versions=[VERSION])
+        assert result.orphans == []
+        assert result.matched["openings of a secret"] == result.matched["leases"] == calls
+        assert result.matched["uses"] == result.matched["receipts' attempts"] == calls
+        # Somebody with a token of Vault's opens the secret beside the service.
+        stored = server.require("GET", f"keyswitch/data/{_material_path(entries)}")["data"]["data"]
+        assert stored
+        sealed = server.require("POST", "keyswitch-transit/encrypt/tenant-organizations-acme", {"plaintext": "eA=="})
+        cipher = {"ciphertext": sealed["data"]["ciphertext"]}
+        server.require("POST", "keyswitch-transit/decrypt/tenant-organizations-acme", cipher)
+    stolen = reconcile(records, vault_entries=server.audit_records(), receipts=receipts, versions=[VERSION])
+    assert [one.kind for one in stolen.orphans] == ["vault_read_without_lease"]
+    tried(7, "calls over a real Vault server joined both ways", calls=calls, orphans=0)
+    tried(7, "a secret opened beside the service, found", seeded=1, found=1)
+    log, ledger = tmp_path / "vault.log", tmp_path / "receipts.jsonl"
+    log.write_text("\n".join(json.dumps(one) for one in server.audit_records()))
+    ledger.write_text("\n".join(json.dumps(one) for one in receipts))
+    check_command(home, tmp_path, log, ledger)
+
+
+def check_command(home: Path, folder: Path, log: Path, ledger: Path) -> None:
+    metrics = folder / "audit.prom"
+    arguments = ["audit", "reconcile", "--records", str(home / "audit" / "vault-0"), "--metrics", str(metrics)]
+    ran = CliRunner().invoke(app, [*arguments, "--vault-log", str(log), "--receipts", str(ledger)])
+    assert ran.exit_code == 1, ran.output
+    assert "1 unexplained" in ran.output
+    assert 'keyswitch_audit_unexplained{kind="vault_read_without_lease"} 1' in metrics.read_text()
+    ran = CliRunner().invoke(app, [*arguments, "--receipts", str(ledger)])
+    assert ran.exit_code == 0, ran.output
+
+
+def _material_path(entries: list[dict[str, Any]]) -> str:
+    """Where the service keeps the sealed secret, as Vault's own log names it."""
+    paths = {str(one.get("request", {}).get("path", "")) for one in entries}
+    found = [path for path in paths if path.startswith("keyswitch/data/") and "/main" in path]
+    return max(found, key=len).removeprefix("keyswitch/data/")
+
+
+# --- each kind of orphan, on small books ---
+
+
+def record(number: int, action: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "name": f"chains/vault-0/records/{number}",
+        "recordTime": f"2026-11-27T00:00:{number:02d}Z",
+        "action": f"AUDIT_ACTION_{action}",
+        "outcome": "AUDIT_OUTCOME_SUCCEEDED",
+        "callId": f"call-{number}",
+        **fields,
+    }
+
+
+def books() -> dict[str, Any]:
+    """Three books that agree."""
+    return {
+        "records": [
+            record(1, "ADD_VERSION", resource=VERSION),
+            record(2, "LEASE", resource=VERSION, leaseId="l1", requestId="r1", vaultRequestIds=["v1", "v2"]),
+            record(3, "USE", resource=VERSION, leaseId="l1", requestId="r1", attempt=1),
+            record(4, "LEASE", resource=VERSION, leaseId="l2", requestId="r2", vaultRequestIds=["v3"]),
+            record(5, "TEST", resource=VERSION, leaseId="l2"),
+        ],
+        "vault_entries": [
+            entry("v1", "keyswitch/data/x", "call-2"),
+            entry("v2", "keyswitch-transit/decrypt/tenant", "call-2"),
+            entry("v3", "keyswitch-transit/decrypt/tenant", "call-4"),
+            entry("v9", "keyswitch-transit/sign/keyswitch-audit", ""),
+        ],
+        "receipts": [{"responseId": "r1", "attempts": [{"number": 1, "leaseId": "l1"}, {"number": 2}]}],
+        "versions": [VERSION],
+    }
+
+
+def entry(number: str, path: str, call: str) -> dict[str, Any]:
+    headers = {"x-keyswitch-request-id": [call]} if call else {}
+    return {"type": "response", "request": {"id": number, "path": path, "headers": headers}}
+
+
+def _add(book: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda all_books: all_books[book].append(value)
+
+
+def _drop(book: str, at: int) -> Callable[[dict[str, Any]], None]:
+    return lambda all_books: all_books[book].pop(at)
+
+
+SEEDS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "vault_read_without_lease": _add("vault_entries", entry("v8", "keyswitch-transit/decrypt/tenant", "")),
+    "vault_entry_missing": _drop("vault_entries", 0),
+    "lease_without_vault_read": lambda all_books: all_books["records"][1].update(vaultRequestIds=["v1"]),
+    "call_differs": lambda all_books: all_books["vault_entries"].__setitem__(0, entry("v1", "x", "other")),
+    "lease_without_use": _drop("records", 4),
+    "use_without_lease": lambda all_books: all_books["records"][2].update(leaseId="l9"),
+    "use_without_ledger": lambda all_books: all_books["receipts"].clear(),
+    "ledger_without_use": _drop("records", 2),
+    "version_gone": lambda all_books: all_books["versions"].clear(),
+    "version_unknown": _add("versions", f"{MAIN}/versions/7"),
+}
+
+
+def run(all_books: dict[str, Any], **fields: Any) -> Reconciliation:
+    return reconcile(all_books.pop("records"), **all_books, **fields)
+
+
+def test_books_that_agree_leave_nothing() -> None:
+    assert run(books()).orphans == []
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_each_kind_of_orphan_is_found(kind: str) -> None:
+    seeded = books()
+    SEEDS[kind](seeded)
+    assert kind in {one.kind for one in run(seeded).orphans}
+    tried(7, "each kind of orphan, seeded and found", seeded=1, found=1)
+
+
+def test_a_version_that_was_destroyed_may_be_gone() -> None:
+    destroyed = books()
+    destroyed["records"].append(record(6, "DELETE_CREDENTIAL", resource=MAIN))
+    destroyed["versions"].clear()
+    assert run(destroyed).orphans == []
+
+
+def test_what_is_young_may_still_be_on_its_way() -> None:
+    young = books()
+    young["records"].pop(4)
+    young["receipts"].clear()
+    assert run(young, settled_before="2026-11-27T00:00:01Z").orphans == []

@@ -13,15 +13,21 @@ from aiohttp import web
 from keyswitch.vault.v1 import token_service_pb2
 from prometheus_client import CollectorRegistry
 
+from router_service.admission import Admission
 from router_service.catalog.catalog import Snapshot
 from router_service.catalog.reload import Configuration
-from router_service.config import Address, Config
+from router_service.config import MEMORY, Address, Config
 from router_service.credentials.client import Credentials, channel_credentials, open_channel
 from router_service.credentials.recipient import Recipient
 from router_service.engine import Edges, Engine
 from router_service.ledger.ledger import Ledger
 from router_service.ledger.sqlite import open_ledger
 from router_service.observe.metrics import Metrics
+from router_service.prober import Prober
+from router_service.state.limits import Limits
+from router_service.state.memory import MemoryLimits
+from router_service.state.redis_store import RedisLimits
+from router_service.state.shared import SharedLimits
 from router_service.transport.catalog_servicers import ModelServicer, ProviderServicer
 from router_service.transport.completion_servicer import CompletionServicer
 from router_service.transport.credential_test_servicer import CredentialTestServicer
@@ -48,6 +54,8 @@ class RunningRouter:
     credentials: Credentials
     ledger: Ledger
     upstream: Upstream
+    limits: Limits
+    prober: Prober
     server: grpc.aio.Server
     health: Health
     port: int
@@ -63,6 +71,9 @@ class RunningRouter:
     async def follow(self) -> None:
         """Keeps what health says true, and the configuration as new as its file."""
         self._tasks.append(asyncio.create_task(self._follow_health()))
+        admission = self.engine.edges.admission
+        for work in (admission.board.follow, admission.slots.follow, self.prober.follow):
+            self._tasks.append(asyncio.create_task(work(asyncio.sleep)))
         if self.config.reload_interval_seconds > 0:
             self._tasks.append(asyncio.create_task(self._follow_configuration()))
 
@@ -99,6 +110,7 @@ class RunningRouter:
             with suppress(asyncio.CancelledError):
                 await task
         await self.engine.close()
+        await self.engine.edges.admission.close()
         await self.credentials.stop()
         await self.upstream.close()
         await self.ledger.close()
@@ -137,7 +149,10 @@ async def serve(
     )
     upstream = upstream or AiohttpUpstream(own_listeners=_own_listeners(config))
     spread = secrets.SystemRandom().random
-    engine = Engine(Edges(credentials, ledger, upstream, Metrics(registry), clock, asyncio.sleep, spread))
+    metrics = Metrics(registry)
+    limits = _open_limits(config, monotonic, metrics)
+    admission = Admission(limits, metrics, clock)
+    engine = Engine(Edges(credentials, ledger, upstream, metrics, admission, clock, asyncio.sleep, spread))
     servicers = Servicers(
         CompletionServicer(engine, snapshot, _new_id),
         EmbeddingServicer(engine, snapshot, _new_id),
@@ -148,7 +163,7 @@ async def serve(
         ProviderServicer(snapshot),
         UsageServicer(engine, ledger),
         BudgetServicer(ledger, snapshot, clock),
-        RoutingServicer(snapshot, credentials, clock, spread),
+        RoutingServicer(snapshot, credentials, clock, spread, lambda: admission.board.current),
     )
     server, health = build_server(
         servicers,
@@ -164,6 +179,7 @@ async def serve(
         config.http_listen.port,
         registry,
         lambda: running is not None and running.is_ready(),
+        lambda: not (isinstance(limits, SharedLimits) and limits.is_away),
     )
     credentials.start()
     await server.start()
@@ -174,6 +190,8 @@ async def serve(
         credentials,
         ledger,
         upstream,
+        limits,
+        Prober(admission.board, limits, upstream, snapshot),
         server,
         health,
         port,
@@ -183,6 +201,13 @@ async def serve(
     await running.follow()
     log.info("listening", grpc=port, http=http_port, revision=configuration.current.revision)
     return running
+
+
+def _open_limits(config: Config, monotonic: Callable[[], float], metrics: Metrics) -> Limits:
+    if config.limits == MEMORY:
+        return MemoryLimits(monotonic)
+    store = RedisLimits(config.limits)
+    return SharedLimits(store, config.limits_when_away, config.routers, monotonic, metrics.limits_away)
 
 
 def _server_credentials(config: Config) -> grpc.ServerCredentials:

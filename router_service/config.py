@@ -6,14 +6,18 @@ What is configured for callers (providers, models, organizations) is in the conf
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
+
+from router_service.state.shared import WhenAway
 
 MEBIBYTE = 1 << 20
 KIBIBYTE = 1 << 10
 
+MEMORY = "memory"
 _HOME = Path(".keyswitch")
 Value = TypeVar("Value")
 
@@ -49,6 +53,9 @@ class Config:
     reload_interval_seconds: float = 2.0
     max_message_bytes: int = 32 * MEBIBYTE
     max_message_margin_bytes: int = 64 * KIBIBYTE
+    limits: str = field(default=MEMORY, repr=False)  # an address with a password is none that is printed
+    limits_when_away: WhenAway = WhenAway.CLOSED
+    routers: int = 1
 
     @classmethod
     def below(cls, home: Path) -> "Config":
@@ -110,7 +117,15 @@ def load_config(environ: Mapping[str, str]) -> Config:
         max_message_bytes=reader.read(
             "MAX_MESSAGE_BYTES", default.max_message_bytes, _whole(64 * KIBIBYTE, 256 * MEBIBYTE)
         ),
+        limits=reader.read("LIMITS", MEMORY, _parse_limits),
+        limits_when_away=reader.read("LIMITS_WHEN_AWAY", WhenAway.CLOSED, _parse_when_away),
+        routers=reader.read("ROUTERS", 1, _whole(1, 1000)),
     )
+    if config.routers > 1 and config.limits == MEMORY:
+        reader.complain(
+            "KEYSWITCH_ROUTERS says that several routers share the work, and limits in memory hold for one only: every "
+            "limit would silently be as many times as large; set KEYSWITCH_LIMITS to the address of a Redis or Valkey"
+        )
     reader.finish()
     return config
 
@@ -135,6 +150,10 @@ class _Reader:
         except ValueError as error:
             self._faults.append(f"{variable} {error}; unset it for the default ({default})")
             return default
+
+    def complain(self, fault: str) -> None:
+        """Notes what is wrong with several variables together."""
+        self._faults.append(fault)
 
     def finish(self) -> None:
         """Raises SettingsError where something was wrong, a misspelt name included."""
@@ -173,6 +192,25 @@ def _parse_log_level(text: str) -> str:
     if text.lower() not in _LOG_LEVELS:
         raise ValueError(f"must be one of {', '.join(_LOG_LEVELS)}")
     return text.lower()
+
+
+def _parse_limits(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        is_address = parts.scheme in {"redis", "rediss", "unix"} and bool(parts.hostname or parts.path)
+        _ = parts.port
+    except ValueError:
+        is_address = False
+    if text != MEMORY and not is_address:
+        raise ValueError("must be memory, or redis://host:port/0, rediss://… or unix:///path")
+    return text
+
+
+def _parse_when_away(text: str) -> WhenAway:
+    try:
+        return WhenAway(text)
+    except ValueError:
+        raise ValueError("must be closed (refuse what cannot be counted) or local (each router its share)") from None
 
 
 def _seconds(lowest: float, highest: float) -> Callable[[str], float]:

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import structlog
 
+from router_service.admission import Admission
 from router_service.catalog.catalog import Snapshot
 from router_service.core.caller import Holdings
 from router_service.core.faults import Fault, Reason
@@ -17,12 +19,12 @@ from router_service.credentials.client import Credentials
 from router_service.credentials.errors import StaleCredential
 from router_service.credentials.leases import Lease
 from router_service.dialects.registry import DIALECTS
-from router_service.exchange import CallerGone, Exchange, Sink, drain
+from router_service.exchange import NEVER_CONNECTED, CallerGone, Exchange, Sink, drain
 from router_service.ledger.ledger import Ledger
 from router_service.observe.metrics import Metrics
 from router_service.policy.call import Candidate, Plan
 from router_service.policy.plan import plan
-from router_service.policy.retry import next_step
+from router_service.policy.retry import next_candidate, next_step
 from router_service.preparation import (
     Prepared,
     Request,
@@ -33,6 +35,7 @@ from router_service.preparation import (
     choose_timeouts,
     estimate_usage,
     explain,
+    is_own_timeout,
     prepare,
     use_outcome,
 )
@@ -62,6 +65,7 @@ class Edges:
     ledger: Ledger
     upstream: Upstream
     metrics: Metrics
+    admission: Admission
     clock: Callable[[], float]
     sleep: Callable[[float], Coroutine[object, object, None]]
     spread: Callable[[], float]  # in [0, 1)
@@ -145,7 +149,12 @@ class _Run:
     _receipt: Receipt | None = None  # of an answer that was delivered whole
 
     async def answer(self) -> None:
-        """Claims the request's id, plans, and tries the candidates."""
+        """Passes the rate limits, claims the request's id, plans, and tries the candidates."""
+        async with AsyncExitStack() as taken:
+            await self.engine.edges.admission.count(self.request, self.record, self.engine.spawn, taken)
+            await self._answer()
+
+    async def _answer(self) -> None:
         if self.request.request_id:
             await self._claim()
         for _ in range(3):
@@ -181,6 +190,7 @@ class _Run:
         edges, request = self.engine.edges, self.request
         holdings: Holdings = await edges.credentials.holdings(request.caller, request.user)
         made = plan(request.call, self.snapshot, holdings, edges.clock(), edges.spread())
+        made = await edges.admission.keep_plan(made)
         self.record.skip(made.skipped)
         if made.failure is not None:
             raise made.failure
@@ -195,7 +205,8 @@ class _Run:
             candidate = made.candidates[current]
             number = len(self.record.attempts) + 1
             try:
-                await self._attempt(candidate, number, made)
+                async with AsyncExitStack() as taken:
+                    await self._attempt(current, number, made, taken)
                 return
             except StaleCredential as stale:
                 if failed is None:
@@ -212,7 +223,9 @@ class _Run:
                     refetched = True
                     await self._tell(attempt, fault, 0.0)
                     continue
-                step = self._next(fault, made, current, tries_here, number)
+                if fault.reason is Reason.CONCURRENCY_LIMITED:
+                    self.record.skipped.append(_skipped(candidate, SkipReason.SLOTS_TAKEN, fault.message))
+                step = self._next(fault, made, current, tries_here)
                 if attempt is not None and not is_committed:
                     await self._tell(attempt, fault, step[1] if step is not None else None)
                 if step is None:
@@ -222,14 +235,14 @@ class _Run:
             if step[1] > 0:
                 await self.engine.edges.sleep(step[1])
 
-    def _next(self, fault: Fault, made: Plan, current: int, tries_here: int, number: int) -> tuple[int, float] | None:
+    def _next(self, fault: Fault, made: Plan, current: int, tries_here: int) -> tuple[int, float] | None:
         if fault.metadata.get("committed"):
             return None
         spread = self.engine.edges.spread()
         step = next_step(fault, made.candidates, current, tries_here, made.failover_causes, spread)
         if step is None:
             return None
-        if number >= self.request.call.policy.max_attempts:
+        if len(self.record.attempts) >= self.request.call.policy.max_attempts:
             for candidate in made.candidates[current + 1 :]:
                 message = "The call's attempts were used up before its turn."
                 self.record.skipped.append(_skipped(candidate, SkipReason.ATTEMPTS_EXHAUSTED, message))
@@ -276,8 +289,16 @@ class _Run:
             rejected_lease_id=rejected_lease_id,
         )
 
-    async def _attempt(self, candidate: Candidate, number: int, made: Plan) -> None:
-        """Encodes, reserves, leases, sends; settles and reports whatever happens."""
+    async def _take_slot(self, made: Plan, current: int, ticket: str, taken: AsyncExitStack) -> None:
+        """Waits for a slot: briefly where another candidate could answer instead."""
+        full = Fault(Reason.CONCURRENCY_LIMITED, "")
+        may_spill = next_candidate(full, made.candidates, current, made.failover_causes) is not None
+        candidate = made.candidates[current]
+        await self.engine.edges.admission.take_slot(candidate, self.request, ticket, taken, may_spill=may_spill)
+
+    async def _attempt(self, current: int, number: int, made: Plan, taken: AsyncExitStack) -> None:
+        """Encodes, reserves, takes a slot, leases, sends; settles and reports whatever happens."""
+        candidate = made.candidates[current]
         if self.request.is_count and not can_count(candidate):
             await self._estimate(candidate, made)
             return
@@ -301,6 +322,7 @@ class _Run:
                 except Fault:
                     is_reserved = False
                     raise
+            await self._take_slot(made, current, f"{self.record.response_id}:{reservation}", taken)
             lease = await self._lease(candidate)
             if lease is not None:
                 attempt.lease_id, attempt.credential_version = lease.id, lease.credential_version
@@ -314,6 +336,9 @@ class _Run:
             fault = found
             explain(found, candidate)
             attempt.failure = found.reason
+            if attempt.was_sent or found.metadata.get("cause") in NEVER_CONNECTED:
+                is_own = is_own_timeout(self.request, found)
+                await edges.admission.board.failed(candidate, found, is_own_timeout=is_own)
             raise
         finally:
             if detach is not None:
@@ -386,8 +411,12 @@ class _Run:
 
     def _exchange(self, prepared: Prepared, attempt: AttemptRecord, lease: Lease | None, made: Plan) -> Exchange:
         candidate, engine = prepared.candidate, self.engine
+        streams = self.request.asked.stream
 
         def commit() -> ResponseStarted:
+            board = engine.edges.admission.board
+            if board.needs_wake(candidate):
+                engine.spawn(board.answered(candidate, attempt.first_content_seconds if streams else 0.0))
             resolution = build_resolution(made, candidate, attempt)
             return ResponseStarted(self.record.response_id, resolution, prepared.warnings, candidate.dialect)
 

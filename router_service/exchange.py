@@ -61,6 +61,7 @@ class Timeouts:
 
     first_content: float
     idle: float
+    whole: float | None = None  # the attempt from its start to its end
 
 
 class Watchdog:
@@ -72,6 +73,7 @@ class Watchdog:
         self._deadline: float | None = None
         self._kind = ""
         self._timer: asyncio.TimerHandle | None = None
+        self._bound: asyncio.TimerHandle | None = None
         self.fault: Fault | None = None
 
     def expect(self, deadline: float, kind: str) -> None:
@@ -80,6 +82,12 @@ class Watchdog:
         self._kind = kind
         if self._timer is None or self._timer.when() > deadline:
             self._arm(deadline)
+
+    def bound(self, deadline: float) -> None:
+        """The whole attempt must be over before the deadline, whoever speaks."""
+        message = "The provider did not end its answer in time; the operator can allow its attempts more time."
+        fault = Fault(Reason.UPSTREAM_TIMEOUT, message, metadata={"timeout": "whole"})
+        self._bound = self._loop.call_at(deadline, self.cut, fault)
 
     def rest(self) -> None:
         """The upstream spoke; until the next `expect` it is not its turn."""
@@ -93,6 +101,9 @@ class Watchdog:
 
     def stop(self) -> None:
         """The attempt is over."""
+        if self._bound is not None:
+            self._bound.cancel()
+            self._bound = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -179,6 +190,8 @@ class Exchange:
     async def _run(self) -> None:
         self.record.was_sent = True
         started = self.watchdog_time()
+        if self.timeouts.whole is not None:
+            self.watchdog.bound(started + self.timeouts.whole)
         self._response = response = await self._send()
         if self.watchdog.fault is not None:
             raise self.watchdog.fault

@@ -45,6 +45,7 @@ class Request:
     request_id: str
     min_flush_seconds: float = 0.0
     is_count: bool = False
+    deadline: float | None = None  # of the event loop's clock
 
     @property
     def organization(self) -> Organization:
@@ -193,7 +194,20 @@ def choose_timeouts(request: Request, candidate: Candidate) -> Timeouts:
     return Timeouts(
         policy.first_content_timeout_seconds or provider.first_content_timeout_seconds,
         policy.idle_timeout_seconds or provider.idle_timeout_seconds,
+        provider.attempt_timeout_seconds,
     )
+
+
+def is_own_timeout(request: Request, fault: Fault) -> bool:
+    """Whether a time-out is one that the call itself asked for."""
+    policy = request.call.policy
+    match fault.metadata.get("timeout"):
+        case "firstContent" | "response":
+            return policy.first_content_timeout_seconds is not None
+        case "idle":
+            return policy.idle_timeout_seconds is not None
+        case _:
+            return False
 
 
 def build_resolution(made: Plan, candidate: Candidate, attempt: AttemptRecord | None) -> Resolution:

@@ -62,6 +62,11 @@ class AttemptRecord:
         self.usage = completed
 
     @property
+    def first_content_seconds(self) -> float:
+        """From its start to its first content; 0 before that."""
+        return 0.0 if self.first_content_time is None else self.first_content_time - self.start_time
+
+    @property
     def cost(self) -> Cost | None:
         """What it cost; None when nothing was sent."""
         if not self.was_sent:
@@ -135,6 +140,12 @@ class CallRecord:
     def was_sent(self) -> bool:
         """Whether anything went to a provider."""
         return any(attempt.was_sent for attempt in self.attempts)
+
+    @property
+    def used_tokens(self) -> int:
+        """What all attempts used, as far as anybody said."""
+        used = [attempt.usage for attempt in self.attempts if attempt.usage is not None]
+        return sum((usage.input_tokens or 0) + (usage.output_tokens or 0) for usage in used)
 
     def end(self, state: ReceiptState, now: float, fault: Fault | None = None) -> None:
         """The call is over."""

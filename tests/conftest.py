@@ -9,8 +9,16 @@ from keyswitch.vault.v1 import token_service_pb2
 
 from deploy.local.stack import APPLICATION, KEY_PREFIX, USER, Stack, free_ports
 from tests.fakes.postgres_server import own_postgres_server, postgres_programs, postgres_server
+from tests.fakes.redis_server import own_redis_server, redis_program, redis_server
 
-__all__ = ["own_postgres_server", "postgres_programs", "postgres_server"]
+__all__ = [
+    "own_postgres_server",
+    "own_redis_server",
+    "postgres_programs",
+    "postgres_server",
+    "redis_program",
+    "redis_server",
+]
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,10 @@ class Provider:
     plan: BillingPlan | None = None
     key_page: str = ""
     errors: ErrorGuide = ErrorGuide()
+    attempt_timeout_seconds: float | None = None
+    max_concurrent_requests: int | None = None  # of each credential that says nothing itself
+    breaker_failures: int = 5
+    breaker_slow_seconds: float | None = None
 
     @property
     def name(self) -> str:
@@ -80,6 +84,14 @@ class Provider:
     def is_keyless(self) -> bool:
         """Whether it needs no key at all."""
         return self.auth is AuthScheme.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """What may be asked for in any minute. None is no limit."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +191,8 @@ class Application:
     contexts: Mapping[str, frozenset[OverrideLayer]] = field(default_factory=dict)  # besides the built-in ones
     overrides: Mapping[str, str] = field(default_factory=dict)  # by context; the administrator's
     allows_uncatalogued: bool = False
+    limits: RateLimits = RateLimits()
+    max_queue_wait_seconds: float = 2.0
 
     def layers_of(self, context: str) -> frozenset[OverrideLayer]:
         """Who may override the model of a context: nobody where the application does not have it."""
@@ -201,6 +215,9 @@ class Organization:
     overrides: Mapping[str, str] = field(default_factory=dict)  # by context; the administrator's
     personal_overrides_enabled: bool = False
     personal_overrides: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by user id, then context
+    limits: RateLimits = RateLimits()
+    user_limits: RateLimits = RateLimits()  # of each user
+    token_limits: RateLimits = RateLimits()  # of each token
     applications: Mapping[str, Application] = field(default_factory=dict)
 
 

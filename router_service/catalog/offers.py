@@ -17,7 +17,15 @@ from router_service.core.endpoint import AuthScheme, BaseUrlError, parse_base_ur
 from router_service.core.money import Price
 
 _REQUIRED = ("dialect", "base_url", "auth")
-_PLAIN_FIELDS = ("first_content_timeout_seconds", "idle_timeout_seconds", "vendor", "key_page", "key_test_balance")
+_PLAIN_FIELDS = (
+    "first_content_timeout_seconds",
+    "idle_timeout_seconds",
+    "attempt_timeout_seconds",
+    "breaker_slow_seconds",
+    "vendor",
+    "key_page",
+    "key_test_balance",
+)
 # Anthropic's wire has the version in its paths, OpenAI's in its base URL.
 _VERSIONED_DIALECTS = frozenset({"anthropic_messages"})
 # Headers that carry a credential, frame the body or name the connection belong to the router.
@@ -127,6 +135,8 @@ def _build_provider(
         models_path=raw.get("models_path", "/v1/models" if is_versioned else "/models"),
         plan=build_plan(raw["plan"]) if "plan" in raw else None,
         errors=build_errors(raw.get("errors", {})),
+        max_concurrent_requests=_whole(raw.get("max_concurrent_requests")),
+        breaker_failures=int(raw.get("breaker_failures", 5)),
         **{key: raw[key] for key in _PLAIN_FIELDS if key in raw},
     )
 

@@ -11,6 +11,7 @@ from router_service.catalog.catalog import (
     Application,
     DeploymentCredential,
     Organization,
+    RateLimits,
     Route,
     Snapshot,
 )
@@ -69,6 +70,9 @@ class Tenants:
                 overrides=self._build_overrides((*path, "overrides"), raw.get("overrides", {})),
                 personal_overrides_enabled=raw.get("personal_overrides_enabled", False),
                 personal_overrides=self._build_personal_overrides(path, users, raw.get("personal_overrides", {})),
+                limits=_build_limits(raw.get("limits", {})),
+                user_limits=_build_limits(raw.get("user_limits", {})),
+                token_limits=_build_limits(raw.get("token_limits", {})),
                 applications=applications,
             )
         return built
@@ -121,6 +125,8 @@ class Tenants:
             },
             overrides=self._build_overrides((*path, "overrides"), raw.get("overrides", {})),
             allows_uncatalogued=raw.get("allows_uncatalogued", False),
+            limits=_build_limits(raw.get("limits", {})),
+            max_queue_wait_seconds=float(raw.get("max_queue_wait_seconds", 2.0)),
         )
         self._check_models(path, raw, application)
         return application
@@ -234,6 +240,11 @@ class _Owner:
     organization: str
     users: tuple[str, ...]
     allowed_payers: frozenset[Payer] = frozenset(Payer)
+
+
+def _build_limits(raw: Mapping[str, Any]) -> RateLimits:
+    # JSON Schema takes 3.0 for an integer.
+    return RateLimits(**{key: int(value) for key, value in raw.items()})
 
 
 def _show_form(owner: _Owner, payer: Payer | None) -> str:

@@ -56,6 +56,7 @@ class Credential:
     active_version: str
     expire_time: float | None
     last_test: KeyTest | None = None
+    max_concurrent_requests: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -321,4 +321,5 @@ def _credential(item: credential_pb2.Credential) -> Credential:
         active_version=item.active_version,
         expire_time=item.expire_time.seconds if item.HasField("expire_time") else None,
         last_test=_last_test(item.last_test) if item.HasField("last_test") else None,
+        max_concurrent_requests=item.max_concurrent_requests if item.HasField("max_concurrent_requests") else None,
     )

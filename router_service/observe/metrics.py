@@ -1,11 +1,15 @@
 """Every metric of the router, by name. Labels are few and bounded: no user, credential or request ever is one."""
 
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from router_service.core.faults import Fault
 from router_service.core.receipt import ReceiptState
+from router_service.policy.cooldown import RestCause
 from router_service.record import AttemptRecord, CallRecord
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -40,6 +44,64 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._add_limits(registry)
+
+    def _add_limits(self, registry: CollectorRegistry) -> None:
+        self._rate_refusals = Counter(
+            "keyswitch_rate_refusals", "Calls beyond a rate limit.", ("tier", "unit"), registry=registry
+        )
+        self._slot_refusals = Counter(
+            "keyswitch_slot_refusals", "Waits for a slot that ended without one.", ("then",), registry=registry
+        )
+        self._slot_waiting = Gauge("keyswitch_slot_waiting", "Calls of this router that wait.", registry=registry)
+        self._slot_wait = Histogram(
+            "keyswitch_slot_wait_seconds", "Waits that got a slot.", buckets=_SECONDS, registry=registry
+        )
+        self._slots_lost = Counter(
+            "keyswitch_slots_lost", "Slots that the store forgot while they were held.", registry=registry
+        )
+        self._rests = Counter(
+            "keyswitch_cooldowns", "What this router let rest.", ("cause", "provider"), registry=registry
+        )
+        self._resting = Gauge("keyswitch_cooling_down", "What rests now.", ("cause",), registry=registry)
+        self._limits_away = Gauge(
+            "keyswitch_limits_away", "1 while the store of limits is out of reach.", registry=registry
+        )
+
+    def rate_refused(self, tier: str, unit: str) -> None:
+        """A call was beyond a rate limit."""
+        self._rate_refusals.labels(tier, unit).inc()
+
+    def slot_refused(self, *, is_spilled: bool) -> None:
+        """A call got no slot in time."""
+        self._slot_refusals.labels("spilled" if is_spilled else "failed").inc()
+
+    @contextmanager
+    def waiting_for_slot(self) -> Iterator[Callable[[float], None]]:
+        """A call waits within the block; what it gives notes how long a wait was that ended well."""
+        self._slot_waiting.inc()
+        try:
+            yield self._slot_wait.observe
+        finally:
+            self._slot_waiting.dec()
+
+    def slots_lost(self, count: int) -> None:
+        """The store forgot slots that are held."""
+        self._slots_lost.inc(count)
+
+    def rested(self, cause: RestCause, provider: str) -> None:
+        """Something is to rest."""
+        self._rests.labels(cause.value, provider).inc()
+
+    def resting(self, causes: Iterable[RestCause]) -> None:
+        """Everything that rests now."""
+        counts = Tally(causes)
+        for cause in RestCause:
+            self._resting.labels(cause.value).set(counts[cause])
+
+    def limits_away(self, is_away: bool) -> None:  # a listener has one argument
+        """The store of limits went away or came back."""
+        self._limits_away.set(is_away)
 
     def _child(self, metric: _Metric, *labels: str) -> _Metric:
         """A metric with its labels. Looking one up costs more than counting, so the few that there are are kept."""

@@ -28,6 +28,7 @@ class RoutePolicy:
     max_attempts: int = 3
     first_content_timeout_seconds: float | None = None
     idle_timeout_seconds: float | None = None
+    max_queue_wait_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ TRIES_AT_ONE_ENDPOINT = 2
 
 FAILOVER_CAUSES: Mapping[Reason, PayerFailoverCause] = {
     Reason.UPSTREAM_RATE_LIMITED: PayerFailoverCause.RATE_LIMITED,
+    Reason.CONCURRENCY_LIMITED: PayerFailoverCause.RATE_LIMITED,
     Reason.UPSTREAM_BALANCE_EXHAUSTED: PayerFailoverCause.BALANCE_EXHAUSTED,
     Reason.CREDIT_EXHAUSTED: PayerFailoverCause.BALANCE_EXHAUSTED,
     Reason.UPSTREAM_CREDENTIAL_REJECTED: PayerFailoverCause.CREDENTIAL_REJECTED,
@@ -43,7 +44,7 @@ def next_step(
     spread: float,
 ) -> Step | None:
     """The step after a fault before the commit point, or None when the call has failed. `spread` is in [0, 1)."""
-    following = _another(fault, candidates, current, causes)
+    following = next_candidate(fault, candidates, current, causes)
     same = following is not None and _is_same_answer(candidates[current], candidates[following])
     is_soon = (fault.retry_after_seconds or 0.0) <= LONGEST_DELAY_SECONDS
     if fault.is_retryable_here and is_soon and tries_here < TRIES_AT_ONE_ENDPOINT and not same:
@@ -62,10 +63,10 @@ def delay(tries: int, asked_seconds: float | None, spread: float) -> float:
     return max(bound * spread, asked_seconds or 0.0)
 
 
-def _another(
+def next_candidate(
     fault: Fault, candidates: Sequence[Candidate], current: int, causes: frozenset[PayerFailoverCause]
 ) -> int | None:
-    """The next candidate that this fault may lead to. The bill moves only for a stated cause."""
+    """The place of the next candidate that this fault may lead to. The bill moves only for a stated cause."""
     paying = candidates[current].payer
     for number in range(current + 1, len(candidates)):
         candidate = candidates[number]

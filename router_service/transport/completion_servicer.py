@@ -10,7 +10,7 @@ from router_service.catalog.catalog import Snapshot
 from router_service.core.faults import invalid
 from router_service.engine import Engine
 from router_service.transport.interceptors.identity import caller
-from router_service.transport.request import parse_request
+from router_service.transport.request import deadline_of, parse_request
 from router_service.transport.sinks import CountSink, StreamSink, UnarySink
 
 LONG_ANSWER_TOKENS = 16_384
@@ -34,7 +34,9 @@ class CompletionServicer(completion_service_pb2_grpc.CompletionServiceServicer):
         snapshot = self._snapshot()
         _demand_call(request)
         stream = request.call.spec.settings.max_output_tokens > LONG_ANSWER_TOKENS
-        parsed = parse_request(request.call, caller(), snapshot, stream=stream, min_flush_seconds=0.0)
+        parsed = parse_request(
+            request.call, caller(), snapshot, stream=stream, min_flush_seconds=0.0, deadline=deadline_of(context)
+        )
         response_id = self._new_id()
         await context.send_initial_metadata(((RESPONSE_ID_METADATA, response_id),))
         sink = UnarySink()
@@ -51,7 +53,14 @@ class CompletionServicer(completion_service_pb2_grpc.CompletionServiceServicer):
         flush_seconds = interval.seconds + interval.nanos / 1e9
         if not 0 <= flush_seconds <= 1:
             raise invalid("stream_options.min_flush_interval", "From 0 to 1 s.")
-        parsed = parse_request(request.call, caller(), snapshot, stream=True, min_flush_seconds=flush_seconds)
+        parsed = parse_request(
+            request.call,
+            caller(),
+            snapshot,
+            stream=True,
+            min_flush_seconds=flush_seconds,
+            deadline=deadline_of(context),
+        )
         response_id = self._new_id()
         await context.send_initial_metadata(((RESPONSE_ID_METADATA, response_id),))
         await self._engine.run(parsed, snapshot, response_id, StreamSink(context))
@@ -62,7 +71,7 @@ class CompletionServicer(completion_service_pb2_grpc.CompletionServiceServicer):
         """Counts a prompt for the model that would answer."""
         snapshot = self._snapshot()
         _demand_call(request)
-        parsed = parse_request(request.call, caller(), snapshot, stream=False, min_flush_seconds=0.0)
+        parsed = parse_request(request.call, caller(), snapshot, stream=False, deadline=deadline_of(context))
         sink = CountSink()
         await self._engine.run(replace(parsed, request_id="", is_count=True), snapshot, self._new_id(), sink)
         return sink.response()

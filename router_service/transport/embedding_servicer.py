@@ -1,6 +1,7 @@
 """EmbeddingService: a thin shell around the engine."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from keyswitch.router.v1 import embedding_service_pb2, embedding_service_pb2_grpc
@@ -10,7 +11,7 @@ from router_service.core.faults import Fault
 from router_service.engine import CallFailed, Engine
 from router_service.transport.completion_servicer import RESPONSE_ID_METADATA
 from router_service.transport.interceptors.identity import caller
-from router_service.transport.request import parse_embedding_request
+from router_service.transport.request import deadline_of, parse_embedding_request
 from router_service.transport.wire_embedding import EmbeddingSink, name_fields
 
 
@@ -28,7 +29,7 @@ class EmbeddingServicer(embedding_service_pb2_grpc.EmbeddingServiceServicer):
         """All of the batch or nothing."""
         snapshot, sink = self._snapshot(), EmbeddingSink()
         try:
-            parsed = parse_embedding_request(request, caller(), snapshot)
+            parsed = replace(parse_embedding_request(request, caller(), snapshot), deadline=deadline_of(context))
             response_id = self._new_id()
             await context.send_initial_metadata(((RESPONSE_ID_METADATA, response_id),))
             await self._engine.run(parsed, snapshot, response_id, sink)

@@ -8,7 +8,11 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 
 async def serve_http(
-    host: str, port: int, registry: CollectorRegistry, is_ready: Callable[[], bool]
+    host: str,
+    port: int,
+    registry: CollectorRegistry,
+    is_ready: Callable[[], bool],
+    has_limits: Callable[[], bool] = lambda: True,
 ) -> tuple[web.AppRunner, int]:
     """Starts listening; gives the runner and the port in use."""
 
@@ -17,7 +21,9 @@ async def serve_http(
 
     async def readyz(_: web.Request) -> web.Response:
         if is_ready():
-            return web.Response(text="ready\n")
+            # Calls that need no limit are served all the same, so the router stays in the rotation.
+            away = "" if has_limits() else "; the store of limits is out of reach"
+            return web.Response(text=f"ready{away}\n")
         return web.Response(status=503, text="not ready: the credential service is out of reach, or it is draining\n")
 
     async def metrics(_: web.Request) -> web.Response:

@@ -1,6 +1,8 @@
 """A request with its caller and its tenant: what may be asked is settled here, before anything is planned."""
 
+import asyncio
 from dataclasses import replace
+from typing import Any
 
 from keyswitch.router.v1 import completion_pb2, embedding_service_pb2
 
@@ -11,7 +13,7 @@ from router_service.core.request import Completion, Embedding, Purpose
 from router_service.core.secret import quote
 from router_service.policy.call import Call, Needs
 from router_service.preparation import Request
-from router_service.transport import wire_embedding, wire_parse
+from router_service.transport import wire_embedding, wire_parse, wire_policy
 
 NO_APPLICATION = Application(name="(no application)")
 
@@ -23,6 +25,7 @@ def parse_request(
     *,
     stream: bool,
     min_flush_seconds: float = 0.0,
+    deadline: float | None = None,
     may_be_empty: bool = False,
 ) -> Request:
     """What the engine runs; `may_be_empty`: what is only explained needs no messages. Raises Fault."""
@@ -30,7 +33,7 @@ def parse_request(
     wire_parse.check_call(given)
     completion = wire_parse.parse_completion(given.spec, stream=stream, may_be_empty=may_be_empty)
     parsed = _parse(given, completion, wire_parse.parse_needs(completion), caller, snapshot)
-    return replace(parsed, min_flush_seconds=min_flush_seconds)
+    return replace(parsed, min_flush_seconds=min_flush_seconds, deadline=deadline)
 
 
 def parse_embedding_request(given: embedding_service_pb2.EmbedRequest, caller: Caller, snapshot: Snapshot) -> Request:
@@ -52,7 +55,7 @@ def _parse(
 ) -> Request:
     organization, application = find_application(given.application, caller, snapshot)
     user = acting_user(given.on_behalf_of_user, caller, organization)
-    policy = wire_parse.parse_policy(given.route_policy, snapshot)
+    policy = wire_policy.parse_policy(given.route_policy, snapshot)
     return Request(
         call=Call(
             given.spec.model, organization, application, policy, needs, given.context, user.rpartition("/users/")[2]
@@ -64,6 +67,12 @@ def _parse(
         user=user,
         request_id=wire_parse.check_uuid4(given.request_id, "call.request_id"),
     )
+
+
+def deadline_of(context: Any) -> float | None:
+    """When the caller gives up, by the event loop's clock."""
+    left: float | None = context.time_remaining()
+    return None if left is None else asyncio.get_running_loop().time() + left
 
 
 def demand(caller: Caller, scope: str, *roles: str) -> None:

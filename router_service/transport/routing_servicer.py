@@ -13,6 +13,7 @@ from router_service.core.receipt import Amount, Cost, CostUnknown
 from router_service.core.resolution import Payer, Resolution
 from router_service.credentials.client import Credentials
 from router_service.policy.call import Candidate, Plan
+from router_service.policy.cooldown import Rests, rest_candidates
 from router_service.policy.plan import plan
 from router_service.preparation import Prepared, Request, most_output_tokens, prepare
 from router_service.transport import wire_build
@@ -32,11 +33,13 @@ class RoutingServicer(routing_service_pb2_grpc.RoutingServiceServicer):
         credentials: Credentials,
         clock: Callable[[], float],
         spread: Callable[[], float],
+        rests: Callable[[], Rests],
     ) -> None:
         self._snapshot = snapshot
         self._credentials = credentials
         self._clock = clock
         self._spread = spread
+        self._rests = rests
 
     async def ExplainRoute(  # noqa: N802 # gRPC's name
         self, request: routing_service_pb2.ExplainRouteRequest, context: Any
@@ -80,7 +83,8 @@ class RoutingServicer(routing_service_pb2_grpc.RoutingServiceServicer):
 
     async def _plan(self, parsed: Request, snapshot: Snapshot, now: float) -> Plan:
         holdings = await self._credentials.holdings(parsed.caller, parsed.user)
-        return plan(parsed.call, snapshot, holdings, now, self._spread())
+        made = plan(parsed.call, snapshot, holdings, now, self._spread())
+        return rest_candidates(made, self._rests(), now)
 
 
 def _resolution(made: Plan, found: Candidate) -> Resolution:

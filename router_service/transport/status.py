@@ -47,7 +47,16 @@ def build(fault: Fault, receipt: Receipt | None) -> grpc.Status:
     return rpc_status.to_status(status)
 
 
-_WITH_RETRY = frozenset({Reason.CREDENTIALS_UNAVAILABLE, Reason.LEDGER_UNAVAILABLE, Reason.UPSTREAM_RATE_LIMITED})
+_WITH_RETRY = frozenset(
+    {
+        Reason.CREDENTIALS_UNAVAILABLE,
+        Reason.LEDGER_UNAVAILABLE,
+        Reason.LIMITS_UNAVAILABLE,
+        Reason.RATE_LIMITED,
+        Reason.CONCURRENCY_LIMITED,
+        Reason.UPSTREAM_RATE_LIMITED,
+    }
+)
 
 
 def _violations(fields: Mapping[str, str]) -> list[error_details_pb2.BadRequest.FieldViolation]:

@@ -175,7 +175,7 @@ def make_call(text: str = "hi", *, model: str = "", **fields: Any) -> completion
 def make_policy(**fields: Any) -> route_policy_pb2.RoutePolicy:
     """A route policy; time-outs are given in seconds as floats."""
     policy = route_policy_pb2.RoutePolicy()
-    for name in ("first_content_timeout", "idle_timeout"):
+    for name in ("first_content_timeout", "idle_timeout", "max_queue_wait"):
         if name in fields:
             getattr(policy, name).FromNanoseconds(int(fields.pop(name) * 1e9))
     policy.MergeFrom(route_policy_pb2.RoutePolicy(**fields))

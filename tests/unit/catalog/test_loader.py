@@ -4,6 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
+from router_service.catalog.catalog import RateLimits
 from router_service.catalog.loader import ConfigurationError, load_snapshot
 from router_service.core.endpoint import AuthScheme
 from router_service.core.money import Price
@@ -174,3 +175,37 @@ def test_one_error_has_all_problems_in_the_order_of_the_file() -> None:
         (25, "models.practice/echo.endpoints[0].plan"),
     ]
     assert str(caught.value).count("\n") == 2
+
+
+def test_limits() -> None:
+    text = """
+organizations:
+  demo:
+    limits: {requests_per_minute: 600}
+    user_limits: {tokens_per_minute: 1000}
+    applications:
+      chat: {limits: {requests_per_minute: 5, tokens_per_minute: 9}, max_queue_wait_seconds: 0}
+providers:
+  openai: {max_concurrent_requests: 3, breaker_failures: 0, breaker_slow_seconds: 20, attempt_timeout_seconds: 600}
+"""
+    snapshot = load_snapshot(text, source="k.yaml")
+    demo, openai = snapshot.organizations["demo"], snapshot.providers["openai"]
+    assert (demo.limits, demo.user_limits, demo.token_limits) == (
+        RateLimits(requests_per_minute=600),
+        RateLimits(tokens_per_minute=1000),
+        RateLimits(),
+    )
+    chat = demo.applications["chat"]
+    assert (chat.limits, chat.max_queue_wait_seconds) == (RateLimits(5, 9), 0.0)
+    assert (openai.max_concurrent_requests, openai.breaker_failures) == (3, 0)
+    assert (openai.breaker_slow_seconds, openai.attempt_timeout_seconds) == (20, 600)
+
+
+def test_a_wrong_limit_is_named_with_its_place() -> None:
+    text = "organizations:\n  demo:\n    limits: {requests_per_minute: 0, requests: 5}\n"
+    with pytest.raises(ConfigurationError) as caught:
+        load_snapshot(text, source="k.yaml")
+    assert [str(problem) for problem in caught.value.problems] == [
+        "k.yaml:3:35: organizations.demo.limits.requests_per_minute: must be at least 1",
+        "k.yaml:3:38: organizations.demo.limits.requests: there is no such key here; did you mean requests_per_minute?",
+    ]

@@ -55,7 +55,7 @@ def test_the_bill_moves_only_for_a_stated_cause(
     if CANDIDATES[step.candidate].payer is not CANDIDATES[current].payer:
         assert FAILOVER_CAUSES[reason] in causes
     else:
-        assert LAWS[reason].may_fail_over or reason is Reason.UPSTREAM_CREDENTIAL_REJECTED
+        assert LAWS[reason].may_fail_over or reason in {Reason.UPSTREAM_CREDENTIAL_REJECTED, Reason.PLAN_MISMATCH}
 
 
 def test_without_causes_nothing_leads_to_another_payer() -> None:

@@ -61,6 +61,9 @@ def test_values_are_read() -> None:
         ("DRAIN_SECONDS", "nan", "must be a number of seconds from 0 to 3600; unset it for the default (10.0)"),
         ("DRAIN_SECONDS", "-1", "must be a number of seconds from 0 to 3600; unset it for the default (10.0)"),
         ("MAX_MESSAGE_BYTES", "32MiB", "must be a whole number from 65536 to 268435456; unset it for the default (33554432)"),
+        ("LIMITS", "http://a", "must be memory, or redis://host:port/0, rediss://… or unix:///path; unset it for the default (memory)"),
+        ("LIMITS", "redis://a:b:c", "must be memory, or redis://host:port/0, rediss://… or unix:///path; unset it for the default (memory)"),
+        ("LIMITS_WHEN_AWAY", "open", "must be closed (refuse what cannot be counted) or local (each router its share); unset it for the default (closed)"),
         ("LEDGER", "a\0b", "must be a path; unset it for the default (.keyswitch/router.db)"),
     ],
 )  # fmt: skip
@@ -79,3 +82,12 @@ def test_all_faults_come_together_and_a_misspelt_name_is_one() -> None:
         "KEYSWITCH_HTTP_LISTN",
     ]
     assert caught.value.faults[2].endswith("did you mean KEYSWITCH_HTTP_LISTEN?")
+
+
+def test_limits_in_memory_hold_for_one_router_only() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_config({"KEYSWITCH_ROUTERS": "2"})
+    assert "set KEYSWITCH_LIMITS to the address of a Redis or Valkey" in caught.value.faults[0]
+    shared = load_config({"KEYSWITCH_ROUTERS": "2", "KEYSWITCH_LIMITS": "redis://:password@127.0.0.1:6379/0"})
+    assert shared.routers == 2
+    assert "password" not in repr(shared)

@@ -18,6 +18,7 @@ PREFIX = "ERROR_REASON_"
 BAD_INPUT = "tests/service/test_router_bad_input.py"
 FAILURES = "tests/service/test_router_failures.py"
 KEYS = "tests/service/test_router_keys.py"
+LIMITS = "tests/service/test_router_limits.py"
 ENDINGS = "tests/service/test_router_endings.py"
 
 SHOWN_BY = {
@@ -31,6 +32,9 @@ SHOWN_BY = {
     "BYOK_DISABLED": (KEYS, "test_own_keys_that_are_switched_off_are_ignored"),
     "PRICE_UNKNOWN": (BAD_INPUT, "test_a_model_without_a_price_is_not_sold"),
     "CREDIT_EXHAUSTED": (BAD_INPUT, "test_credits_that_are_used_up_say_whose"),
+    "RATE_LIMITED": (LIMITS, "test_a_rate_of_requests_refuses_and_says_when"),
+    "CONCURRENCY_LIMITED": (LIMITS, "test_without_another_candidate_it_waits_until_the_deadline"),
+    "LIMITS_UNAVAILABLE": (LIMITS, "test_a_store_that_is_away_refuses_only_what_is_limited"),
     "REQUEST_ID_REUSED": (ENDINGS, "test_a_request_id_of_an_answered_call_is_refused_with_its_receipt"),
     "UPSTREAM_REJECTED_REQUEST": (FAILURES, "test_a_fault_of_the_request_is_not_tried_elsewhere"),
     "CONTEXT_TOO_LONG": (FAILURES, "test_a_prompt_that_is_too_long_goes_only_where_a_route_says_so"),

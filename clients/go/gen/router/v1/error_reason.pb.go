@@ -103,6 +103,21 @@ const (
 	//	  "domain": "router.keyswitch.dev",
 	//	  "metadata": { "organization": "organizations/acme" } }
 	ErrorReason_ERROR_REASON_CREDIT_EXHAUSTED ErrorReason = 11
+	// The router's own rate limit was reached. Status RESOURCE_EXHAUSTED with
+	// google.rpc.RetryInfo. The tier is organization, application, user or token,
+	// the limit requests_per_minute or tokens_per_minute.
+	//
+	//	{ "reason": "ERROR_REASON_RATE_LIMITED",
+	//	  "domain": "router.keyswitch.dev",
+	//	  "metadata": { "tier": "application", "limit": "tokens_per_minute" } }
+	ErrorReason_ERROR_REASON_RATE_LIMITED ErrorReason = 12
+	// All slots of the credential stayed taken until the deadline. Status
+	// RESOURCE_EXHAUSTED with google.rpc.RetryInfo.
+	//
+	//	{ "reason": "ERROR_REASON_CONCURRENCY_LIMITED",
+	//	  "domain": "router.keyswitch.dev",
+	//	  "metadata": { "credential": "organizations/acme/credentials/glm", "limit": "1" } }
+	ErrorReason_ERROR_REASON_CONCURRENCY_LIMITED ErrorReason = 13
 	// A call with this request id runs or has ended. Status ALREADY_EXISTS, with
 	// its Receipt.
 	//
@@ -220,6 +235,14 @@ const (
 	//	  "domain": "router.keyswitch.dev",
 	//	  "metadata": { "name": "organizations/acme/applications/claude" } }
 	ErrorReason_ERROR_REASON_RESOURCE_NOT_FOUND ErrorReason = 29
+	// The store of rate limits and slots cannot be reached, and the router is
+	// configured to refuse what it cannot count. Status UNAVAILABLE with
+	// google.rpc.RetryInfo.
+	//
+	//	{ "reason": "ERROR_REASON_LIMITS_UNAVAILABLE",
+	//	  "domain": "router.keyswitch.dev",
+	//	  "metadata": { "limit": "slots" } }
+	ErrorReason_ERROR_REASON_LIMITS_UNAVAILABLE ErrorReason = 40
 )
 
 // Enum value maps for ErrorReason.
@@ -236,6 +259,8 @@ var (
 		8:  "ERROR_REASON_BYOK_DISABLED",
 		9:  "ERROR_REASON_PRICE_UNKNOWN",
 		11: "ERROR_REASON_CREDIT_EXHAUSTED",
+		12: "ERROR_REASON_RATE_LIMITED",
+		13: "ERROR_REASON_CONCURRENCY_LIMITED",
 		14: "ERROR_REASON_REQUEST_ID_REUSED",
 		15: "ERROR_REASON_UPSTREAM_REJECTED_REQUEST",
 		16: "ERROR_REASON_CONTEXT_TOO_LONG",
@@ -252,6 +277,7 @@ var (
 		27: "ERROR_REASON_INTERNAL",
 		28: "ERROR_REASON_CREDENTIAL_REVOKED",
 		29: "ERROR_REASON_RESOURCE_NOT_FOUND",
+		40: "ERROR_REASON_LIMITS_UNAVAILABLE",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                    0,
@@ -265,6 +291,8 @@ var (
 		"ERROR_REASON_BYOK_DISABLED":                  8,
 		"ERROR_REASON_PRICE_UNKNOWN":                  9,
 		"ERROR_REASON_CREDIT_EXHAUSTED":               11,
+		"ERROR_REASON_RATE_LIMITED":                   12,
+		"ERROR_REASON_CONCURRENCY_LIMITED":            13,
 		"ERROR_REASON_REQUEST_ID_REUSED":              14,
 		"ERROR_REASON_UPSTREAM_REJECTED_REQUEST":      15,
 		"ERROR_REASON_CONTEXT_TOO_LONG":               16,
@@ -281,6 +309,7 @@ var (
 		"ERROR_REASON_INTERNAL":                       27,
 		"ERROR_REASON_CREDENTIAL_REVOKED":             28,
 		"ERROR_REASON_RESOURCE_NOT_FOUND":             29,
+		"ERROR_REASON_LIMITS_UNAVAILABLE":             40,
 	}
 )
 
@@ -315,7 +344,7 @@ var File_keyswitch_router_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_keyswitch_router_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"&keyswitch/router/v1/error_reason.proto\x12\x13keyswitch.router.v1*\x80\b\n" +
+	"&keyswitch/router/v1/error_reason.proto\x12\x13keyswitch.router.v1*\xea\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\x01\x12\x1f\n" +
@@ -327,7 +356,9 @@ const file_keyswitch_router_v1_error_reason_proto_rawDesc = "" +
 	"!ERROR_REASON_NO_USABLE_CREDENTIAL\x10\a\x12\x1e\n" +
 	"\x1aERROR_REASON_BYOK_DISABLED\x10\b\x12\x1e\n" +
 	"\x1aERROR_REASON_PRICE_UNKNOWN\x10\t\x12!\n" +
-	"\x1dERROR_REASON_CREDIT_EXHAUSTED\x10\v\x12\"\n" +
+	"\x1dERROR_REASON_CREDIT_EXHAUSTED\x10\v\x12\x1d\n" +
+	"\x19ERROR_REASON_RATE_LIMITED\x10\f\x12$\n" +
+	" ERROR_REASON_CONCURRENCY_LIMITED\x10\r\x12\"\n" +
 	"\x1eERROR_REASON_REQUEST_ID_REUSED\x10\x0e\x12*\n" +
 	"&ERROR_REASON_UPSTREAM_REJECTED_REQUEST\x10\x0f\x12!\n" +
 	"\x1dERROR_REASON_CONTEXT_TOO_LONG\x10\x10\x12-\n" +
@@ -343,7 +374,8 @@ const file_keyswitch_router_v1_error_reason_proto_rawDesc = "" +
 	"\x1fERROR_REASON_LEDGER_UNAVAILABLE\x10\x1a\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x1b\x12#\n" +
 	"\x1fERROR_REASON_CREDENTIAL_REVOKED\x10\x1c\x12#\n" +
-	"\x1fERROR_REASON_RESOURCE_NOT_FOUND\x10\x1db\x06proto3"
+	"\x1fERROR_REASON_RESOURCE_NOT_FOUND\x10\x1d\x12#\n" +
+	"\x1fERROR_REASON_LIMITS_UNAVAILABLE\x10(b\x06proto3"
 
 var (
 	file_keyswitch_router_v1_error_reason_proto_rawDescOnce sync.Once

@@ -102,6 +102,23 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "domain": "router.keyswitch.dev",
           "metadata": { "organization": "organizations/acme" } }
     """
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 12
+    """The router's own rate limit was reached. Status RESOURCE_EXHAUSTED with
+    google.rpc.RetryInfo. The tier is organization, application, user or token,
+    the limit requests_per_minute or tokens_per_minute.
+
+        { "reason": "ERROR_REASON_RATE_LIMITED",
+          "domain": "router.keyswitch.dev",
+          "metadata": { "tier": "application", "limit": "tokens_per_minute" } }
+    """
+    ERROR_REASON_CONCURRENCY_LIMITED: _ErrorReason.ValueType  # 13
+    """All slots of the credential stayed taken until the deadline. Status
+    RESOURCE_EXHAUSTED with google.rpc.RetryInfo.
+
+        { "reason": "ERROR_REASON_CONCURRENCY_LIMITED",
+          "domain": "router.keyswitch.dev",
+          "metadata": { "credential": "organizations/acme/credentials/glm", "limit": "1" } }
+    """
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 14
     """A call with this request id runs or has ended. Status ALREADY_EXISTS, with
     its Receipt.
@@ -235,6 +252,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "domain": "router.keyswitch.dev",
           "metadata": { "name": "organizations/acme/applications/claude" } }
     """
+    ERROR_REASON_LIMITS_UNAVAILABLE: _ErrorReason.ValueType  # 40
+    """The store of rate limits and slots cannot be reached, and the router is
+    configured to refuse what it cannot count. Status UNAVAILABLE with
+    google.rpc.RetryInfo.
+
+        { "reason": "ERROR_REASON_LIMITS_UNAVAILABLE",
+          "domain": "router.keyswitch.dev",
+          "metadata": { "limit": "slots" } }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Values of google.rpc.ErrorInfo.reason in the domain "router.keyswitch.dev";
@@ -327,6 +353,23 @@ google.rpc.QuotaFailure.
     { "reason": "ERROR_REASON_CREDIT_EXHAUSTED",
       "domain": "router.keyswitch.dev",
       "metadata": { "organization": "organizations/acme" } }
+"""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 12
+"""The router's own rate limit was reached. Status RESOURCE_EXHAUSTED with
+google.rpc.RetryInfo. The tier is organization, application, user or token,
+the limit requests_per_minute or tokens_per_minute.
+
+    { "reason": "ERROR_REASON_RATE_LIMITED",
+      "domain": "router.keyswitch.dev",
+      "metadata": { "tier": "application", "limit": "tokens_per_minute" } }
+"""
+ERROR_REASON_CONCURRENCY_LIMITED: ErrorReason.ValueType  # 13
+"""All slots of the credential stayed taken until the deadline. Status
+RESOURCE_EXHAUSTED with google.rpc.RetryInfo.
+
+    { "reason": "ERROR_REASON_CONCURRENCY_LIMITED",
+      "domain": "router.keyswitch.dev",
+      "metadata": { "credential": "organizations/acme/credentials/glm", "limit": "1" } }
 """
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 14
 """A call with this request id runs or has ended. Status ALREADY_EXISTS, with
@@ -460,5 +503,14 @@ ERROR_REASON_RESOURCE_NOT_FOUND: ErrorReason.ValueType  # 29
     { "reason": "ERROR_REASON_RESOURCE_NOT_FOUND",
       "domain": "router.keyswitch.dev",
       "metadata": { "name": "organizations/acme/applications/claude" } }
+"""
+ERROR_REASON_LIMITS_UNAVAILABLE: ErrorReason.ValueType  # 40
+"""The store of rate limits and slots cannot be reached, and the router is
+configured to refuse what it cannot count. Status UNAVAILABLE with
+google.rpc.RetryInfo.
+
+    { "reason": "ERROR_REASON_LIMITS_UNAVAILABLE",
+      "domain": "router.keyswitch.dev",
+      "metadata": { "limit": "slots" } }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -40,6 +40,7 @@ from router_service.preparation import (
     use_outcome,
 )
 from router_service.record import AttemptRecord, CallRecord
+from router_service.upstream.auth import derived_secret
 from router_service.upstream.client import Upstream, UpstreamResponse
 
 RESERVATION_SECONDS = 3600.0
@@ -423,18 +424,19 @@ class _Run:
         def drain_later(response: UpstreamResponse) -> None:
             engine.spawn(drain(response))
 
+        upstream_request = build_upstream_request(self.request, prepared, lease, engine.edges.clock())
         return Exchange(
             upstream=engine.edges.upstream,
             dialect=DIALECTS[candidate.dialect],
             decoder=prepared.make_decoder(),
-            request=build_upstream_request(self.request, prepared, lease),
+            request=upstream_request,
             record=attempt,
             timeouts=choose_timeouts(self.request, candidate),
             sink=self.sink,
             commit=commit,
             clock=engine.edges.clock,
             spawn=drain_later,
-            hide=Hiding(lease.secret if lease is not None else None),
+            hide=Hiding(lease.secret if lease is not None else None, derived_secret(upstream_request)),
             errors=candidate.provider.errors,
             min_flush_seconds=self.request.min_flush_seconds,
         )

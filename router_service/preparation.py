@@ -22,7 +22,7 @@ from router_service.policy.call import Call, Candidate, Plan
 from router_service.policy.estimate import estimate_prompt_tokens
 from router_service.policy.settings import merge_settings, parse_options, select_options
 from router_service.record import AttemptRecord
-from router_service.upstream.auth import apply
+from router_service.upstream.auth import authorize
 from router_service.upstream.client import UpstreamRequest
 
 UNKNOWN_MAX_OUTPUT_TOKENS = 32_768
@@ -174,18 +174,18 @@ def bound_cost(prepared: Prepared, markup_basis_points: int) -> int:
     raise Fault(Reason.PRICE_UNKNOWN, message, metadata={"model": model.id, "payer": "PAYER_CREDITS"})
 
 
-def build_upstream_request(request: Request, prepared: Prepared, lease: Lease | None) -> UpstreamRequest:
-    """The HTTP request, the credential put on last."""
+def build_upstream_request(request: Request, prepared: Prepared, lease: Lease | None, time: float) -> UpstreamRequest:
+    """The HTTP request, the credential put on last. `time` is in seconds since 1970."""
     provider, encoded = prepared.candidate.provider, prepared.encoded
     streamed_type = CONTENT_TYPES[DIALECTS[prepared.candidate.dialect].framing]
     headers = (
         ("accept", streamed_type if request.asked.stream else "application/json"),
         *provider.headers,
         *encoded.headers.items(),
-        *apply(provider.auth, lease.secret if lease is not None else None),
     )
     url = provider.base_url.join(encoded.path)
-    return UpstreamRequest(encoded.method, url, headers, encoded.body, provider.allowed_private_networks)
+    plain = UpstreamRequest(encoded.method, url, headers, encoded.body, provider.allowed_private_networks)
+    return authorize(plain, provider.auth, lease.secret if lease is not None else None, time)
 
 
 def choose_timeouts(request: Request, candidate: Candidate) -> Timeouts:

@@ -45,6 +45,8 @@ def describe_provider(dialect: str, quirks: Quirks) -> Schema:
 
 
 def _choose(dialect: str, quirks: Quirks) -> str:
+    if dialect == "bedrock_converse":
+        return "bedrock"
     if dialect == "gemini":
         return "google" if quirks.gemini_thinking is not GeminiThinking.NONE else "none"
     if quirks.options_family == "anthropic":

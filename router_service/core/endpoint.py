@@ -14,6 +14,7 @@ class AuthScheme(Enum):
     X_API_KEY = "x-api-key"
     API_KEY = "api-key"
     X_GOOG_API_KEY = "x-goog-api-key"
+    AWS = "aws"  # a key pair signs, an API key of Bedrock travels as a bearer token
     NONE = "none"
 
 

@@ -79,7 +79,42 @@ class Secret:
         raise TypeError("a secret is not copied into a state")
 
 
+class AwsKeyPair(Secret):
+    """A key pair of AWS. `reveal()` gives its secret half, which signs and is never sent."""
+
+    __slots__ = ("access_key_id", "region", "session_token")
+
+    def __init__(self, access_key_id: str, secret_access_key: str, session_token: str, region: str) -> None:
+        super().__init__(secret_access_key)
+        self.access_key_id = access_key_id
+        self.session_token = Secret(session_token) if session_token else None
+        self.region = region
+
+
 class Hiding:
+    """Takes secrets out of what a provider says; see `_Needle`. Of a key pair also its session token."""
+
+    __slots__ = ("_needles",)
+
+    def __init__(self, *secrets: Secret | None) -> None:
+        known = [secret for secret in secrets if secret is not None]
+        known += [pair.session_token for pair in known if isinstance(pair, AwsKeyPair) and pair.session_token]
+        self._needles = tuple(_Needle(secret) for secret in known)
+
+    def __call__(self, data: bytes) -> bytes:
+        """The same bytes, without the secrets."""
+        for needle in self._needles:
+            data = needle(data)
+        return data
+
+    def text(self, text: str) -> str:
+        """The same for a header's value."""
+        data = text.encode("utf-8", "surrogatepass")
+        hidden = self(data)
+        return text if hidden is data else hidden.decode("utf-8", "replace")
+
+
+class _Needle:
     """Takes a secret out of what a provider says: a provider that repeats the key it was sent must not spread it.
 
     Any run of the key's letters and digits that is 23 characters long or longer is found, in any case and although the
@@ -88,8 +123,8 @@ class Hiding:
 
     __slots__ = ("_grams", "_key", "_whole")
 
-    def __init__(self, secret: Secret | None) -> None:
-        key = b"" if secret is None else secret.reveal().encode()
+    def __init__(self, secret: Secret) -> None:
+        key = secret.reveal().encode()
         self._key = key.lower()
         self._whole = key if len(key) < _GRAM_BYTES * 2 else b""
         starts = range(0, len(key) - _GRAM_BYTES + 1, _GRAM_BYTES)
@@ -104,12 +139,6 @@ class Hiding:
             if gram in lowered:
                 return self._hide_from(number, data)
         return data
-
-    def text(self, text: str) -> str:
-        """The same for a header's value."""
-        data = text.encode("utf-8", "surrogatepass")
-        hidden = self(data)
-        return text if hidden is data else hidden.decode("utf-8", "replace")
 
     def _hide_from(self, first: int, data: bytes) -> bytes:
         for number in range(first, len(self._grams)):

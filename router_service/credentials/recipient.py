@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from keyswitch.vault.v1 import lease_pb2, lease_service_pb2
 
 from router_service.core.faults import Fault, Reason
-from router_service.core.secret import Secret
+from router_service.core.secret import AwsKeyPair, Secret
 
 _SUITE = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
 
@@ -55,6 +55,9 @@ class Recipient:
                 return Secret(material.api_key)
             case "bearer_token":
                 return Secret(material.bearer_token)
+            case "aws_credentials":
+                pair = material.aws_credentials
+                return AwsKeyPair(pair.access_key_id, pair.secret_access_key, pair.session_token, pair.region)
             case _:
                 message = "The credential is of a kind that this router cannot use; upgrade the router."
                 metadata = {"cause": "material_kind"}

@@ -82,7 +82,7 @@ class CredentialTestServicer(credential_test_service_pb2_grpc.CredentialTestServ
             for other in snapshot.providers.values()
             if provider.vendor and other.vendor == provider.vendor and other.plan != provider.plan
         ]
-        finding = await try_key(self._upstream, provider, endpoint, siblings, lease.secret)
+        finding = await try_key(self._upstream, provider, endpoint, siblings, lease.secret, started)
         latency_seconds = self._clock() - started
         self._credentials.uses.add(
             lease_id=lease.id,

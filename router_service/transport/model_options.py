@@ -76,7 +76,7 @@ class Discovery:
             provider, found = await self._ask_with_key(request.credential_version, who, snapshot)
         else:
             provider = _keyless(request.provider, who, snapshot)
-            found = await list_models(self._upstream, provider, DIALECTS[provider.dialect], None)
+            found = await list_models(self._upstream, provider, DIALECTS[provider.dialect], None, self._clock())
         if isinstance(found, Fault):
             found.metadata.setdefault("provider", provider.name)
             raise found
@@ -99,7 +99,7 @@ class Discovery:
         except StaleCredential as stale:
             raise untestable(stale, version) from None
         secret: Secret | None = lease.secret
-        found = await list_models(self._upstream, provider, DIALECTS[provider.dialect], secret)
+        found = await list_models(self._upstream, provider, DIALECTS[provider.dialect], secret, started)
         is_rejected = isinstance(found, Fault) and found.reason is Reason.UPSTREAM_CREDENTIAL_REJECTED
         failed = UseOutcome.REJECTED if is_rejected else UseOutcome.FAILED
         self._credentials.uses.add(

@@ -22,22 +22,23 @@ async def try_key(
     endpoint: Endpoint | None,
     siblings: Sequence[Provider],
     secret: Secret | None,
+    time: float,
 ) -> Finding:
     """Tries the key, then the model where one is named. `siblings` are the other plans of the vendor."""
     dialect = DIALECTS[provider.dialect]
-    finding = await probe(upstream, provider, dialect, secret)
+    finding = await probe(upstream, provider, dialect, secret, time)
     is_open = finding.outcome is Outcome.PASSED or (
         finding.outcome is Outcome.INCONCLUSIVE and not finding.upstream_status
     )
     if is_open and endpoint is not None:
         spoken = DIALECTS[endpoint.dialect_at(provider)]
-        verified = await probe_model(upstream, provider, endpoint, spoken, secret)
+        verified = await probe_model(upstream, provider, endpoint, spoken, secret, time)
         finding = replace(verified, models=finding.models)
     if finding.outcome not in _UNDECIDED:
         return finding
     detected = _plan_by_prefix(provider, siblings, secret)
     if detected is None and endpoint is not None:
-        detected = await _plan_by_trial(upstream, provider, endpoint, siblings, secret)
+        detected = await _plan_by_trial(upstream, provider, endpoint, siblings, secret, time)
     if detected is None:
         return finding
     return replace(finding, outcome=Outcome.WRONG_PLAN, detected_plan=detected.name)
@@ -58,13 +59,18 @@ def _plan_by_prefix(provider: Provider, siblings: Sequence[Provider], secret: Se
 
 
 async def _plan_by_trial(
-    upstream: Upstream, provider: Provider, endpoint: Endpoint, siblings: Sequence[Provider], secret: Secret | None
+    upstream: Upstream,
+    provider: Provider,
+    endpoint: Endpoint,
+    siblings: Sequence[Provider],
+    secret: Secret | None,
+    time: float,
 ) -> Provider | None:
     """The plan of the same origin and wire at which the model answers to the key."""
     for sibling in siblings:
         if sibling.base_url.origin != provider.base_url.origin or sibling.dialect != provider.dialect:
             continue
-        tried = await probe_model(upstream, sibling, endpoint, DIALECTS[endpoint.dialect_at(sibling)], secret)
+        tried = await probe_model(upstream, sibling, endpoint, DIALECTS[endpoint.dialect_at(sibling)], secret, time)
         if tried.outcome is Outcome.PASSED:
             return sibling
     return None

@@ -13,8 +13,8 @@ from router_service.core.faults import Cause, Fault, Reason, violation
 from router_service.core.request import Completion, Settings
 from router_service.core.secret import Hiding, Secret
 from router_service.dialects.base import BodyFrame, Dialect, Quirks
-from router_service.dialects.error_rules import ErrorGuide, classify
-from router_service.upstream.auth import apply
+from router_service.dialects.error_rules import classify
+from router_service.upstream.auth import authorize, derived_secret
 from router_service.upstream.client import Upstream, UpstreamRequest
 
 TIMEOUT_SECONDS = 20.0
@@ -82,11 +82,13 @@ class Finding:
     is_model_verified: bool = False
 
 
-async def probe(upstream: Upstream, provider: Provider, dialect: Dialect, secret: Secret | None) -> Finding:
+async def probe(
+    upstream: Upstream, provider: Provider, dialect: Dialect, secret: Secret | None, time: float
+) -> Finding:
     """Tries the key alone, at no cost. Never raises for what the provider does."""
     if not provider.key_test_path:
         return Finding(Outcome.INCONCLUSIVE)
-    status, found = await _get(upstream, provider, provider.key_test_path, dialect, secret)
+    status, found = await _get(upstream, provider, provider.key_test_path, dialect, secret, time)
     if isinstance(found, Fault):
         return _finding(found, status, missing=Outcome.ENDPOINT_NOT_FOUND)
     answer = _object(found)
@@ -96,15 +98,15 @@ async def probe(upstream: Upstream, provider: Provider, dialect: Dialect, secret
         return Finding(Outcome.NO_BILLING, status, cause=Cause.BALANCE)
     if provider.models_path == provider.key_test_path:
         return Finding(Outcome.PASSED, status, models=read_models(answer))
-    models = await list_models(upstream, provider, dialect, secret)
+    models = await list_models(upstream, provider, dialect, secret, time)
     return Finding(Outcome.PASSED, status, models=models if not isinstance(models, Fault) else ())
 
 
 async def list_models(
-    upstream: Upstream, provider: Provider, dialect: Dialect, secret: Secret | None
+    upstream: Upstream, provider: Provider, dialect: Dialect, secret: Secret | None, time: float
 ) -> tuple[str, ...] | Fault:
     """The ids that the provider lists for a key, one too many to show that there are more."""
-    _, found = await _get(upstream, provider, provider.models_path, dialect, secret)
+    _, found = await _get(upstream, provider, provider.models_path, dialect, secret, time)
     if isinstance(found, Fault):
         return found
     answer = _object(found)
@@ -112,16 +114,16 @@ async def list_models(
 
 
 async def _get(
-    upstream: Upstream, provider: Provider, path: str, dialect: Dialect, secret: Secret | None
+    upstream: Upstream, provider: Provider, path: str, dialect: Dialect, secret: Secret | None, time: float
 ) -> tuple[int | None, bytes | Fault]:
     request = UpstreamRequest(
         "GET",
         provider.base_url.join(path),
-        (("accept", "application/json"), *provider.headers, *_wire_headers(dialect), *apply(provider.auth, secret)),
+        (("accept", "application/json"), *provider.headers, *_wire_headers(dialect)),
         b"",
         provider.allowed_private_networks,
     )
-    return await _send(upstream, request, dialect, Hiding(secret), provider.errors)
+    return await _send(upstream, request, provider, dialect, secret, time)
 
 
 def _finding(fault: Fault, status: int | None, *, missing: Outcome) -> Finding:
@@ -135,7 +137,7 @@ def _finding(fault: Fault, status: int | None, *, missing: Outcome) -> Finding:
 
 
 async def probe_model(
-    upstream: Upstream, provider: Provider, endpoint: Endpoint, dialect: Dialect, secret: Secret | None
+    upstream: Upstream, provider: Provider, endpoint: Endpoint, dialect: Dialect, secret: Secret | None, time: float
 ) -> Finding:
     """Verifies a model with one answer of at most 16 tokens. Never raises for what the provider does."""
     completion = Completion(
@@ -148,12 +150,11 @@ async def probe_model(
         (
             *provider.headers,
             *encoded.headers.items(),
-            *apply(provider.auth, secret),
         ),
         encoded.body,
         provider.allowed_private_networks,
     )
-    status, found = await _send(upstream, request, dialect, Hiding(secret), provider.errors)
+    status, found = await _send(upstream, request, provider, dialect, secret, time)
     if isinstance(found, bytes):
         try:
             decoder = dialect.decoder(endpoint.quirks)
@@ -167,8 +168,10 @@ async def probe_model(
 
 
 async def _send(
-    upstream: Upstream, request: UpstreamRequest, dialect: Dialect, hide: Hiding, errors: ErrorGuide
+    upstream: Upstream, plain: UpstreamRequest, provider: Provider, dialect: Dialect, secret: Secret | None, time: float
 ) -> tuple[int | None, bytes | Fault]:
+    request = authorize(plain, provider.auth, secret, time)
+    hide = Hiding(secret, derived_secret(request))
     try:
         response = await upstream.send(
             request, connect_timeout_seconds=TIMEOUT_SECONDS, response_timeout_seconds=TIMEOUT_SECONDS
@@ -183,7 +186,7 @@ async def _send(
         await response.close()
     if response.status != 200:
         headers = {name: hide.text(value) for name, value in response.headers.items()}
-        return response.status, classify(dialect.decode_error(response.status, headers, body), errors, headers)
+        return response.status, classify(dialect.decode_error(response.status, headers, body), provider.errors, headers)
     return response.status, body
 
 

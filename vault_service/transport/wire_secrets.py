@@ -34,6 +34,7 @@ def lease_material(kept: Secret) -> Secret:
             aws_credentials=lease_pb2.AwsCredentials(
                 access_key_id=material.aws.access_key_id,
                 secret_access_key=material.aws.secret_access_key,
+                session_token=material.aws.session_token,
                 region=material.aws.region,
             )
         )
@@ -47,6 +48,8 @@ def _check_aws(pair: credential_pb2.AwsKeyPair) -> str:
         metadata = {"field": "secret_material.aws.access_key_id", "cause": "characters"}
         raise Fault(Reason.INVALID_SECRET, metadata)
     check_key_text(pair.secret_access_key, "secret_material.aws.secret_access_key")
+    if pair.session_token:
+        check_key_text(pair.session_token, "secret_material.aws.session_token")
     if not _REGION.fullmatch(pair.region):
         raise invalid("secret_material.aws.region", "must be a region, for example us-east-1")
     if pair.role_arn or pair.external_id:

@@ -72,7 +72,7 @@ async def find(
         for other in PROVIDERS.values()
         if provider.vendor and other.vendor == provider.vendor and other.plan != provider.plan
     ]
-    finding = await try_key(fake, provider, endpoint, siblings, Secret(key))
+    finding = await try_key(fake, provider, endpoint, siblings, Secret(key), 0.0)
     return finding, fake.asked
 
 

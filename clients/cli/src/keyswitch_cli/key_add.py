@@ -13,7 +13,7 @@ from keyswitch_client import KeyswitchError
 
 from keyswitch_cli import key_views, words
 from keyswitch_cli.catalog import list_providers
-from keyswitch_cli.key_input import FromFile, read_key
+from keyswitch_cli.key_input import AwsRegion, FromFile, read_key
 from keyswitch_cli.problem import EXIT_REFUSED, Problem
 from keyswitch_cli.session import Json, Owner, Session, session_of
 
@@ -38,6 +38,7 @@ def add(
     origin: Origin = None,
     model: ModelToTest = "",
     from_file: FromFile = None,
+    aws_region: AwsRegion = "",
     is_json: Json = False,
 ) -> None:
     """Add a key: create it, put the value in, test it, activate it. An existing one gets a new version."""
@@ -46,8 +47,8 @@ def add(
     found = find_provider(session, provider)
     warn(session, found)
     name = f"{parent}/credentials/{key_id or words.last(found.name)}"
-    material = read_key(from_file)
-    was_made = ensure(session, name, found, plan=plan, origins=origin)
+    material = read_key(from_file, aws_region)
+    was_made = ensure(session, name, found, plan=plan, origins=origin, kind=kind_of(material))
     version = put_in(session, name, material, undo=was_made)
     try:
         test = run_test(session, version.name, model)
@@ -94,10 +95,11 @@ def ensure(
     *,
     plan: str,
     origins: list[str] | None,
+    kind: credential_pb2.CredentialKind.ValueType = credential_pb2.CREDENTIAL_KIND_API_KEY,
 ) -> bool:
     """Makes the credential unless it is there; tells whether it did."""
     try:
-        create(session, name, provider, plan=plan, origins=origins)
+        create(session, name, provider, plan=plan, origins=origins, kind=kind)
     except KeyswitchError as error:
         if error.reason != "ERROR_REASON_CREDENTIAL_EXISTS":
             raise
@@ -123,6 +125,7 @@ def create(
     *,
     plan: str,
     origins: list[str] | None,
+    kind: credential_pb2.CredentialKind.ValueType = credential_pb2.CREDENTIAL_KIND_API_KEY,
 ) -> credential_service_pb2.CreateCredentialResponse:
     """Makes a credential without a value."""
     parent, _, credential_id = name.rpartition("/credentials/")
@@ -131,7 +134,7 @@ def create(
         credential_id=credential_id,
         credential=credential_pb2.Credential(
             provider=provider.name,
-            kind=credential_pb2.CREDENTIAL_KIND_API_KEY,
+            kind=kind,
             plan=plan or provider.plan.plan,
             allowed_origins=origins or [provider.origin],
             max_concurrent_requests=provider.plan.default_max_concurrent_requests or None,
@@ -139,6 +142,12 @@ def create(
         request_id=str(uuid.uuid4()),
     )
     return session.client.call(session.client.credentials.CreateCredential, request)
+
+
+def kind_of(material: credential_pb2.SecretMaterial) -> credential_pb2.CredentialKind.ValueType:
+    """The kind of a credential that holds this."""
+    is_pair = material.WhichOneof("material") == "aws"
+    return credential_pb2.CREDENTIAL_KIND_AWS if is_pair else credential_pb2.CREDENTIAL_KIND_API_KEY
 
 
 def put_in(

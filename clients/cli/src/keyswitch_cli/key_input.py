@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from keyswitch.vault.v1 import credential_pb2
 
+from keyswitch_cli import key_pair
 from keyswitch_cli.problem import Problem
 
 FromFile = Annotated[
@@ -16,9 +17,17 @@ FromFile = Annotated[
     typer.Option("--from-file", help="A file that holds the key; `-` is standard input.", show_default=False),
 ]
 
+AwsRegion = Annotated[
+    str,
+    typer.Option(
+        help="The key is an AWS key pair of this region: a section of AWS's credentials file, or AWS's JSON.",
+        show_default=False,
+    ),
+]
 
-def read_key(from_file: Path | None) -> credential_pb2.SecretMaterial:
-    """The key as it was given, but for the line end that a file or a pipe puts after it.
+
+def read_key(from_file: Path | None, aws_region: str = "") -> credential_pb2.SecretMaterial:
+    """The key as it was given, but for the line end that a file or a pipe puts after it. With a region a key pair.
 
     Whatever else is wrong with it (a space, a quote, a second line) the service says, the same to every client.
     """
@@ -29,6 +38,8 @@ def read_key(from_file: Path | None) -> credential_pb2.SecretMaterial:
             raise Problem(f"{from_file} cannot be read: {error.strerror}.") from None
         except UnicodeDecodeError:
             raise Problem(f"{from_file} is not text, so it holds no API key.") from None
+    elif from_file is None and sys.stdin.isatty() and aws_region:
+        return key_pair.prompt(aws_region)
     elif from_file is None and sys.stdin.isatty():
         text = typer.prompt("Key (not shown)", hide_input=True, err=True)
     else:
@@ -38,4 +49,4 @@ def read_key(from_file: Path | None) -> credential_pb2.SecretMaterial:
         raise Problem(
             "No key was given.", advice="Paste it at the prompt, pipe it in, or name a file with --from-file."
         )
-    return credential_pb2.SecretMaterial(api_key=text)
+    return key_pair.parse(text, aws_region) if aws_region else credential_pb2.SecretMaterial(api_key=text)

@@ -9,7 +9,7 @@ from keyswitch.router.v1 import credential_test_service_pb2
 from keyswitch.vault.v1 import credential_pb2, credential_service_pb2
 
 from keyswitch_cli import key_add, key_revocation, key_views
-from keyswitch_cli.key_input import FromFile, read_key
+from keyswitch_cli.key_input import AwsRegion, FromFile, read_key
 from keyswitch_cli.problem import EXIT_REFUSED, Problem
 from keyswitch_cli.session import Json, Owner, Session, session_of
 
@@ -29,13 +29,15 @@ def create(
     owner: Owner = None,
     plan: key_add.Plan = "",
     origin: key_add.Origin = None,
+    is_aws: Annotated[bool, typer.Option("--aws", help="It will hold an AWS key pair.")] = False,
     is_json: Json = False,
 ) -> None:
     """Create a key without a value."""
     session = session_of(context, is_json=is_json)
     name = session.settings.credential(key, owner)
     found = key_add.find_provider(session, provider)
-    answer = key_add.create(session, name, found, plan=plan, origins=origin)
+    kind = credential_pb2.CREDENTIAL_KIND_AWS if is_aws else credential_pb2.CREDENTIAL_KIND_API_KEY
+    answer = key_add.create(session, name, found, plan=plan, origins=origin, kind=kind)
     if session.is_json:
         session.print_json(answer)
         return
@@ -45,12 +47,17 @@ def create(
 
 @app.command("add-version")
 def add_version(
-    context: typer.Context, key: Key, owner: Owner = None, from_file: FromFile = None, is_json: Json = False
+    context: typer.Context,
+    key: Key,
+    owner: Owner = None,
+    from_file: FromFile = None,
+    aws_region: AwsRegion = "",
+    is_json: Json = False,
 ) -> None:
     """Put a new value in. It is used after it was tested and activated."""
     session = session_of(context, is_json=is_json)
     name = session.settings.credential(key, owner)
-    version = key_add.put_in(session, name, read_key(from_file))
+    version = key_add.put_in(session, name, read_key(from_file, aws_region))
     if session.is_json:
         session.print_json(version)
         return

@@ -674,7 +674,9 @@ type AwsKeyPair struct {
 	// Optional. The role to assume. Empty means none.
 	RoleArn string `protobuf:"bytes,4,opt,name=role_arn,json=roleArn,proto3" json:"role_arn,omitempty"`
 	// Optional. Sent when the role is assumed.
-	ExternalId    string `protobuf:"bytes,5,opt,name=external_id,json=externalId,proto3" json:"external_id,omitempty"`
+	ExternalId string `protobuf:"bytes,5,opt,name=external_id,json=externalId,proto3" json:"external_id,omitempty"`
+	// Optional. The token of a temporary pair; the pair ends when its session does.
+	SessionToken  string `protobuf:"bytes,6,opt,name=session_token,json=sessionToken,proto3" json:"session_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -740,6 +742,13 @@ func (x *AwsKeyPair) GetRoleArn() string {
 func (x *AwsKeyPair) GetExternalId() string {
 	if x != nil {
 		return x.ExternalId
+	}
+	return ""
+}
+
+func (x *AwsKeyPair) GetSessionToken() string {
+	if x != nil {
+		return x.SessionToken
 	}
 	return ""
 }
@@ -1073,7 +1082,7 @@ const file_keyswitch_vault_v1_credential_proto_rawDesc = "" +
 	"\x05entra\x18\x04 \x01(\v2$.keyswitch.vault.v1.EntraApplicationB\x03\x80\x01\x01H\x00R\x05entra\x12e\n" +
 	"\x16google_service_account\x18\x05 \x01(\v2(.keyswitch.vault.v1.GoogleServiceAccountB\x03\x80\x01\x01H\x00R\x14googleServiceAccountB\n" +
 	"\n" +
-	"\bmaterial\"\xba\x01\n" +
+	"\bmaterial\"\xe4\x01\n" +
 	"\n" +
 	"AwsKeyPair\x12\"\n" +
 	"\raccess_key_id\x18\x01 \x01(\tR\vaccessKeyId\x12/\n" +
@@ -1081,7 +1090,8 @@ const file_keyswitch_vault_v1_credential_proto_rawDesc = "" +
 	"\x06region\x18\x03 \x01(\tR\x06region\x12\x19\n" +
 	"\brole_arn\x18\x04 \x01(\tR\aroleArn\x12$\n" +
 	"\vexternal_id\x18\x05 \x01(\tB\x03\x80\x01\x01R\n" +
-	"externalId\"\xb9\x02\n" +
+	"externalId\x12(\n" +
+	"\rsession_token\x18\x06 \x01(\tB\x03\x80\x01\x01R\fsessionToken\"\xb9\x02\n" +
 	"\n" +
 	"OauthGrant\x12&\n" +
 	"\faccess_token\x18\x01 \x01(\tB\x03\x80\x01\x01R\vaccessToken\x12S\n" +

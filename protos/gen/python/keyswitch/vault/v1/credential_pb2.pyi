@@ -394,6 +394,7 @@ class AwsKeyPair(_message.Message):
     REGION_FIELD_NUMBER: _builtins.int
     ROLE_ARN_FIELD_NUMBER: _builtins.int
     EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    SESSION_TOKEN_FIELD_NUMBER: _builtins.int
     access_key_id: _builtins.str
     """Required."""
     secret_access_key: _builtins.str
@@ -404,6 +405,8 @@ class AwsKeyPair(_message.Message):
     """Optional. The role to assume. Empty means none."""
     external_id: _builtins.str
     """Optional. Sent when the role is assumed."""
+    session_token: _builtins.str
+    """Optional. The token of a temporary pair; the pair ends when its session does."""
     def __init__(
         self,
         *,
@@ -412,10 +415,11 @@ class AwsKeyPair(_message.Message):
         region: _builtins.str = ...,
         role_arn: _builtins.str = ...,
         external_id: _builtins.str = ...,
+        session_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_key_id", b"access_key_id", "external_id", b"external_id", "region", b"region", "role_arn", b"role_arn", "secret_access_key", b"secret_access_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_key_id", b"access_key_id", "external_id", b"external_id", "region", b"region", "role_arn", b"role_arn", "secret_access_key", b"secret_access_key", "session_token", b"session_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -61,12 +61,14 @@ def fault_of_response(status: int, headers: Headers, body: bytes) -> Fault:
 
 def fault_of_exception(name: str, data: bytes) -> Fault:
     """The fault of an exception inside a stream."""
-    return _fault(None, {}, _short(name), read_error(data))
+    short = _short(name)
+    return _fault(
+        None, {}, short if _reason_of(short) else "", read_error(data)
+    )  # a name that nobody knows may be a key
 
 
 def _fault(status: int | None, headers: Headers, name: str, error: UpstreamError) -> Fault:
-    key = name.lower().removesuffix("exception").removesuffix("error")
-    reason = _NAMES.get(key) or _NAMES.get(name.lower().removesuffix("exception"))
+    reason = _reason_of(name)
     if reason in {Reason.UPSTREAM_REJECTED_REQUEST, Reason.UPSTREAM_CREDENTIAL_REJECTED} or status == 400:
         if any(phrase in error.words for phrase in _MODEL_WORDS):
             reason = Reason.UPSTREAM_MODEL_MISSING
@@ -75,7 +77,12 @@ def _fault(status: int | None, headers: Headers, name: str, error: UpstreamError
         elif reason is Reason.UPSTREAM_REJECTED_REQUEST:
             reason = None  # the shared tables know other vendors' words for a long prompt
     shown = UpstreamError(name, "", error.words, error.extra)
-    return fault_of(400 if status is None and key == "validation" else status, headers, shown, reason)
+    is_ours = status is None and name.lower() == "validationexception"
+    return fault_of(400 if is_ours else status, headers, shown, reason)
+
+
+def _reason_of(name: str) -> Reason | None:
+    return _NAMES.get(name.lower().removesuffix("exception"))
 
 
 def _short(spelled: object) -> str:

@@ -144,3 +144,9 @@ def test_an_exception_in_the_stream_is_a_fault(kind: str, name: str, reason: Rea
     with pytest.raises(Fault) as caught:
         DIALECT.decoder(Quirks()).feed(AwsFrame(kind, name, b'{"message":"why"}'))
     assert caught.value.reason is reason
+
+
+def test_a_name_that_nobody_knows_is_not_shown() -> None:
+    with pytest.raises(Fault) as caught:
+        DIALECT.decoder(Quirks()).feed(AwsFrame("exception", "wJalrXUtnFEMIK7MDENG", b"{}"))
+    assert "wJalrXUtnFEMIK7MDENG" not in str(caught.value.metadata)

@@ -15,8 +15,10 @@ from prometheus_client import CollectorRegistry
 
 from router_service.admission import Admission
 from router_service.catalog.catalog import Snapshot
+from router_service.catalog.problems import ConfigurationError
 from router_service.catalog.reload import Configuration
 from router_service.config import MEMORY, Address, Config
+from router_service.core.faults import Fault
 from router_service.credentials.client import Credentials, channel_credentials, open_channel
 from router_service.credentials.recipient import Recipient
 from router_service.engine import Edges, Engine
@@ -24,22 +26,32 @@ from router_service.ledger.ledger import Ledger
 from router_service.ledger.sqlite import open_ledger
 from router_service.observe.metrics import Metrics
 from router_service.prober import Prober
+from router_service.state.documents import DocumentStore
 from router_service.state.limits import Limits
 from router_service.state.memory import MemoryLimits
+from router_service.state.open_documents import open_documents
 from router_service.state.redis_store import RedisLimits
 from router_service.state.shared import SharedLimits
-from router_service.transport.catalog_servicers import ModelServicer, ProviderServicer
+from router_service.transport.application_servicer import ApplicationServicer
+from router_service.transport.catalog_servicers import ModelServicer
 from router_service.transport.completion_servicer import CompletionServicer
 from router_service.transport.credential_test_servicer import CredentialTestServicer
+from router_service.transport.editor import Editor
 from router_service.transport.embedding_servicer import EmbeddingServicer
 from router_service.transport.http import serve_http
 from router_service.transport.interceptors.identity import Verifier
 from router_service.transport.model_options import Discovery
 from router_service.transport.money_servicers import BudgetServicer, UsageServicer
+from router_service.transport.organization_servicer import OrganizationServicer
+from router_service.transport.override_servicer import OverrideServicer
+from router_service.transport.provider_servicer import ProviderServicer
 from router_service.transport.routing_servicer import RoutingServicer
 from router_service.transport.server import Health, Servicers, build_server
 from router_service.upstream.aiohttp_client import AiohttpUpstream
 from router_service.upstream.client import Upstream
+
+STORE_POLL_SECONDS = 0.5
+"""How often a router looks whether another one has stored a change."""
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +62,8 @@ class RunningRouter:
 
     config: Config
     configuration: Configuration
+    documents: DocumentStore
+    editor: Editor
     engine: Engine
     credentials: Credentials
     ledger: Ledger
@@ -76,6 +90,7 @@ class RunningRouter:
             self._tasks.append(asyncio.create_task(work(asyncio.sleep)))
         if self.config.reload_interval_seconds > 0:
             self._tasks.append(asyncio.create_task(self._follow_configuration()))
+        self._tasks.append(asyncio.create_task(self._follow_documents()))
 
     async def _follow_health(self) -> None:
         was_serving: bool | None = None
@@ -90,6 +105,19 @@ class RunningRouter:
         while True:
             await asyncio.sleep(self.config.reload_interval_seconds)
             self.reload()
+
+    async def _follow_documents(self) -> None:
+        is_away = False
+        while True:
+            await asyncio.sleep(STORE_POLL_SECONDS)
+            try:
+                if await self.editor.refresh():
+                    log.info("configuration_reloaded", revision=self.configuration.current.revision)
+                is_away = False
+            except (Fault, ConfigurationError):
+                if not is_away:
+                    log.error("configuration_store_away", kept=self.configuration.current.revision)
+                is_away = True
 
     def reload(self) -> None:
         """Takes the configuration file as it is now; a broken one leaves the last good one in force."""
@@ -114,6 +142,7 @@ class RunningRouter:
         await self.credentials.stop()
         await self.upstream.close()
         await self.ledger.close()
+        await self.documents.close()
         await self.http.cleanup()
 
 
@@ -128,6 +157,11 @@ async def serve(
     configuration = Configuration(config.configuration)
     ca, certificate, key = (path.read_bytes() for path in (config.authority, config.certificate, config.private_key))
     ledger = await open_ledger(config.ledger, clock)
+    documents = await open_documents(config.configuration_store)
+    editor = Editor(configuration, documents)
+    await editor.refresh()
+    for problem in configuration.left_out:
+        log.error("stored_document_left_out", problem=str(problem))
     registry = CollectorRegistry()
     credentials_channel = open_channel(str(config.lease_target), channel_credentials(ca, certificate, key))
 
@@ -158,12 +192,19 @@ async def serve(
         EmbeddingServicer(engine, snapshot, _new_id),
         CredentialTestServicer(snapshot, credentials, upstream, clock=clock, new_id=_new_id),
         ModelServicer(
-            snapshot, credentials, clock, Discovery(snapshot, credentials, upstream, clock=clock, new_id=_new_id)
+            snapshot,
+            editor,
+            credentials,
+            clock,
+            Discovery(snapshot, credentials, upstream, clock=clock, new_id=_new_id),
         ),
-        ProviderServicer(snapshot),
+        ProviderServicer(snapshot, editor),
         UsageServicer(engine, ledger),
         BudgetServicer(ledger, snapshot, clock),
         RoutingServicer(snapshot, credentials, clock, spread, lambda: admission.board.current),
+        ApplicationServicer(snapshot, editor, credentials),
+        OverrideServicer(snapshot, editor),
+        OrganizationServicer(snapshot, editor, credentials),
     )
     server, health = build_server(
         servicers,
@@ -186,6 +227,8 @@ async def serve(
     running = RunningRouter(
         config,
         configuration,
+        documents,
+        editor,
         engine,
         credentials,
         ledger,

@@ -40,6 +40,7 @@ class Config:
     home: Path = _HOME
     configuration: Path = _HOME / "keyswitch.yaml"
     ledger: Path = _HOME / "router.db"
+    configuration_store: Path = _HOME / "configuration.db"
     listen: Address = Address("127.0.0.1", 8760)
     http_listen: Address = Address("127.0.0.1", 8761)
     lease_target: Address = Address("127.0.0.1", 8771)
@@ -64,6 +65,7 @@ class Config:
             home=home,
             configuration=home / "keyswitch.yaml",
             ledger=home / "router.db",
+            configuration_store=home / "configuration.db",
             certificate=home / "router.pem",
             private_key=home / "router-key.pem",
             authority=home / "ca.pem",
@@ -99,6 +101,7 @@ def load_config(environ: Mapping[str, str]) -> Config:
         home=home,
         configuration=reader.read("CONFIG", default.configuration, _parse_path),
         ledger=reader.read("LEDGER", default.ledger, _parse_path),
+        configuration_store=reader.read("CONFIGURATION_STORE", default.configuration_store, _parse_path),
         listen=reader.read("LISTEN", default.listen, _parse_listener),
         http_listen=reader.read("HTTP_LISTEN", default.http_listen, _parse_listener),
         lease_target=reader.read("LEASE_TARGET", default.lease_target, _parse_target),

@@ -179,6 +179,7 @@ class Application:
     """A program that calls the router. `name` is its resource name; `native_provider` a provider's id or empty."""
 
     name: str
+    display_name: str = ""
     payers: tuple[Payer, ...] = DEFAULT_PAYERS
     payer_failover_on: frozenset[PayerFailoverCause] = frozenset()
     default_model: str = ""
@@ -208,6 +209,7 @@ class Organization:
     """A tenant. `users` are ids; `applications` by id."""
 
     id: str
+    display_name: str = ""
     markup_basis_points: int = 0
     default_model: str = ""
     users: tuple[str, ...] = ()
@@ -244,6 +246,11 @@ class Snapshot:
     organizations: Mapping[str, Organization] = field(default_factory=dict)
     deployment_credentials: Mapping[str, DeploymentCredential] = field(default_factory=dict)
     references: Mapping[str, str] = field(default_factory=dict)  # alias, id or upstream name -> catalog id
+    views: Mapping[str, "Snapshot"] = field(default_factory=dict)  # by organization, where one has entries of its own
+
+    def view_of(self, organization_id: str) -> "Snapshot":
+        """What an organization sees: its own providers and models beside the deployment's."""
+        return self.views.get(organization_id, self)
 
     def find_provider(self, name: str) -> Provider | None:
         """The provider of a name or an id."""

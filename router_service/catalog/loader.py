@@ -3,6 +3,8 @@
 The file is laid over the built-in catalog: an entry with the id of a built-in one replaces the keys that it states.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from hashlib import sha256
@@ -12,8 +14,10 @@ from router_service.catalog.catalog import Snapshot, index_references
 from router_service.catalog.defaults import BuiltIn, load_built_in
 from router_service.catalog.document import Document, Value, parse_document
 from router_service.catalog.offers import build_offers
-from router_service.catalog.problems import ConfigurationError, Mark, Problem
+from router_service.catalog.own_offers import build_views
+from router_service.catalog.problems import ConfigurationError, Mark, Path, Problem
 from router_service.catalog.schema import SchemaFault, check_schema
+from router_service.catalog.stored import lay_documents_over
 from router_service.catalog.tenants import Tenants
 
 __all__ = ["ConfigurationError", "load_file", "load_snapshot", "read_text"]
@@ -21,10 +25,25 @@ __all__ = ["ConfigurationError", "load_file", "load_snapshot", "read_text"]
 _ENTRY_DEPTHS = {"organizations": 2, "models": 2, "providers": 2, "deployment_credentials": 2, "deployment": 2}
 
 
-def load_snapshot(text: str, *, source: str, builtin: bool = True, on: date | None = None) -> Snapshot:
-    """Reads a configuration; looked-up prices are those of the day `on`. Raises ConfigurationError."""
+def load_snapshot(
+    text: str,
+    *,
+    source: str,
+    builtin: bool = True,
+    on: date | None = None,
+    stored: Mapping[Path, Value] | None = None,
+    strict: frozenset[Path] = frozenset(),
+) -> Snapshot:
+    """Reads a configuration with the documents `stored` over it; looked-up prices are those of the day `on`.
+
+    Raises ConfigurationError. A stored choice of a model that is gone is no problem, for calls pass it over, unless it
+    stands in one of the `strict` documents.
+    """
     document = parse_document(text, source)
     found = check_schema(document)
+    if stored and not found:
+        document.value = lay_documents_over(document.value, stored)
+        found = check_schema(document)
     problems = [fault.problem for fault in found]
     declared = _Declared.find(document)
     for fault in found:
@@ -32,11 +51,17 @@ def load_snapshot(text: str, *, source: str, builtin: bool = True, on: date | No
     if any(len(fault.path) <= 1 for fault in found):
         raise ConfigurationError(problems)  # without a whole section every reference to it would seem wrong
     built_in = load_built_in() if builtin else BuiltIn()
-    snapshot = _build(document, built_in, declared, on, problems)
+    snapshot = _build(document, built_in, declared, on, problems, frozenset(stored or ()) - strict)
     if problems:
         raise ConfigurationError(problems)
-    digest = sha256("\0".join((text, built_in.text)).encode()).hexdigest()
-    return replace(snapshot, revision=digest[:16])
+    kept = json.dumps(sorted(stored.items()), sort_keys=True) if stored else ""
+    digest = sha256("\0".join((text, built_in.text, kept)).encode()).hexdigest()
+    return _revise(snapshot, digest[:16])
+
+
+def _revise(snapshot: Snapshot, revision: str) -> Snapshot:
+    views = {key: replace(view, revision=revision) for key, view in snapshot.views.items()}
+    return replace(snapshot, revision=revision, views=views)
 
 
 def load_file(path: FilePath, *, builtin: bool = True, on: date | None = None) -> Snapshot:
@@ -63,6 +88,7 @@ def _build(
     declared: "_Declared",
     on: date | None,
     problems: list[Problem],
+    lenient: frozenset[Path],
 ) -> Snapshot:
     offers = build_offers(document, built_in, declared.providers, on, problems)
     deployment = document.value.get("deployment", {})
@@ -76,16 +102,20 @@ def _build(
         models=offers.models,
         references=index_references(offers.models),
     )
-    tenants = Tenants(document, snapshot, offers.declared, declared.models, declared.credentials, problems)
+    snapshot = replace(snapshot, views=build_views(document, built_in, snapshot, on, problems))
+    tenants = Tenants(
+        document, snapshot, offers.declared, declared.models, declared.credentials, problems, lenient=lenient
+    )
     if snapshot.default_model:
         tenants.check_choice(("deployment", "default_model"), snapshot.default_model)
     for index, reference in enumerate(snapshot.free_models):
         tenants.check_model(("deployment", "free_models", index), reference)
-    return replace(
-        snapshot,
-        deployment_credentials=tenants.build_credentials(),
-        organizations=tenants.build_organizations(),
-    )
+    credentials, organizations = tenants.build_credentials(), tenants.build_organizations()
+    views = {
+        organization_id: replace(view, deployment_credentials=credentials, organizations=organizations)
+        for organization_id, view in snapshot.views.items()
+    }
+    return replace(snapshot, deployment_credentials=credentials, organizations=organizations, views=views)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,26 +71,26 @@ def build_offers(
     for provider_id, merged in raw.items():
         if provider_id not in stated_providers and find_placeholders(merged["base_url"]):
             continue  # a pattern for others until somebody says what its placeholders stand for
-        provider = _build_provider(provider_id, merged, document, problems)
+        provider = build_provider(provider_id, ("providers", provider_id), merged, document, problems)
         if provider is not None:
             offers.providers[provider_id] = provider
-    builder = _Models(document, offers, raw, on, problems)
+    builder = ModelBuilder(document, offers, raw, on, problems)
     stated: Mapping[str, Mapping[str, Any]] = document.value.get("models", {})
     models = {**built_in.models, **{key: {**built_in.models.get(key, {}), **entry} for key, entry in stated.items()}}
     taken = builder.check_aliases(stated)
     for model_id, entry in models.items():
         is_stated = "aliases" in stated.get(model_id, {})
         aliases = tuple(alias for alias in entry.get("aliases", ()) if is_stated or alias not in taken)
-        model = builder.build(model_id, entry, aliases)
+        model = builder.build(model_id, ("models", model_id), entry, aliases)
         if model is not None:
             offers.models[model_id] = model
     return offers
 
 
-def _build_provider(
-    provider_id: str, raw: Mapping[str, Any], document: Document, problems: list[Problem]
+def build_provider(
+    provider_id: str, path: Path, raw: Mapping[str, Any], document: Document, problems: list[Problem]
 ) -> Provider | None:
-    path: Path = ("providers", provider_id)
+    """A provider, or None where it is not sound. `path` is where it is written."""
     missing = [key for key in _REQUIRED if key not in raw]
     if missing:
         problems.append(document.problem(path, f"must have {' and '.join(missing)}", of_key=True))
@@ -122,7 +122,7 @@ def _build_provider(
             problems.append(document.problem((*path, "headers", name), message, of_key=True))
     return Provider(
         id=provider_id,
-        display_name=raw.get("display_name", provider_id),
+        display_name=raw.get("display_name", path[-1]),
         dialect=raw["dialect"],
         base_url=base_url,
         auth=AuthScheme(raw["auth"]),
@@ -154,7 +154,7 @@ def _parse_networks(
 
 
 @dataclass(frozen=True, slots=True)
-class _Models:
+class ModelBuilder:
     """Builds models over the providers."""
 
     document: Document
@@ -162,8 +162,9 @@ class _Models:
     providers: Mapping[str, Mapping[str, Any]]
     on: date | None
     problems: list[Problem]
+    owner: str = ""  # the organization whose own they are, by name
 
-    def check_aliases(self, stated: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+    def check_aliases(self, stated: Mapping[str, Mapping[str, Any]], path: Path = ("models",)) -> frozenset[str]:
         """The names that the file itself claims. They win over the built-in catalog's."""
         owners: dict[str, str] = {model_id: model_id for model_id in stated}
         for model_id, entry in stated.items():
@@ -171,12 +172,11 @@ class _Models:
                 owner = owners.setdefault(alias, model_id)
                 if owner != model_id:
                     message = f"{alias} already means {owner}; give one of the two another alias"
-                    self.problems.append(self.document.problem(("models", model_id, "aliases", index), message))
+                    self.problems.append(self.document.problem((*path, model_id, "aliases", index), message))
         return frozenset(owners)
 
-    def build(self, model_id: str, raw: Mapping[str, Any], aliases: tuple[str, ...]) -> Model | None:
+    def build(self, model_id: str, path: Path, raw: Mapping[str, Any], aliases: tuple[str, ...]) -> Model | None:
         """A model, or None where it has no sound endpoint."""
-        path: Path = ("models", model_id)
         if "endpoints" not in raw:
             self.problems.append(self.document.problem(path, "must have endpoints", of_key=True))
             return None
@@ -197,11 +197,14 @@ class _Models:
             defaults=build_settings(raw.get("defaults", {})),
             is_enabled=raw.get("is_enabled", True),
             embedding=_build_embedding(raw["embedding"]) if "embedding" in raw else None,
+            owner=self.owner,
         )
 
     def _build_endpoints(self, path: Path, raw: list[Mapping[str, Any]]) -> Iterator[Endpoint]:
         for index, entry in enumerate(raw):
             provider_id = entry["provider"]
+            own_id = f"{self.owner}/providers/{provider_id}"
+            provider_id = own_id if own_id in self.offers.declared else provider_id
             if provider_id in self.offers.providers:
                 quirks = build_quirks(self.providers[provider_id].get("quirks", {}), entry.get("quirks", {}))
                 dialect = entry.get("dialect", "")

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from router_service.catalog.catalog import (
@@ -37,6 +37,8 @@ class Tenants:
     declared_models: frozenset[str]
     declared_credentials: frozenset[str]
     problems: list[Problem]
+    owner: str = ""  # the organization whose own entries count, by name
+    lenient: frozenset[Path] = frozenset()  # where stored documents are: choices of models in them may be out of date
 
     def build_credentials(self) -> dict[str, DeploymentCredential]:
         """The deployment's credentials."""
@@ -49,39 +51,65 @@ class Tenants:
 
     def build_organizations(self) -> dict[str, Organization]:
         """The organizations with their applications."""
-        built: dict[str, Organization] = {}
-        for organization_id, raw in self.document.value.get("organizations", {}).items():
-            path: Path = ("organizations", organization_id)
-            users = tuple(raw.get("users", ()))
-            if "default_model" in raw:
-                self.check_choice((*path, "default_model"), raw["default_model"])
-            allowed_payers = frozenset(Payer(payer) for payer in raw.get("allowed_payers", Payer.__members__))
-            owner = _Owner(organization_id, users, allowed_payers)
-            applications = {
+        return {
+            organization_id: self._seeing(organization_id).build_organization(organization_id, raw)
+            for organization_id, raw in self.document.value.get("organizations", {}).items()
+        }
+
+    def _seeing(self, organization_id: str) -> "Tenants":
+        """This, for an organization: its own entries count beside the deployment's."""
+        view = self.snapshot.view_of(organization_id)
+        if view is self.snapshot:
+            return self
+        raw = self.document.value["organizations"][organization_id]
+        models = raw.get("models", {})
+        aliases = [alias for entry in models.values() for alias in entry.get("aliases", ())]
+        return replace(
+            self,
+            snapshot=view,
+            owner=f"organizations/{organization_id}",
+            declared_providers=self.declared_providers | raw.get("providers", {}).keys(),
+            declared_models=self.declared_models.union(models, aliases),
+        )
+
+    def build_organization(self, organization_id: str, raw: Mapping[str, Any]) -> Organization:
+        """One of them, with its applications."""
+        path: Path = ("organizations", organization_id)
+        users = tuple(raw.get("users", ()))
+        if "default_model" in raw:
+            self.check_choice((*path, "default_model"), raw["default_model"])
+        allowed_payers = frozenset(Payer(payer) for payer in raw.get("allowed_payers", Payer.__members__))
+        owner = _Owner(organization_id, users, allowed_payers)
+        return Organization(
+            id=organization_id,
+            display_name=raw.get("display_name", organization_id),
+            markup_basis_points=int(raw.get("markup_basis_points", 0)),
+            default_model=raw.get("default_model", ""),
+            users=users,
+            allowed_payers=allowed_payers,
+            overrides=self._build_overrides((*path, "overrides"), raw.get("overrides", {})),
+            personal_overrides_enabled=raw.get("personal_overrides_enabled", False),
+            personal_overrides=self._build_personal_overrides(path, users, raw.get("personal_overrides", {})),
+            applications={
                 application_id: self._build_application((*path, "applications", application_id), owner, application)
                 for application_id, application in raw.get("applications", {}).items()
-            }
-            built[organization_id] = Organization(
-                id=organization_id,
-                markup_basis_points=int(raw.get("markup_basis_points", 0)),
-                default_model=raw.get("default_model", ""),
-                users=users,
-                allowed_payers=allowed_payers,
-                overrides=self._build_overrides((*path, "overrides"), raw.get("overrides", {})),
-                personal_overrides_enabled=raw.get("personal_overrides_enabled", False),
-                personal_overrides=self._build_personal_overrides(path, users, raw.get("personal_overrides", {})),
-                limits=_build_limits(raw.get("limits", {})),
-                user_limits=_build_limits(raw.get("user_limits", {})),
-                token_limits=_build_limits(raw.get("token_limits", {})),
-                applications=applications,
-            )
-        return built
+            },
+            limits=_build_limits(raw.get("limits", {})),
+            user_limits=_build_limits(raw.get("user_limits", {})),
+            token_limits=_build_limits(raw.get("token_limits", {})),
+        )
+
+    def _provider_key(self, provider_id: str) -> str:
+        """What the snapshot knows a provider by: the organization's own one stands above the deployment's."""
+        own = f"{self.owner}/providers/{provider_id}"
+        return own if own in self.snapshot.providers else provider_id
 
     def check_choice(self, path: Path, reference: str) -> str:
         """Checks a reference that may also be the free pool."""
-        if reference != FREE or "free_models" in self.document.value.get("deployment", {}):
-            return reference if reference == FREE else self.check_model(path, reference)
-        self._complain(path, "there is no free pool; list its models in deployment.free_models")
+        if reference != FREE:
+            return self.check_model(path, reference)
+        if not self.snapshot.free_models:
+            self._complain(path, "there is no free pool; list its models in deployment.free_models")
         return reference
 
     def check_model(self, path: Path, reference: str) -> str:
@@ -89,7 +117,8 @@ class Tenants:
         model = self.snapshot.find_model(reference)
         if model is not None:
             return model.id
-        if reference not in self.declared_models:
+        is_lenient = any(path[: len(stored)] == stored for stored in self.lenient)
+        if reference not in self.declared_models and not is_lenient:
             known = {*self.snapshot.models, *self.snapshot.references}
             self._complain(path, f"there is no model {reference}; {suggest(reference, known)}")
         return reference
@@ -114,10 +143,11 @@ class Tenants:
             payer_failover_on=frozenset(PayerFailoverCause(cause) for cause in raw.get("payer_failover_on", ())),
             default_model=raw.get("default_model", ""),
             allowed_models=tuple(raw.get("allowed_models", ("*",))),
-            native_provider=raw.get("native_provider", ""),
+            display_name=raw.get("display_name", str(path[-1])),
+            native_provider=self._provider_key(raw["native_provider"]) if "native_provider" in raw else "",
             byok_supported=raw.get("byok_supported", True),
             bindings=self._build_bindings(path, owner, raw.get("bindings", {})),
-            provider_order=tuple(raw.get("provider_order", ())),
+            provider_order=tuple(map(self._provider_key, raw.get("provider_order", ()))),
             fallbacks=self._build_fallbacks(path, owner, raw),
             contexts={
                 name: frozenset(OverrideLayer(layer) for layer in layers)
@@ -136,7 +166,7 @@ class Tenants:
             is_plain = not any(character in pattern for character in "*?[")
             model = self.snapshot.find_model(pattern)
             is_known = pattern in (self.declared_models if model is None else self.snapshot.models)
-            if is_plain and not is_known:
+            if is_plain and not is_known and path not in self.lenient:
                 advice = f"write its id {model.id}" if model is not None else suggest(pattern, self.snapshot.models)
                 self._complain((*path, "allowed_models", index), f"there is no model with this id; {advice}")
         if "default_model" in raw:
@@ -219,7 +249,8 @@ class Tenants:
                 self._complain(here, f"is the same route as {first}; remove it")
             on_context = entry.get("on_context_too_long", False)
             settings = build_settings(entry.get("settings", {}))
-            routes.append(Route(entry["model"], provider_id, credential, settings, on_context))
+            provider_key = self._provider_key(provider_id) if provider_id else ""
+            routes.append(Route(entry["model"], provider_key, credential, settings, on_context))
         return tuple(routes)
 
     def _check_offer(self, here: Path, model_id: str, provider_id: str) -> None:
@@ -228,7 +259,7 @@ class Tenants:
         if model is None or provider_id not in self.declared_providers:
             return
         offering = [endpoint.provider for endpoint in model.endpoints]
-        if offering and provider_id not in offering:
+        if offering and self._provider_key(provider_id) not in offering:
             message = f"{provider_id} is no endpoint of {model_id}; {suggest(provider_id, offering)}"
             self._complain((*here, "provider"), message)
 

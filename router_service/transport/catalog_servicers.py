@@ -1,4 +1,4 @@
-"""ModelService and ProviderService: what can be used, and over which provider."""
+"""ModelService: what can be used now, and the catalog that it comes from."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -6,24 +6,25 @@ from typing import Any
 from keyswitch.router.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
-    provider_service_pb2,
-    provider_service_pb2_grpc,
 )
 
-from router_service.catalog.catalog import Application, BillingPlan, Organization, Snapshot
-from router_service.core.caller import Holdings
+from router_service.catalog.catalog import FREE, Application, Organization, Snapshot
+from router_service.core.caller import Caller, Holdings
 from router_service.core.faults import Fault
-from router_service.core.money import Price
 from router_service.core.request import Purpose
+from router_service.core.resolution import Payer
 from router_service.credentials.client import Credentials
-from router_service.policy.call import Call, Candidate, Needs
+from router_service.policy.call import Call, Candidate, Needs, Plan
 from router_service.policy.plan import plan
 from router_service.transport import wire_build
+from router_service.transport.editor import Editor
 from router_service.transport.interceptors.identity import caller
+from router_service.transport.model_entries import ModelEntries
 from router_service.transport.model_options import Discovery, build_defaults, describe_options
 from router_service.transport.pages import page
 from router_service.transport.request import acting_user, demand, find_application
 from router_service.transport.wire_parse import known
+from router_service.transport.wire_prices import price_proto
 
 _PURPOSES: Mapping[int, Purpose] = {
     model_service_pb2.MODEL_PURPOSE_UNSPECIFIED: Purpose.COMPLETION,
@@ -31,25 +32,20 @@ _PURPOSES: Mapping[int, Purpose] = {
     model_service_pb2.MODEL_PURPOSE_EMBEDDING: Purpose.EMBEDDING,
 }
 
-NOTHING_USABLE = (
-    "You can use no model yet: save a key for a provider (keyswitch keys add), or ask an administrator of your "
-    "organization for one, or the operator for credits."
-)
 
-
-class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
-    """Lists the models that a caller can use now."""
+class ModelServicer(ModelEntries, model_service_pb2_grpc.ModelServiceServicer):
+    """Lists the models that a caller can use now, and keeps the catalog."""
 
     def __init__(
         self,
         snapshot: Callable[[], Snapshot],
+        editor: Editor,
         credentials: Credentials,
         clock: Callable[[], float],
         discovery: Discovery,
     ) -> None:
-        self._snapshot = snapshot
+        super().__init__(snapshot, editor, clock)
         self._credentials = credentials
-        self._clock = clock
         self._discovery = discovery
 
     async def DescribeOptions(  # noqa: N802 # gRPC's name
@@ -72,11 +68,13 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         who, snapshot = caller(), self._snapshot()
         demand(who, "complete", "operator", "admin", "member")
         organization, application = find_application(request.application, who, snapshot)
+        snapshot = snapshot.view_of(organization.id)
         holdings = await self._credentials.holdings(who, acting_user("", who, organization))
-        needs = Needs(purpose=known(_PURPOSES, request.purpose, "purpose"))
-        usable = list(usable_models(snapshot, organization, application, holdings, self._clock(), needs))
+        needs, now = Needs(purpose=known(_PURPOSES, request.purpose, "purpose")), self._clock()
+        usable = list(usable_models(snapshot, organization, application, holdings, now, needs))
         place = {provider: number for number, provider in enumerate(snapshot.providers)}
         usable.sort(key=lambda found: place[found.provider.id])
+        pooled = _plan(Call(FREE, organization, application), snapshot, holdings, now)
         chosen = _preselected(usable, request.last_used_model, snapshot, organization, application)
         shown, following = page(
             usable, request.page_size, request.page_token, [request.application, str(request.purpose)]
@@ -84,8 +82,32 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         return model_service_pb2.ListModelsResponse(
             models=[_model(found, is_preselected=found.model.id == chosen) for found in shown],
             next_page_token=following,
-            message="" if usable else NOTHING_USABLE,
+            message="" if usable else advise(who, snapshot, application),
+            is_free_pool_usable=bool(pooled and pooled.candidates),
         )
+
+
+def _plan(call: Call, snapshot: Snapshot, holdings: Holdings, now: float) -> Plan | None:
+    try:
+        return plan(call, snapshot, holdings, now)
+    except Fault:
+        return None
+
+
+def advise(who: Caller, snapshot: Snapshot, application: Application) -> str:
+    """What to do where there is no model, and who can do it."""
+    if not any(model.is_enabled and application.allows(model.id) for model in snapshot.models.values()):
+        return f"{application.name} may use no model: an administrator of your organization can allow some."
+    ways = []
+    if application.byok_supported and Payer.USER_KEY in application.payers and snapshot.byok_enabled and who.user:
+        ways.append("save a key of your own (keyswitch keys add)")
+    if application.byok_supported and Payer.ORGANIZATION_KEY in application.payers:
+        ways.append("have an administrator of your organization save one for it")
+    if any(not payer.is_own_key for payer in application.payers):
+        ways.append("ask the operator for a key that serves you")
+    if not ways:
+        ways.append("have an administrator of your organization add a payer to the application")
+    return f"You can use no model yet: {', or '.join(ways)}."
 
 
 def usable_models(
@@ -98,9 +120,8 @@ def usable_models(
 ) -> Iterator[Candidate]:
     """For each model the candidate that a call would be served by."""
     for model in snapshot.models.values():
-        try:
-            made = plan(Call(model.id, organization, application, needs=needs), snapshot, holdings, now)
-        except Fault:
+        made = _plan(Call(model.id, organization, application, needs=needs), snapshot, holdings, now)
+        if made is None:
             continue
         first = next((found for found in made.candidates if found.model is model), None)
         if first is not None:
@@ -129,63 +150,11 @@ def _model(found: Candidate, *, is_preselected: bool) -> model_service_pb2.Model
         payer=wire_build.payer(found.payer),
         context_limit_tokens=model.context_limit_tokens,
         max_output_tokens=model.max_output_tokens,
-        price=_price(model.price) if model.price is not None else None,
+        price=price_proto(model.price) if model.price is not None else None,
         is_preselected=is_preselected,
         compression_threshold_percent=model.compression_threshold_percent,
         capabilities=[
             model_service_pb2.ModelCapability.Value(f"MODEL_CAPABILITY_{name.upper()}") for name in model.capabilities
         ],
         defaults=build_defaults(model),
-    )
-
-
-def _price(price: Price) -> model_service_pb2.ModelPrice:
-    return model_service_pb2.ModelPrice(
-        input_usd_nanos_per_million_tokens=price.input_nanos,
-        output_usd_nanos_per_million_tokens=price.output_nanos,
-        cache_read_usd_nanos_per_million_tokens=price.cache_read_nanos,
-        cache_write_usd_nanos_per_million_tokens=price.cache_write_five_minute_nanos,
-    )
-
-
-class ProviderServicer(provider_service_pb2_grpc.ProviderServiceServicer):
-    """Lists the deployment's providers."""
-
-    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
-        self._snapshot = snapshot
-
-    async def ListProviders(  # noqa: N802 # gRPC's name
-        self, request: provider_service_pb2.ListProvidersRequest, context: Any
-    ) -> provider_service_pb2.ListProvidersResponse:
-        """By name."""
-        providers = sorted(self._snapshot().providers.values(), key=lambda provider: provider.id)
-        shown, following = page(providers, request.page_size, request.page_token, [])
-        return provider_service_pb2.ListProvidersResponse(
-            providers=[
-                provider_service_pb2.Provider(
-                    name=provider.name,
-                    display_name=provider.display_name or provider.id,
-                    dialect=provider.dialect,
-                    origin=provider.base_url.origin,
-                    is_enabled=provider.is_enabled,
-                    is_byok_supported=provider.is_byok_supported,
-                    is_keyless=provider.is_keyless,
-                    vendor=provider.vendor,
-                    plan=_plan(provider.plan) if provider.plan is not None else None,
-                    key_page=provider.key_page,
-                    has_free_key_test=bool(provider.key_test_path),
-                )
-                for provider in shown
-            ],
-            next_page_token=following,
-        )
-
-
-def _plan(plan: BillingPlan) -> provider_service_pb2.ProviderPlan:
-    return provider_service_pb2.ProviderPlan(
-        plan=plan.id,
-        display_name=plan.display_name,
-        warning=plan.warning,
-        default_max_concurrent_requests=plan.max_concurrent_requests,
-        highest_max_concurrent_requests=plan.highest_concurrent_requests,
     )

@@ -40,7 +40,7 @@ class CompletionServicer(completion_service_pb2_grpc.CompletionServiceServicer):
         response_id = self._new_id()
         await context.send_initial_metadata(((RESPONSE_ID_METADATA, response_id),))
         sink = UnarySink()
-        await self._engine.run(parsed, snapshot, response_id, sink)
+        await self._engine.run(parsed, snapshot.view_of(parsed.organization.id), response_id, sink)
         return sink.response()
 
     async def StreamComplete(  # type: ignore[override] # noqa: N802 # gRPC's name; grpc.aio also takes a coroutine that writes
@@ -63,7 +63,8 @@ class CompletionServicer(completion_service_pb2_grpc.CompletionServiceServicer):
         )
         response_id = self._new_id()
         await context.send_initial_metadata(((RESPONSE_ID_METADATA, response_id),))
-        await self._engine.run(parsed, snapshot, response_id, StreamSink(context))
+        view = snapshot.view_of(parsed.organization.id)
+        await self._engine.run(parsed, view, response_id, StreamSink(context))
 
     async def CountTokens(  # noqa: N802 # gRPC's name
         self, request: completion_service_pb2.CountTokensRequest, context: Any
@@ -73,7 +74,12 @@ class CompletionServicer(completion_service_pb2_grpc.CompletionServiceServicer):
         _demand_call(request)
         parsed = parse_request(request.call, caller(), snapshot, stream=False, deadline=deadline_of(context))
         sink = CountSink()
-        await self._engine.run(replace(parsed, request_id="", is_count=True), snapshot, self._new_id(), sink)
+        await self._engine.run(
+            replace(parsed, request_id="", is_count=True),
+            snapshot.view_of(parsed.organization.id),
+            self._new_id(),
+            sink,
+        )
         return sink.response()
 
 

@@ -32,7 +32,7 @@ class EmbeddingServicer(embedding_service_pb2_grpc.EmbeddingServiceServicer):
             parsed = replace(parse_embedding_request(request, caller(), snapshot), deadline=deadline_of(context))
             response_id = self._new_id()
             await context.send_initial_metadata(((RESPONSE_ID_METADATA, response_id),))
-            await self._engine.run(parsed, snapshot, response_id, sink)
+            await self._engine.run(parsed, snapshot.view_of(parsed.organization.id), response_id, sink)
         except Fault as fault:
             raise name_fields(fault) from None
         except CallFailed as failed:

@@ -42,7 +42,7 @@ def parse_embedding_request(given: embedding_service_pb2.EmbedRequest, caller: C
     wire_parse.check_call(given)
     embedding = wire_embedding.parse_embedding(given.spec)
     parsed = _parse(given, embedding, Needs(purpose=Purpose.EMBEDDING), caller, snapshot)
-    wire_embedding.check_fallbacks(parsed.call, snapshot)
+    wire_embedding.check_fallbacks(parsed.call, snapshot.view_of(parsed.organization.id))
     return parsed
 
 
@@ -55,7 +55,7 @@ def _parse(
 ) -> Request:
     organization, application = find_application(given.application, caller, snapshot)
     user = acting_user(given.on_behalf_of_user, caller, organization)
-    policy = wire_policy.parse_policy(given.route_policy, snapshot)
+    policy = wire_policy.parse_policy(given.route_policy, snapshot.view_of(organization.id))
     return Request(
         call=Call(
             given.spec.model, organization, application, policy, needs, given.context, user.rpartition("/users/")[2]

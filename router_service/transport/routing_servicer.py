@@ -79,7 +79,7 @@ class RoutingServicer(routing_service_pb2_grpc.RoutingServiceServicer):
             raise invalid("call.spec" if request.HasField("call") else "call", "This field is required.")
         snapshot = self._snapshot()
         parsed = parse_request(request.call, caller(), snapshot, stream=False, may_be_empty=may_be_empty)
-        return parsed, snapshot, self._clock()
+        return parsed, snapshot.view_of(parsed.organization.id), self._clock()
 
     async def _plan(self, parsed: Request, snapshot: Snapshot, now: float) -> Plan:
         holdings = await self._credentials.holdings(parsed.caller, parsed.user)

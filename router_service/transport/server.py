@@ -7,23 +7,30 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from keyswitch.router.v1 import (
+    application_service_pb2_grpc,
     budget_service_pb2_grpc,
     completion_service_pb2_grpc,
     credential_test_service_pb2_grpc,
     embedding_service_pb2_grpc,
     model_service_pb2_grpc,
+    organization_service_pb2_grpc,
+    override_service_pb2_grpc,
     provider_service_pb2_grpc,
     routing_service_pb2_grpc,
     usage_service_pb2_grpc,
 )
 
-from router_service.transport.catalog_servicers import ModelServicer, ProviderServicer
+from router_service.transport.application_servicer import ApplicationServicer
+from router_service.transport.catalog_servicers import ModelServicer
 from router_service.transport.completion_servicer import CompletionServicer
 from router_service.transport.credential_test_servicer import CredentialTestServicer
 from router_service.transport.embedding_servicer import EmbeddingServicer
 from router_service.transport.interceptors.faults import FaultsInterceptor
 from router_service.transport.interceptors.identity import IdentityInterceptor, Verifier
 from router_service.transport.money_servicers import BudgetServicer, UsageServicer
+from router_service.transport.organization_servicer import OrganizationServicer
+from router_service.transport.override_servicer import OverrideServicer
+from router_service.transport.provider_servicer import ProviderServicer
 from router_service.transport.routing_servicer import RoutingServicer
 
 SERVICES = (
@@ -35,6 +42,9 @@ SERVICES = (
     "keyswitch.router.v1.UsageService",
     "keyswitch.router.v1.BudgetService",
     "keyswitch.router.v1.RoutingService",
+    "keyswitch.router.v1.ApplicationService",
+    "keyswitch.router.v1.OverrideService",
+    "keyswitch.router.v1.OrganizationService",
 )
 
 
@@ -50,6 +60,9 @@ class Servicers:
     usage: UsageServicer
     budget: BudgetServicer
     routing: RoutingServicer
+    application: ApplicationServicer
+    override: OverrideServicer
+    organization: OrganizationServicer
 
 
 class Health:
@@ -94,6 +107,9 @@ def build_server(
     usage_service_pb2_grpc.add_UsageServiceServicer_to_server(servicers.usage, server)
     budget_service_pb2_grpc.add_BudgetServiceServicer_to_server(servicers.budget, server)
     routing_service_pb2_grpc.add_RoutingServiceServicer_to_server(servicers.routing, server)
+    application_service_pb2_grpc.add_ApplicationServiceServicer_to_server(servicers.application, server)
+    override_service_pb2_grpc.add_OverrideServiceServicer_to_server(servicers.override, server)
+    organization_service_pb2_grpc.add_OrganizationServiceServicer_to_server(servicers.organization, server)
     found = Health()
     health_pb2_grpc.add_HealthServicer_to_server(found.servicer, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

@@ -49,6 +49,7 @@ def build(fault: Fault, receipt: Receipt | None) -> grpc.Status:
 
 _WITH_RETRY = frozenset(
     {
+        Reason.CONFIGURATION_UNAVAILABLE,
         Reason.CREDENTIALS_UNAVAILABLE,
         Reason.LEDGER_UNAVAILABLE,
         Reason.LIMITS_UNAVAILABLE,

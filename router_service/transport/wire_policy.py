@@ -68,10 +68,10 @@ def _seconds(given: route_policy_pb2.RoutePolicy, name: str, field: str, *, may_
 
 
 def _provider_id(name: str, field: str, snapshot: Snapshot) -> str:
-    provider = name.removeprefix("providers/")
-    if provider == name or provider not in snapshot.providers:
+    provider = snapshot.find_provider(name)
+    if provider is None or provider.name != name:
         raise invalid(field, "No provider has this name; ListProviders gives those that there are.")
-    return provider
+    return provider.id
 
 
 def _route(given: route_policy_pb2.ModelRoute, field: str, snapshot: Snapshot) -> Route:

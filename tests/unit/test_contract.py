@@ -20,12 +20,16 @@ from keyswitch.vault.v1 import error_reason_pb2 as vault_reasons
 from router_service.core import faults as router_faults
 from router_service.transport import server as router_server
 from router_service.transport import status as router_status
-from router_service.transport.catalog_servicers import ModelServicer, ProviderServicer
+from router_service.transport.application_servicer import ApplicationServicer
+from router_service.transport.catalog_servicers import ModelServicer
 from router_service.transport.completion_servicer import CompletionServicer
 from router_service.transport.credential_test_servicer import CredentialTestServicer
 from router_service.transport.embedding_servicer import EmbeddingServicer
 from router_service.transport.interceptors.identity import Verifier
 from router_service.transport.money_servicers import BudgetServicer, UsageServicer
+from router_service.transport.organization_servicer import OrganizationServicer
+from router_service.transport.override_servicer import OverrideServicer
+from router_service.transport.provider_servicer import ProviderServicer
 from router_service.transport.routing_servicer import RoutingServicer
 from vault_service.core import faults as vault_faults
 from vault_service.transport import server as vault_server
@@ -151,6 +155,9 @@ def test_the_router_serves_every_method_of_its_services(recorded: list[Recording
         blank(UsageServicer),
         blank(BudgetServicer),
         blank(RoutingServicer),
+        blank(ApplicationServicer),
+        blank(OverrideServicer),
+        blank(OrganizationServicer),
     )
     router_server.build_server(
         servicers,

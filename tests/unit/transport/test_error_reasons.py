@@ -19,6 +19,7 @@ BAD_INPUT = "tests/service/test_router_bad_input.py"
 FAILURES = "tests/service/test_router_failures.py"
 KEYS = "tests/service/test_router_keys.py"
 LIMITS = "tests/service/test_router_limits.py"
+CONFIGURATION = "tests/service/test_router_configuration.py"
 ENDINGS = "tests/service/test_router_endings.py"
 
 SHOWN_BY = {
@@ -50,6 +51,10 @@ SHOWN_BY = {
     "LEDGER_UNAVAILABLE": (BAD_INPUT, "test_a_ledger_that_is_away_is_said_so"),
     "INTERNAL": (ENDINGS, "test_a_fault_of_our_own_is_a_failure_with_an_incident"),
     "CREDENTIAL_REVOKED": (KEYS, "test_a_revocation_that_kills_cuts_the_stream"),
+    "RESOURCE_EXISTS": (CONFIGURATION, "test_an_application_from_its_making_to_its_end"),
+    "ETAG_MISMATCH": (CONFIGURATION, "test_an_application_from_its_making_to_its_end"),
+    "RESOURCE_FIXED": (CONFIGURATION, "test_a_binding_counts_for_the_very_next_call"),
+    "CONFIGURATION_UNAVAILABLE": (CONFIGURATION, "test_a_store_that_is_away_is_said_so_and_serves_on"),
     "RESOURCE_NOT_FOUND": (BAD_INPUT, "test_resources_of_others_do_not_exist"),
 }
 

@@ -243,6 +243,32 @@ const (
 	//	  "domain": "router.keyswitch.dev",
 	//	  "metadata": { "limit": "slots" } }
 	ErrorReason_ERROR_REASON_LIMITS_UNAVAILABLE ErrorReason = 40
+	// A resource of that name exists. Status ALREADY_EXISTS.
+	//
+	//	{ "reason": "ERROR_REASON_RESOURCE_EXISTS",
+	//	  "domain": "router.keyswitch.dev",
+	//	  "metadata": { "name": "organizations/acme/applications/claude" } }
+	ErrorReason_ERROR_REASON_RESOURCE_EXISTS ErrorReason = 30
+	// The resource changed since the etag was read. Status ABORTED.
+	//
+	//	{ "reason": "ERROR_REASON_ETAG_MISMATCH",
+	//	  "domain": "router.keyswitch.dev",
+	//	  "metadata": { "name": "organizations/acme/applications/claude" } }
+	ErrorReason_ERROR_REASON_ETAG_MISMATCH ErrorReason = 31
+	// The configuration file fixes the resource, and the request does not say that
+	// it means to change it anyway. Status FAILED_PRECONDITION.
+	//
+	//	{ "reason": "ERROR_REASON_RESOURCE_FIXED",
+	//	  "domain": "router.keyswitch.dev",
+	//	  "metadata": { "name": "organizations/acme/applications/claude" } }
+	ErrorReason_ERROR_REASON_RESOURCE_FIXED ErrorReason = 32
+	// The store of the configuration cannot be read or written; nothing was
+	// changed. Status UNAVAILABLE with google.rpc.RetryInfo.
+	//
+	//	{ "reason": "ERROR_REASON_CONFIGURATION_UNAVAILABLE",
+	//	  "domain": "router.keyswitch.dev",
+	//	  "metadata": { "name": "organizations/acme/applications/claude" } }
+	ErrorReason_ERROR_REASON_CONFIGURATION_UNAVAILABLE ErrorReason = 33
 )
 
 // Enum value maps for ErrorReason.
@@ -278,6 +304,10 @@ var (
 		28: "ERROR_REASON_CREDENTIAL_REVOKED",
 		29: "ERROR_REASON_RESOURCE_NOT_FOUND",
 		40: "ERROR_REASON_LIMITS_UNAVAILABLE",
+		30: "ERROR_REASON_RESOURCE_EXISTS",
+		31: "ERROR_REASON_ETAG_MISMATCH",
+		32: "ERROR_REASON_RESOURCE_FIXED",
+		33: "ERROR_REASON_CONFIGURATION_UNAVAILABLE",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                    0,
@@ -310,6 +340,10 @@ var (
 		"ERROR_REASON_CREDENTIAL_REVOKED":             28,
 		"ERROR_REASON_RESOURCE_NOT_FOUND":             29,
 		"ERROR_REASON_LIMITS_UNAVAILABLE":             40,
+		"ERROR_REASON_RESOURCE_EXISTS":                30,
+		"ERROR_REASON_ETAG_MISMATCH":                  31,
+		"ERROR_REASON_RESOURCE_FIXED":                 32,
+		"ERROR_REASON_CONFIGURATION_UNAVAILABLE":      33,
 	}
 )
 
@@ -344,7 +378,7 @@ var File_keyswitch_router_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_keyswitch_router_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"&keyswitch/router/v1/error_reason.proto\x12\x13keyswitch.router.v1*\xea\b\n" +
+	"&keyswitch/router/v1/error_reason.proto\x12\x13keyswitch.router.v1*\xf9\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\x01\x12\x1f\n" +
@@ -375,7 +409,11 @@ const file_keyswitch_router_v1_error_reason_proto_rawDesc = "" +
 	"\x15ERROR_REASON_INTERNAL\x10\x1b\x12#\n" +
 	"\x1fERROR_REASON_CREDENTIAL_REVOKED\x10\x1c\x12#\n" +
 	"\x1fERROR_REASON_RESOURCE_NOT_FOUND\x10\x1d\x12#\n" +
-	"\x1fERROR_REASON_LIMITS_UNAVAILABLE\x10(b\x06proto3"
+	"\x1fERROR_REASON_LIMITS_UNAVAILABLE\x10(\x12 \n" +
+	"\x1cERROR_REASON_RESOURCE_EXISTS\x10\x1e\x12\x1e\n" +
+	"\x1aERROR_REASON_ETAG_MISMATCH\x10\x1f\x12\x1f\n" +
+	"\x1bERROR_REASON_RESOURCE_FIXED\x10 \x12*\n" +
+	"&ERROR_REASON_CONFIGURATION_UNAVAILABLE\x10!b\x06proto3"
 
 var (
 	file_keyswitch_router_v1_error_reason_proto_rawDescOnce sync.Once

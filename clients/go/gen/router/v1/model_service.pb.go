@@ -9,6 +9,7 @@ package routerv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -528,9 +529,11 @@ type ListModelsResponse struct {
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// For a person, in English: what to do and who can do it when there is no
 	// model; empty when there is one.
-	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// Whether the model reference "free" would be served, by the free pool.
+	IsFreePoolUsable bool `protobuf:"varint,4,opt,name=is_free_pool_usable,json=isFreePoolUsable,proto3" json:"is_free_pool_usable,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ListModelsResponse) Reset() {
@@ -582,6 +585,13 @@ func (x *ListModelsResponse) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *ListModelsResponse) GetIsFreePoolUsable() bool {
+	if x != nil {
+		return x.IsFreePoolUsable
+	}
+	return false
 }
 
 // Request of DescribeOptions.
@@ -882,11 +892,740 @@ func (x *UpstreamModel) GetModel() string {
 	return ""
 }
 
+// An entry of the catalog, as it is configured; Model is what a caller sees of
+// it.
+type ModelEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Identifier. "deployment/models/{model}" or
+	// "organizations/{organization}/models/{model}", where {model} is the catalog
+	// id with its slashes, for example "deployment/models/anthropic/claude-sonnet-4.6".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Changes with every change of what is stored. Output only.
+	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Output only.
+	Source ConfigurationSource `protobuf:"varint,3,opt,name=source,proto3,enum=keyswitch.router.v1.ConfigurationSource" json:"source,omitempty"`
+	// For people; empty means the id. At most 100 characters.
+	DisplayName string `protobuf:"bytes,4,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// Other references to it.
+	Aliases []string `protobuf:"bytes,5,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	// Where it can be had, in this order. Required; at most 20.
+	Endpoints []*ModelEndpoint `protobuf:"bytes,6,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// List prices. Unset means that they are looked up. Where it is set the
+	// configuration's revision of the price is the day of the change.
+	Price *ModelPrice `protobuf:"bytes,7,opt,name=price,proto3" json:"price,omitempty"`
+	// The most tokens of prompt and answer together; absent when unknown.
+	ContextLimitTokens *int64 `protobuf:"varint,8,opt,name=context_limit_tokens,json=contextLimitTokens,proto3,oneof" json:"context_limit_tokens,omitempty"`
+	// The most tokens that it may generate; absent when unknown.
+	MaxOutputTokens *int64 `protobuf:"varint,9,opt,name=max_output_tokens,json=maxOutputTokens,proto3,oneof" json:"max_output_tokens,omitempty"`
+	// From 0 to 100: the share of the context at which callers should compress a
+	// conversation. The router compresses nothing. Absent means none.
+	CompressionThresholdPercent *int32 `protobuf:"varint,10,opt,name=compression_threshold_percent,json=compressionThresholdPercent,proto3,oneof" json:"compression_threshold_percent,omitempty"`
+	// What holds where a call says nothing else.
+	Defaults *GenerationSettings `protobuf:"bytes,11,opt,name=defaults,proto3" json:"defaults,omitempty"`
+	// Whether calls may name it. Absent in a request means yes.
+	IsEnabled     *bool `protobuf:"varint,12,opt,name=is_enabled,json=isEnabled,proto3,oneof" json:"is_enabled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModelEntry) Reset() {
+	*x = ModelEntry{}
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelEntry) ProtoMessage() {}
+
+func (x *ModelEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelEntry.ProtoReflect.Descriptor instead.
+func (*ModelEntry) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ModelEntry) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ModelEntry) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *ModelEntry) GetSource() ConfigurationSource {
+	if x != nil {
+		return x.Source
+	}
+	return ConfigurationSource_CONFIGURATION_SOURCE_UNSPECIFIED
+}
+
+func (x *ModelEntry) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
+	}
+	return ""
+}
+
+func (x *ModelEntry) GetAliases() []string {
+	if x != nil {
+		return x.Aliases
+	}
+	return nil
+}
+
+func (x *ModelEntry) GetEndpoints() []*ModelEndpoint {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *ModelEntry) GetPrice() *ModelPrice {
+	if x != nil {
+		return x.Price
+	}
+	return nil
+}
+
+func (x *ModelEntry) GetContextLimitTokens() int64 {
+	if x != nil && x.ContextLimitTokens != nil {
+		return *x.ContextLimitTokens
+	}
+	return 0
+}
+
+func (x *ModelEntry) GetMaxOutputTokens() int64 {
+	if x != nil && x.MaxOutputTokens != nil {
+		return *x.MaxOutputTokens
+	}
+	return 0
+}
+
+func (x *ModelEntry) GetCompressionThresholdPercent() int32 {
+	if x != nil && x.CompressionThresholdPercent != nil {
+		return *x.CompressionThresholdPercent
+	}
+	return 0
+}
+
+func (x *ModelEntry) GetDefaults() *GenerationSettings {
+	if x != nil {
+		return x.Defaults
+	}
+	return nil
+}
+
+func (x *ModelEntry) GetIsEnabled() bool {
+	if x != nil && x.IsEnabled != nil {
+		return *x.IsEnabled
+	}
+	return false
+}
+
+// Where a model can be had.
+type ModelEndpoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The provider's name.
+	Provider string `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
+	// Required. What the provider calls the model.
+	UpstreamModelId string `protobuf:"bytes,2,opt,name=upstream_model_id,json=upstreamModelId,proto3" json:"upstream_model_id,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ModelEndpoint) Reset() {
+	*x = ModelEndpoint{}
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelEndpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelEndpoint) ProtoMessage() {}
+
+func (x *ModelEndpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelEndpoint.ProtoReflect.Descriptor instead.
+func (*ModelEndpoint) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ModelEndpoint) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *ModelEndpoint) GetUpstreamModelId() string {
+	if x != nil {
+		return x.UpstreamModelId
+	}
+	return ""
+}
+
+// Request of ListModelEntries.
+type ListModelEntriesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. "deployment" or "organizations/{organization}".
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// At most 1000; 0 means 50.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// From a previous answer to the same arguments.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListModelEntriesRequest) Reset() {
+	*x = ListModelEntriesRequest{}
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListModelEntriesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListModelEntriesRequest) ProtoMessage() {}
+
+func (x *ListModelEntriesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListModelEntriesRequest.ProtoReflect.Descriptor instead.
+func (*ListModelEntriesRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ListModelEntriesRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *ListModelEntriesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListModelEntriesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// Response of ListModelEntries.
+type ListModelEntriesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By name.
+	ModelEntries []*ModelEntry `protobuf:"bytes,1,rep,name=model_entries,json=modelEntries,proto3" json:"model_entries,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListModelEntriesResponse) Reset() {
+	*x = ListModelEntriesResponse{}
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListModelEntriesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListModelEntriesResponse) ProtoMessage() {}
+
+func (x *ListModelEntriesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListModelEntriesResponse.ProtoReflect.Descriptor instead.
+func (*ListModelEntriesResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ListModelEntriesResponse) GetModelEntries() []*ModelEntry {
+	if x != nil {
+		return x.ModelEntries
+	}
+	return nil
+}
+
+func (x *ListModelEntriesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// Request of GetModelEntry.
+type GetModelEntryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetModelEntryRequest) Reset() {
+	*x = GetModelEntryRequest{}
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetModelEntryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetModelEntryRequest) ProtoMessage() {}
+
+func (x *GetModelEntryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetModelEntryRequest.ProtoReflect.Descriptor instead.
+func (*GetModelEntryRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *GetModelEntryRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// Response of GetModelEntry.
+type GetModelEntryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it is in force.
+	ModelEntry    *ModelEntry `protobuf:"bytes,1,opt,name=model_entry,json=modelEntry,proto3" json:"model_entry,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetModelEntryResponse) Reset() {
+	*x = GetModelEntryResponse{}
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetModelEntryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetModelEntryResponse) ProtoMessage() {}
+
+func (x *GetModelEntryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetModelEntryResponse.ProtoReflect.Descriptor instead.
+func (*GetModelEntryResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *GetModelEntryResponse) GetModelEntry() *ModelEntry {
+	if x != nil {
+		return x.ModelEntry
+	}
+	return nil
+}
+
+// Request of CreateModelEntry.
+type CreateModelEntryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. "deployment" or "organizations/{organization}".
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// Required. The catalog id: vendor/model in lower case.
+	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	// Its name is not read.
+	ModelEntry    *ModelEntry `protobuf:"bytes,3,opt,name=model_entry,json=modelEntry,proto3" json:"model_entry,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateModelEntryRequest) Reset() {
+	*x = CreateModelEntryRequest{}
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateModelEntryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateModelEntryRequest) ProtoMessage() {}
+
+func (x *CreateModelEntryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateModelEntryRequest.ProtoReflect.Descriptor instead.
+func (*CreateModelEntryRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *CreateModelEntryRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *CreateModelEntryRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *CreateModelEntryRequest) GetModelEntry() *ModelEntry {
+	if x != nil {
+		return x.ModelEntry
+	}
+	return nil
+}
+
+// Response of CreateModelEntry.
+type CreateModelEntryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it is in force.
+	ModelEntry    *ModelEntry `protobuf:"bytes,1,opt,name=model_entry,json=modelEntry,proto3" json:"model_entry,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateModelEntryResponse) Reset() {
+	*x = CreateModelEntryResponse{}
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateModelEntryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateModelEntryResponse) ProtoMessage() {}
+
+func (x *CreateModelEntryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateModelEntryResponse.ProtoReflect.Descriptor instead.
+func (*CreateModelEntryResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *CreateModelEntryResponse) GetModelEntry() *ModelEntry {
+	if x != nil {
+		return x.ModelEntry
+	}
+	return nil
+}
+
+// Request of UpdateModelEntry.
+type UpdateModelEntryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. Its etag, where it is set, must be the one in force.
+	ModelEntry *ModelEntry `protobuf:"bytes,1,opt,name=model_entry,json=modelEntry,proto3" json:"model_entry,omitempty"`
+	// Names of fields of ModelEntry. Empty means those that are set in it; "*" means
+	// all.
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// See ConfigurationSource. Default false.
+	OverrideFile  bool `protobuf:"varint,3,opt,name=override_file,json=overrideFile,proto3" json:"override_file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateModelEntryRequest) Reset() {
+	*x = UpdateModelEntryRequest{}
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateModelEntryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateModelEntryRequest) ProtoMessage() {}
+
+func (x *UpdateModelEntryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateModelEntryRequest.ProtoReflect.Descriptor instead.
+func (*UpdateModelEntryRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *UpdateModelEntryRequest) GetModelEntry() *ModelEntry {
+	if x != nil {
+		return x.ModelEntry
+	}
+	return nil
+}
+
+func (x *UpdateModelEntryRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+func (x *UpdateModelEntryRequest) GetOverrideFile() bool {
+	if x != nil {
+		return x.OverrideFile
+	}
+	return false
+}
+
+// Response of UpdateModelEntry.
+type UpdateModelEntryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it is in force.
+	ModelEntry    *ModelEntry `protobuf:"bytes,1,opt,name=model_entry,json=modelEntry,proto3" json:"model_entry,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateModelEntryResponse) Reset() {
+	*x = UpdateModelEntryResponse{}
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateModelEntryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateModelEntryResponse) ProtoMessage() {}
+
+func (x *UpdateModelEntryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateModelEntryResponse.ProtoReflect.Descriptor instead.
+func (*UpdateModelEntryResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *UpdateModelEntryResponse) GetModelEntry() *ModelEntry {
+	if x != nil {
+		return x.ModelEntry
+	}
+	return nil
+}
+
+// Request of DeleteModelEntry.
+type DeleteModelEntryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Optional. Must be the one in force.
+	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteModelEntryRequest) Reset() {
+	*x = DeleteModelEntryRequest{}
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteModelEntryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteModelEntryRequest) ProtoMessage() {}
+
+func (x *DeleteModelEntryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteModelEntryRequest.ProtoReflect.Descriptor instead.
+func (*DeleteModelEntryRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *DeleteModelEntryRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeleteModelEntryRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// Response of DeleteModelEntry.
+type DeleteModelEntryResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteModelEntryResponse) Reset() {
+	*x = DeleteModelEntryResponse{}
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteModelEntryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteModelEntryResponse) ProtoMessage() {}
+
+func (x *DeleteModelEntryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteModelEntryResponse.ProtoReflect.Descriptor instead.
+func (*DeleteModelEntryResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{21}
+}
+
 var File_keyswitch_router_v1_model_service_proto protoreflect.FileDescriptor
 
 const file_keyswitch_router_v1_model_service_proto_rawDesc = "" +
 	"\n" +
-	"'keyswitch/router/v1/model_service.proto\x12\x13keyswitch.router.v1\x1a\x1fkeyswitch/router/v1/payer.proto\x1a\"keyswitch/router/v1/settings.proto\"\x92\x05\n" +
+	"'keyswitch/router/v1/model_service.proto\x12\x13keyswitch.router.v1\x1a google/protobuf/field_mask.proto\x1a'keyswitch/router/v1/configuration.proto\x1a\x1fkeyswitch/router/v1/payer.proto\x1a\"keyswitch/router/v1/settings.proto\"\x92\x05\n" +
 	"\x05Model\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x18\n" +
@@ -924,11 +1663,12 @@ const file_keyswitch_router_v1_model_service_proto_rawDesc = "" +
 	"\n" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\x12&\n" +
 	"\x0flast_used_model\x18\x04 \x01(\tR\rlastUsedModel\x12;\n" +
-	"\apurpose\x18\x05 \x01(\x0e2!.keyswitch.router.v1.ModelPurposeR\apurpose\"\x8a\x01\n" +
+	"\apurpose\x18\x05 \x01(\x0e2!.keyswitch.router.v1.ModelPurposeR\apurpose\"\xb9\x01\n" +
 	"\x12ListModelsResponse\x122\n" +
 	"\x06models\x18\x01 \x03(\v2\x1a.keyswitch.router.v1.ModelR\x06models\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"J\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12-\n" +
+	"\x13is_free_pool_usable\x18\x04 \x01(\bR\x10isFreePoolUsable\"J\n" +
 	"\x16DescribeOptionsRequest\x12\x1a\n" +
 	"\bprovider\x18\x01 \x01(\tR\bprovider\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\"\xe8\x01\n" +
@@ -945,7 +1685,64 @@ const file_keyswitch_router_v1_model_service_proto_rawDesc = "" +
 	"\fis_truncated\x18\x02 \x01(\bR\visTruncated\"Q\n" +
 	"\rUpstreamModel\x12*\n" +
 	"\x11upstream_model_id\x18\x01 \x01(\tR\x0fupstreamModelId\x12\x14\n" +
-	"\x05model\x18\x02 \x01(\tR\x05model*\xaf\x02\n" +
+	"\x05model\x18\x02 \x01(\tR\x05model\"\xa6\x05\n" +
+	"\n" +
+	"ModelEntry\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12@\n" +
+	"\x06source\x18\x03 \x01(\x0e2(.keyswitch.router.v1.ConfigurationSourceR\x06source\x12!\n" +
+	"\fdisplay_name\x18\x04 \x01(\tR\vdisplayName\x12\x18\n" +
+	"\aaliases\x18\x05 \x03(\tR\aaliases\x12@\n" +
+	"\tendpoints\x18\x06 \x03(\v2\".keyswitch.router.v1.ModelEndpointR\tendpoints\x125\n" +
+	"\x05price\x18\a \x01(\v2\x1f.keyswitch.router.v1.ModelPriceR\x05price\x125\n" +
+	"\x14context_limit_tokens\x18\b \x01(\x03H\x00R\x12contextLimitTokens\x88\x01\x01\x12/\n" +
+	"\x11max_output_tokens\x18\t \x01(\x03H\x01R\x0fmaxOutputTokens\x88\x01\x01\x12G\n" +
+	"\x1dcompression_threshold_percent\x18\n" +
+	" \x01(\x05H\x02R\x1bcompressionThresholdPercent\x88\x01\x01\x12C\n" +
+	"\bdefaults\x18\v \x01(\v2'.keyswitch.router.v1.GenerationSettingsR\bdefaults\x12\"\n" +
+	"\n" +
+	"is_enabled\x18\f \x01(\bH\x03R\tisEnabled\x88\x01\x01B\x17\n" +
+	"\x15_context_limit_tokensB\x14\n" +
+	"\x12_max_output_tokensB \n" +
+	"\x1e_compression_threshold_percentB\r\n" +
+	"\v_is_enabled\"W\n" +
+	"\rModelEndpoint\x12\x1a\n" +
+	"\bprovider\x18\x01 \x01(\tR\bprovider\x12*\n" +
+	"\x11upstream_model_id\x18\x02 \x01(\tR\x0fupstreamModelId\"m\n" +
+	"\x17ListModelEntriesRequest\x12\x16\n" +
+	"\x06parent\x18\x01 \x01(\tR\x06parent\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\x88\x01\n" +
+	"\x18ListModelEntriesResponse\x12D\n" +
+	"\rmodel_entries\x18\x01 \x03(\v2\x1f.keyswitch.router.v1.ModelEntryR\fmodelEntries\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"*\n" +
+	"\x14GetModelEntryRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"Y\n" +
+	"\x15GetModelEntryResponse\x12@\n" +
+	"\vmodel_entry\x18\x01 \x01(\v2\x1f.keyswitch.router.v1.ModelEntryR\n" +
+	"modelEntry\"\x89\x01\n" +
+	"\x17CreateModelEntryRequest\x12\x16\n" +
+	"\x06parent\x18\x01 \x01(\tR\x06parent\x12\x14\n" +
+	"\x05model\x18\x02 \x01(\tR\x05model\x12@\n" +
+	"\vmodel_entry\x18\x03 \x01(\v2\x1f.keyswitch.router.v1.ModelEntryR\n" +
+	"modelEntry\"\\\n" +
+	"\x18CreateModelEntryResponse\x12@\n" +
+	"\vmodel_entry\x18\x01 \x01(\v2\x1f.keyswitch.router.v1.ModelEntryR\n" +
+	"modelEntry\"\xbd\x01\n" +
+	"\x17UpdateModelEntryRequest\x12@\n" +
+	"\vmodel_entry\x18\x01 \x01(\v2\x1f.keyswitch.router.v1.ModelEntryR\n" +
+	"modelEntry\x12;\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\x12#\n" +
+	"\roverride_file\x18\x03 \x01(\bR\foverrideFile\"\\\n" +
+	"\x18UpdateModelEntryResponse\x12@\n" +
+	"\vmodel_entry\x18\x01 \x01(\v2\x1f.keyswitch.router.v1.ModelEntryR\n" +
+	"modelEntry\"A\n" +
+	"\x17DeleteModelEntryRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\"\x1a\n" +
+	"\x18DeleteModelEntryResponse*\xaf\x02\n" +
 	"\x0fModelCapability\x12 \n" +
 	"\x1cMODEL_CAPABILITY_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16MODEL_CAPABILITY_TOOLS\x10\x01\x12\x1b\n" +
@@ -959,12 +1756,17 @@ const file_keyswitch_router_v1_model_service_proto_rawDesc = "" +
 	"\fModelPurpose\x12\x1d\n" +
 	"\x19MODEL_PURPOSE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18MODEL_PURPOSE_COMPLETION\x10\x01\x12\x1b\n" +
-	"\x17MODEL_PURPOSE_EMBEDDING\x10\x022\xdf\x02\n" +
+	"\x17MODEL_PURPOSE_EMBEDDING\x10\x022\x8b\a\n" +
 	"\fModelService\x12]\n" +
 	"\n" +
 	"ListModels\x12&.keyswitch.router.v1.ListModelsRequest\x1a'.keyswitch.router.v1.ListModelsResponse\x12l\n" +
 	"\x0fDescribeOptions\x12+.keyswitch.router.v1.DescribeOptionsRequest\x1a,.keyswitch.router.v1.DescribeOptionsResponse\x12\x81\x01\n" +
-	"\x16DiscoverUpstreamModels\x122.keyswitch.router.v1.DiscoverUpstreamModelsRequest\x1a3.keyswitch.router.v1.DiscoverUpstreamModelsResponseb\x06proto3"
+	"\x16DiscoverUpstreamModels\x122.keyswitch.router.v1.DiscoverUpstreamModelsRequest\x1a3.keyswitch.router.v1.DiscoverUpstreamModelsResponse\x12f\n" +
+	"\rGetModelEntry\x12).keyswitch.router.v1.GetModelEntryRequest\x1a*.keyswitch.router.v1.GetModelEntryResponse\x12o\n" +
+	"\x10ListModelEntries\x12,.keyswitch.router.v1.ListModelEntriesRequest\x1a-.keyswitch.router.v1.ListModelEntriesResponse\x12o\n" +
+	"\x10CreateModelEntry\x12,.keyswitch.router.v1.CreateModelEntryRequest\x1a-.keyswitch.router.v1.CreateModelEntryResponse\x12o\n" +
+	"\x10UpdateModelEntry\x12,.keyswitch.router.v1.UpdateModelEntryRequest\x1a-.keyswitch.router.v1.UpdateModelEntryResponse\x12o\n" +
+	"\x10DeleteModelEntry\x12,.keyswitch.router.v1.DeleteModelEntryRequest\x1a-.keyswitch.router.v1.DeleteModelEntryResponseb\x06proto3"
 
 var (
 	file_keyswitch_router_v1_model_service_proto_rawDescOnce sync.Once
@@ -979,7 +1781,7 @@ func file_keyswitch_router_v1_model_service_proto_rawDescGZIP() []byte {
 }
 
 var file_keyswitch_router_v1_model_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_keyswitch_router_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_keyswitch_router_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_keyswitch_router_v1_model_service_proto_goTypes = []any{
 	(ModelCapability)(0),                   // 0: keyswitch.router.v1.ModelCapability
 	(ModelPurpose)(0),                      // 1: keyswitch.router.v1.ModelPurpose
@@ -993,33 +1795,69 @@ var file_keyswitch_router_v1_model_service_proto_goTypes = []any{
 	(*DiscoverUpstreamModelsRequest)(nil),  // 9: keyswitch.router.v1.DiscoverUpstreamModelsRequest
 	(*DiscoverUpstreamModelsResponse)(nil), // 10: keyswitch.router.v1.DiscoverUpstreamModelsResponse
 	(*UpstreamModel)(nil),                  // 11: keyswitch.router.v1.UpstreamModel
-	(Payer)(0),                             // 12: keyswitch.router.v1.Payer
-	(*Sampling)(nil),                       // 13: keyswitch.router.v1.Sampling
-	(*ReasoningConfig)(nil),                // 14: keyswitch.router.v1.ReasoningConfig
-	(ReasoningEffort)(0),                   // 15: keyswitch.router.v1.ReasoningEffort
+	(*ModelEntry)(nil),                     // 12: keyswitch.router.v1.ModelEntry
+	(*ModelEndpoint)(nil),                  // 13: keyswitch.router.v1.ModelEndpoint
+	(*ListModelEntriesRequest)(nil),        // 14: keyswitch.router.v1.ListModelEntriesRequest
+	(*ListModelEntriesResponse)(nil),       // 15: keyswitch.router.v1.ListModelEntriesResponse
+	(*GetModelEntryRequest)(nil),           // 16: keyswitch.router.v1.GetModelEntryRequest
+	(*GetModelEntryResponse)(nil),          // 17: keyswitch.router.v1.GetModelEntryResponse
+	(*CreateModelEntryRequest)(nil),        // 18: keyswitch.router.v1.CreateModelEntryRequest
+	(*CreateModelEntryResponse)(nil),       // 19: keyswitch.router.v1.CreateModelEntryResponse
+	(*UpdateModelEntryRequest)(nil),        // 20: keyswitch.router.v1.UpdateModelEntryRequest
+	(*UpdateModelEntryResponse)(nil),       // 21: keyswitch.router.v1.UpdateModelEntryResponse
+	(*DeleteModelEntryRequest)(nil),        // 22: keyswitch.router.v1.DeleteModelEntryRequest
+	(*DeleteModelEntryResponse)(nil),       // 23: keyswitch.router.v1.DeleteModelEntryResponse
+	(Payer)(0),                             // 24: keyswitch.router.v1.Payer
+	(*Sampling)(nil),                       // 25: keyswitch.router.v1.Sampling
+	(*ReasoningConfig)(nil),                // 26: keyswitch.router.v1.ReasoningConfig
+	(ReasoningEffort)(0),                   // 27: keyswitch.router.v1.ReasoningEffort
+	(ConfigurationSource)(0),               // 28: keyswitch.router.v1.ConfigurationSource
+	(*GenerationSettings)(nil),             // 29: keyswitch.router.v1.GenerationSettings
+	(*fieldmaskpb.FieldMask)(nil),          // 30: google.protobuf.FieldMask
 }
 var file_keyswitch_router_v1_model_service_proto_depIdxs = []int32{
-	12, // 0: keyswitch.router.v1.Model.payer:type_name -> keyswitch.router.v1.Payer
+	24, // 0: keyswitch.router.v1.Model.payer:type_name -> keyswitch.router.v1.Payer
 	4,  // 1: keyswitch.router.v1.Model.price:type_name -> keyswitch.router.v1.ModelPrice
 	0,  // 2: keyswitch.router.v1.Model.capabilities:type_name -> keyswitch.router.v1.ModelCapability
 	3,  // 3: keyswitch.router.v1.Model.defaults:type_name -> keyswitch.router.v1.ModelDefaults
-	13, // 4: keyswitch.router.v1.ModelDefaults.sampling:type_name -> keyswitch.router.v1.Sampling
-	14, // 5: keyswitch.router.v1.ModelDefaults.reasoning:type_name -> keyswitch.router.v1.ReasoningConfig
+	25, // 4: keyswitch.router.v1.ModelDefaults.sampling:type_name -> keyswitch.router.v1.Sampling
+	26, // 5: keyswitch.router.v1.ModelDefaults.reasoning:type_name -> keyswitch.router.v1.ReasoningConfig
 	1,  // 6: keyswitch.router.v1.ListModelsRequest.purpose:type_name -> keyswitch.router.v1.ModelPurpose
 	2,  // 7: keyswitch.router.v1.ListModelsResponse.models:type_name -> keyswitch.router.v1.Model
-	15, // 8: keyswitch.router.v1.DescribeOptionsResponse.efforts:type_name -> keyswitch.router.v1.ReasoningEffort
+	27, // 8: keyswitch.router.v1.DescribeOptionsResponse.efforts:type_name -> keyswitch.router.v1.ReasoningEffort
 	11, // 9: keyswitch.router.v1.DiscoverUpstreamModelsResponse.models:type_name -> keyswitch.router.v1.UpstreamModel
-	5,  // 10: keyswitch.router.v1.ModelService.ListModels:input_type -> keyswitch.router.v1.ListModelsRequest
-	7,  // 11: keyswitch.router.v1.ModelService.DescribeOptions:input_type -> keyswitch.router.v1.DescribeOptionsRequest
-	9,  // 12: keyswitch.router.v1.ModelService.DiscoverUpstreamModels:input_type -> keyswitch.router.v1.DiscoverUpstreamModelsRequest
-	6,  // 13: keyswitch.router.v1.ModelService.ListModels:output_type -> keyswitch.router.v1.ListModelsResponse
-	8,  // 14: keyswitch.router.v1.ModelService.DescribeOptions:output_type -> keyswitch.router.v1.DescribeOptionsResponse
-	10, // 15: keyswitch.router.v1.ModelService.DiscoverUpstreamModels:output_type -> keyswitch.router.v1.DiscoverUpstreamModelsResponse
-	13, // [13:16] is the sub-list for method output_type
-	10, // [10:13] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	28, // 10: keyswitch.router.v1.ModelEntry.source:type_name -> keyswitch.router.v1.ConfigurationSource
+	13, // 11: keyswitch.router.v1.ModelEntry.endpoints:type_name -> keyswitch.router.v1.ModelEndpoint
+	4,  // 12: keyswitch.router.v1.ModelEntry.price:type_name -> keyswitch.router.v1.ModelPrice
+	29, // 13: keyswitch.router.v1.ModelEntry.defaults:type_name -> keyswitch.router.v1.GenerationSettings
+	12, // 14: keyswitch.router.v1.ListModelEntriesResponse.model_entries:type_name -> keyswitch.router.v1.ModelEntry
+	12, // 15: keyswitch.router.v1.GetModelEntryResponse.model_entry:type_name -> keyswitch.router.v1.ModelEntry
+	12, // 16: keyswitch.router.v1.CreateModelEntryRequest.model_entry:type_name -> keyswitch.router.v1.ModelEntry
+	12, // 17: keyswitch.router.v1.CreateModelEntryResponse.model_entry:type_name -> keyswitch.router.v1.ModelEntry
+	12, // 18: keyswitch.router.v1.UpdateModelEntryRequest.model_entry:type_name -> keyswitch.router.v1.ModelEntry
+	30, // 19: keyswitch.router.v1.UpdateModelEntryRequest.update_mask:type_name -> google.protobuf.FieldMask
+	12, // 20: keyswitch.router.v1.UpdateModelEntryResponse.model_entry:type_name -> keyswitch.router.v1.ModelEntry
+	5,  // 21: keyswitch.router.v1.ModelService.ListModels:input_type -> keyswitch.router.v1.ListModelsRequest
+	7,  // 22: keyswitch.router.v1.ModelService.DescribeOptions:input_type -> keyswitch.router.v1.DescribeOptionsRequest
+	9,  // 23: keyswitch.router.v1.ModelService.DiscoverUpstreamModels:input_type -> keyswitch.router.v1.DiscoverUpstreamModelsRequest
+	16, // 24: keyswitch.router.v1.ModelService.GetModelEntry:input_type -> keyswitch.router.v1.GetModelEntryRequest
+	14, // 25: keyswitch.router.v1.ModelService.ListModelEntries:input_type -> keyswitch.router.v1.ListModelEntriesRequest
+	18, // 26: keyswitch.router.v1.ModelService.CreateModelEntry:input_type -> keyswitch.router.v1.CreateModelEntryRequest
+	20, // 27: keyswitch.router.v1.ModelService.UpdateModelEntry:input_type -> keyswitch.router.v1.UpdateModelEntryRequest
+	22, // 28: keyswitch.router.v1.ModelService.DeleteModelEntry:input_type -> keyswitch.router.v1.DeleteModelEntryRequest
+	6,  // 29: keyswitch.router.v1.ModelService.ListModels:output_type -> keyswitch.router.v1.ListModelsResponse
+	8,  // 30: keyswitch.router.v1.ModelService.DescribeOptions:output_type -> keyswitch.router.v1.DescribeOptionsResponse
+	10, // 31: keyswitch.router.v1.ModelService.DiscoverUpstreamModels:output_type -> keyswitch.router.v1.DiscoverUpstreamModelsResponse
+	17, // 32: keyswitch.router.v1.ModelService.GetModelEntry:output_type -> keyswitch.router.v1.GetModelEntryResponse
+	15, // 33: keyswitch.router.v1.ModelService.ListModelEntries:output_type -> keyswitch.router.v1.ListModelEntriesResponse
+	19, // 34: keyswitch.router.v1.ModelService.CreateModelEntry:output_type -> keyswitch.router.v1.CreateModelEntryResponse
+	21, // 35: keyswitch.router.v1.ModelService.UpdateModelEntry:output_type -> keyswitch.router.v1.UpdateModelEntryResponse
+	23, // 36: keyswitch.router.v1.ModelService.DeleteModelEntry:output_type -> keyswitch.router.v1.DeleteModelEntryResponse
+	29, // [29:37] is the sub-list for method output_type
+	21, // [21:29] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_keyswitch_router_v1_model_service_proto_init() }
@@ -1027,18 +1865,20 @@ func file_keyswitch_router_v1_model_service_proto_init() {
 	if File_keyswitch_router_v1_model_service_proto != nil {
 		return
 	}
+	file_keyswitch_router_v1_configuration_proto_init()
 	file_keyswitch_router_v1_payer_proto_init()
 	file_keyswitch_router_v1_settings_proto_init()
 	file_keyswitch_router_v1_model_service_proto_msgTypes[0].OneofWrappers = []any{}
 	file_keyswitch_router_v1_model_service_proto_msgTypes[1].OneofWrappers = []any{}
 	file_keyswitch_router_v1_model_service_proto_msgTypes[2].OneofWrappers = []any{}
+	file_keyswitch_router_v1_model_service_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyswitch_router_v1_model_service_proto_rawDesc), len(file_keyswitch_router_v1_model_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   10,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

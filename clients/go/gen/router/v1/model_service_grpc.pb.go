@@ -22,6 +22,11 @@ const (
 	ModelService_ListModels_FullMethodName             = "/keyswitch.router.v1.ModelService/ListModels"
 	ModelService_DescribeOptions_FullMethodName        = "/keyswitch.router.v1.ModelService/DescribeOptions"
 	ModelService_DiscoverUpstreamModels_FullMethodName = "/keyswitch.router.v1.ModelService/DiscoverUpstreamModels"
+	ModelService_GetModelEntry_FullMethodName          = "/keyswitch.router.v1.ModelService/GetModelEntry"
+	ModelService_ListModelEntries_FullMethodName       = "/keyswitch.router.v1.ModelService/ListModelEntries"
+	ModelService_CreateModelEntry_FullMethodName       = "/keyswitch.router.v1.ModelService/CreateModelEntry"
+	ModelService_UpdateModelEntry_FullMethodName       = "/keyswitch.router.v1.ModelService/UpdateModelEntry"
+	ModelService_DeleteModelEntry_FullMethodName       = "/keyswitch.router.v1.ModelService/DeleteModelEntry"
 )
 
 // ModelServiceClient is the client API for ModelService service.
@@ -39,6 +44,18 @@ type ModelServiceClient interface {
 	// Asks a provider which models a key can use, with that key. Whoever may test
 	// the key may ask; nothing is billed.
 	DiscoverUpstreamModels(ctx context.Context, in *DiscoverUpstreamModelsRequest, opts ...grpc.CallOption) (*DiscoverUpstreamModelsResponse, error)
+	// Gets an entry of the catalog: the deployment's, or an organization's own.
+	GetModelEntry(ctx context.Context, in *GetModelEntryRequest, opts ...grpc.CallOption) (*GetModelEntryResponse, error)
+	// Lists entries of the catalog.
+	ListModelEntries(ctx context.Context, in *ListModelEntriesRequest, opts ...grpc.CallOption) (*ListModelEntriesResponse, error)
+	// Makes an entry. The deployment's: only the operator. An organization's: its
+	// administrators too; only its own keys pay for such a model.
+	CreateModelEntry(ctx context.Context, in *CreateModelEntryRequest, opts ...grpc.CallOption) (*CreateModelEntryResponse, error)
+	// Changes the fields that the mask names.
+	UpdateModelEntry(ctx context.Context, in *UpdateModelEntryRequest, opts ...grpc.CallOption) (*UpdateModelEntryResponse, error)
+	// Removes what is stored of an entry. Where the file or the built-in catalog
+	// has it too, that entry is in force again.
+	DeleteModelEntry(ctx context.Context, in *DeleteModelEntryRequest, opts ...grpc.CallOption) (*DeleteModelEntryResponse, error)
 }
 
 type modelServiceClient struct {
@@ -79,6 +96,56 @@ func (c *modelServiceClient) DiscoverUpstreamModels(ctx context.Context, in *Dis
 	return out, nil
 }
 
+func (c *modelServiceClient) GetModelEntry(ctx context.Context, in *GetModelEntryRequest, opts ...grpc.CallOption) (*GetModelEntryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetModelEntryResponse)
+	err := c.cc.Invoke(ctx, ModelService_GetModelEntry_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *modelServiceClient) ListModelEntries(ctx context.Context, in *ListModelEntriesRequest, opts ...grpc.CallOption) (*ListModelEntriesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListModelEntriesResponse)
+	err := c.cc.Invoke(ctx, ModelService_ListModelEntries_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *modelServiceClient) CreateModelEntry(ctx context.Context, in *CreateModelEntryRequest, opts ...grpc.CallOption) (*CreateModelEntryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateModelEntryResponse)
+	err := c.cc.Invoke(ctx, ModelService_CreateModelEntry_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *modelServiceClient) UpdateModelEntry(ctx context.Context, in *UpdateModelEntryRequest, opts ...grpc.CallOption) (*UpdateModelEntryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateModelEntryResponse)
+	err := c.cc.Invoke(ctx, ModelService_UpdateModelEntry_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *modelServiceClient) DeleteModelEntry(ctx context.Context, in *DeleteModelEntryRequest, opts ...grpc.CallOption) (*DeleteModelEntryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteModelEntryResponse)
+	err := c.cc.Invoke(ctx, ModelService_DeleteModelEntry_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ModelServiceServer is the server API for ModelService service.
 // All implementations must embed UnimplementedModelServiceServer
 // for forward compatibility.
@@ -94,6 +161,18 @@ type ModelServiceServer interface {
 	// Asks a provider which models a key can use, with that key. Whoever may test
 	// the key may ask; nothing is billed.
 	DiscoverUpstreamModels(context.Context, *DiscoverUpstreamModelsRequest) (*DiscoverUpstreamModelsResponse, error)
+	// Gets an entry of the catalog: the deployment's, or an organization's own.
+	GetModelEntry(context.Context, *GetModelEntryRequest) (*GetModelEntryResponse, error)
+	// Lists entries of the catalog.
+	ListModelEntries(context.Context, *ListModelEntriesRequest) (*ListModelEntriesResponse, error)
+	// Makes an entry. The deployment's: only the operator. An organization's: its
+	// administrators too; only its own keys pay for such a model.
+	CreateModelEntry(context.Context, *CreateModelEntryRequest) (*CreateModelEntryResponse, error)
+	// Changes the fields that the mask names.
+	UpdateModelEntry(context.Context, *UpdateModelEntryRequest) (*UpdateModelEntryResponse, error)
+	// Removes what is stored of an entry. Where the file or the built-in catalog
+	// has it too, that entry is in force again.
+	DeleteModelEntry(context.Context, *DeleteModelEntryRequest) (*DeleteModelEntryResponse, error)
 	mustEmbedUnimplementedModelServiceServer()
 }
 
@@ -112,6 +191,21 @@ func (UnimplementedModelServiceServer) DescribeOptions(context.Context, *Describ
 }
 func (UnimplementedModelServiceServer) DiscoverUpstreamModels(context.Context, *DiscoverUpstreamModelsRequest) (*DiscoverUpstreamModelsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DiscoverUpstreamModels not implemented")
+}
+func (UnimplementedModelServiceServer) GetModelEntry(context.Context, *GetModelEntryRequest) (*GetModelEntryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetModelEntry not implemented")
+}
+func (UnimplementedModelServiceServer) ListModelEntries(context.Context, *ListModelEntriesRequest) (*ListModelEntriesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListModelEntries not implemented")
+}
+func (UnimplementedModelServiceServer) CreateModelEntry(context.Context, *CreateModelEntryRequest) (*CreateModelEntryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateModelEntry not implemented")
+}
+func (UnimplementedModelServiceServer) UpdateModelEntry(context.Context, *UpdateModelEntryRequest) (*UpdateModelEntryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateModelEntry not implemented")
+}
+func (UnimplementedModelServiceServer) DeleteModelEntry(context.Context, *DeleteModelEntryRequest) (*DeleteModelEntryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteModelEntry not implemented")
 }
 func (UnimplementedModelServiceServer) mustEmbedUnimplementedModelServiceServer() {}
 func (UnimplementedModelServiceServer) testEmbeddedByValue()                      {}
@@ -188,6 +282,96 @@ func _ModelService_DiscoverUpstreamModels_Handler(srv interface{}, ctx context.C
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ModelService_GetModelEntry_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetModelEntryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ModelServiceServer).GetModelEntry(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ModelService_GetModelEntry_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ModelServiceServer).GetModelEntry(ctx, req.(*GetModelEntryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ModelService_ListModelEntries_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListModelEntriesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ModelServiceServer).ListModelEntries(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ModelService_ListModelEntries_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ModelServiceServer).ListModelEntries(ctx, req.(*ListModelEntriesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ModelService_CreateModelEntry_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateModelEntryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ModelServiceServer).CreateModelEntry(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ModelService_CreateModelEntry_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ModelServiceServer).CreateModelEntry(ctx, req.(*CreateModelEntryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ModelService_UpdateModelEntry_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateModelEntryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ModelServiceServer).UpdateModelEntry(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ModelService_UpdateModelEntry_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ModelServiceServer).UpdateModelEntry(ctx, req.(*UpdateModelEntryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ModelService_DeleteModelEntry_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteModelEntryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ModelServiceServer).DeleteModelEntry(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ModelService_DeleteModelEntry_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ModelServiceServer).DeleteModelEntry(ctx, req.(*DeleteModelEntryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ModelService_ServiceDesc is the grpc.ServiceDesc for ModelService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -206,6 +390,26 @@ var ModelService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DiscoverUpstreamModels",
 			Handler:    _ModelService_DiscoverUpstreamModels_Handler,
+		},
+		{
+			MethodName: "GetModelEntry",
+			Handler:    _ModelService_GetModelEntry_Handler,
+		},
+		{
+			MethodName: "ListModelEntries",
+			Handler:    _ModelService_ListModelEntries_Handler,
+		},
+		{
+			MethodName: "CreateModelEntry",
+			Handler:    _ModelService_CreateModelEntry_Handler,
+		},
+		{
+			MethodName: "UpdateModelEntry",
+			Handler:    _ModelService_UpdateModelEntry_Handler,
+		},
+		{
+			MethodName: "DeleteModelEntry",
+			Handler:    _ModelService_DeleteModelEntry_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -9,6 +9,7 @@ package routerv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -24,20 +25,22 @@ const (
 // An endpoint that serves models.
 type Provider struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Identifier. "providers/{provider}".
+	// Identifier. "providers/{provider}", or
+	// "organizations/{organization}/providers/{provider}" for an organization's own.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// For people.
+	// For people; empty means the id. At most 100 characters.
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// Its wire dialect, for example "anthropic_messages".
 	Dialect string `protobuf:"bytes,3,opt,name=dialect,proto3" json:"dialect,omitempty"`
 	// Where its secrets may be sent: "scheme://host[:port]" in lower case, without
-	// a default port. A credential for it must allow this origin.
+	// a default port. A credential for it must allow this origin. Output only.
 	Origin string `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"`
-	// Whether calls may go to it.
-	IsEnabled bool `protobuf:"varint,5,opt,name=is_enabled,json=isEnabled,proto3" json:"is_enabled,omitempty"`
-	// Whether organizations and users may bring keys of their own for it.
-	IsByokSupported bool `protobuf:"varint,6,opt,name=is_byok_supported,json=isByokSupported,proto3" json:"is_byok_supported,omitempty"`
-	// Whether it needs no key at all, as a local server may.
+	// Whether calls may go to it. Absent in a request means yes.
+	IsEnabled *bool `protobuf:"varint,5,opt,name=is_enabled,json=isEnabled,proto3,oneof" json:"is_enabled,omitempty"`
+	// Whether organizations and users may bring keys of their own for it. Absent
+	// in a request means yes.
+	IsByokSupported *bool `protobuf:"varint,6,opt,name=is_byok_supported,json=isByokSupported,proto3,oneof" json:"is_byok_supported,omitempty"`
+	// Whether it needs no key at all, as a local server may. Output only.
 	IsKeyless bool `protobuf:"varint,7,opt,name=is_keyless,json=isKeyless,proto3" json:"is_keyless,omitempty"`
 	// What joins the providers that are plans of one vendor; empty for none.
 	Vendor string `protobuf:"bytes,20,opt,name=vendor,proto3" json:"vendor,omitempty"`
@@ -47,8 +50,26 @@ type Provider struct {
 	KeyPage string `protobuf:"bytes,22,opt,name=key_page,json=keyPage,proto3" json:"key_page,omitempty"`
 	// Whether a key can be tested without naming a model.
 	HasFreeKeyTest bool `protobuf:"varint,23,opt,name=has_free_key_test,json=hasFreeKeyTest,proto3" json:"has_free_key_test,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Changes with every change of what is stored. Output only.
+	Etag string `protobuf:"bytes,8,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Output only.
+	Source ConfigurationSource `protobuf:"varint,9,opt,name=source,proto3,enum=keyswitch.router.v1.ConfigurationSource" json:"source,omitempty"`
+	// Absolute, http or https; a slash at its end does not matter. Required unless
+	// a template has it.
+	BaseUrl string `protobuf:"bytes,10,opt,name=base_url,json=baseUrl,proto3" json:"base_url,omitempty"`
+	// "bearer", "x-api-key", "api-key", "x-goog-api-key", "none" or another scheme
+	// of the configuration file. Required unless a template has it.
+	Auth string `protobuf:"bytes,11,opt,name=auth,proto3" json:"auth,omitempty"`
+	// CIDRs of private networks that it may lead to. Only for the deployment's.
+	AllowedPrivateNetworks []string `protobuf:"bytes,12,rep,name=allowed_private_networks,json=allowedPrivateNetworks,proto3" json:"allowed_private_networks,omitempty"`
+	// A built-in provider to begin from.
+	Template string `protobuf:"bytes,13,opt,name=template,proto3" json:"template,omitempty"`
+	// Every other key that the configuration file has for a provider (quirks,
+	// headers, time-outs, ...), as a JSON object. Empty means none. Keys that have
+	// fields of their own here, and secrets, are refused.
+	AdvancedJson  string `protobuf:"bytes,14,opt,name=advanced_json,json=advancedJson,proto3" json:"advanced_json,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Provider) Reset() {
@@ -110,15 +131,15 @@ func (x *Provider) GetOrigin() string {
 }
 
 func (x *Provider) GetIsEnabled() bool {
-	if x != nil {
-		return x.IsEnabled
+	if x != nil && x.IsEnabled != nil {
+		return *x.IsEnabled
 	}
 	return false
 }
 
 func (x *Provider) GetIsByokSupported() bool {
-	if x != nil {
-		return x.IsByokSupported
+	if x != nil && x.IsByokSupported != nil {
+		return *x.IsByokSupported
 	}
 	return false
 }
@@ -156,6 +177,55 @@ func (x *Provider) GetHasFreeKeyTest() bool {
 		return x.HasFreeKeyTest
 	}
 	return false
+}
+
+func (x *Provider) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *Provider) GetSource() ConfigurationSource {
+	if x != nil {
+		return x.Source
+	}
+	return ConfigurationSource_CONFIGURATION_SOURCE_UNSPECIFIED
+}
+
+func (x *Provider) GetBaseUrl() string {
+	if x != nil {
+		return x.BaseUrl
+	}
+	return ""
+}
+
+func (x *Provider) GetAuth() string {
+	if x != nil {
+		return x.Auth
+	}
+	return ""
+}
+
+func (x *Provider) GetAllowedPrivateNetworks() []string {
+	if x != nil {
+		return x.AllowedPrivateNetworks
+	}
+	return nil
+}
+
+func (x *Provider) GetTemplate() string {
+	if x != nil {
+		return x.Template
+	}
+	return ""
+}
+
+func (x *Provider) GetAdvancedJson() string {
+	if x != nil {
+		return x.AdvancedJson
+	}
+	return ""
 }
 
 // A billing plan of a vendor, with an endpoint, keys and limits of its own. Its
@@ -248,7 +318,10 @@ type ListProvidersRequest struct {
 	// At most 1000; 0 means 50.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// From a previous answer to the same arguments.
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Optional. "deployment" or "organizations/{organization}"; empty means the
+	// deployment.
+	Parent        string `protobuf:"bytes,3,opt,name=parent,proto3" json:"parent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -293,6 +366,13 @@ func (x *ListProvidersRequest) GetPageSize() int32 {
 func (x *ListProvidersRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListProvidersRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
 	}
 	return ""
 }
@@ -352,25 +432,440 @@ func (x *ListProvidersResponse) GetNextPageToken() string {
 	return ""
 }
 
+// Request of GetProvider.
+type GetProviderRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetProviderRequest) Reset() {
+	*x = GetProviderRequest{}
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetProviderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetProviderRequest) ProtoMessage() {}
+
+func (x *GetProviderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetProviderRequest.ProtoReflect.Descriptor instead.
+func (*GetProviderRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_provider_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *GetProviderRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// Response of GetProvider.
+type GetProviderResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it is in force.
+	Provider      *Provider `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetProviderResponse) Reset() {
+	*x = GetProviderResponse{}
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetProviderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetProviderResponse) ProtoMessage() {}
+
+func (x *GetProviderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetProviderResponse.ProtoReflect.Descriptor instead.
+func (*GetProviderResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_provider_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GetProviderResponse) GetProvider() *Provider {
+	if x != nil {
+		return x.Provider
+	}
+	return nil
+}
+
+// Request of CreateProvider.
+type CreateProviderRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. "deployment" or "organizations/{organization}".
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// Required. An id: 3 to 63 lower-case letters, digits and hyphens.
+	ProviderId string `protobuf:"bytes,2,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
+	// Its name is not read.
+	Provider      *Provider `protobuf:"bytes,3,opt,name=provider,proto3" json:"provider,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateProviderRequest) Reset() {
+	*x = CreateProviderRequest{}
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateProviderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateProviderRequest) ProtoMessage() {}
+
+func (x *CreateProviderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateProviderRequest.ProtoReflect.Descriptor instead.
+func (*CreateProviderRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_provider_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CreateProviderRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *CreateProviderRequest) GetProviderId() string {
+	if x != nil {
+		return x.ProviderId
+	}
+	return ""
+}
+
+func (x *CreateProviderRequest) GetProvider() *Provider {
+	if x != nil {
+		return x.Provider
+	}
+	return nil
+}
+
+// Response of CreateProvider.
+type CreateProviderResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it is in force.
+	Provider      *Provider `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateProviderResponse) Reset() {
+	*x = CreateProviderResponse{}
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateProviderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateProviderResponse) ProtoMessage() {}
+
+func (x *CreateProviderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateProviderResponse.ProtoReflect.Descriptor instead.
+func (*CreateProviderResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_provider_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CreateProviderResponse) GetProvider() *Provider {
+	if x != nil {
+		return x.Provider
+	}
+	return nil
+}
+
+// Request of UpdateProvider.
+type UpdateProviderRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. Its etag, where it is set, must be the one in force.
+	Provider *Provider `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
+	// Names of fields of Provider. Empty means those that are set in it; "*" means
+	// all.
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// See ConfigurationSource. Default false.
+	OverrideFile  bool `protobuf:"varint,3,opt,name=override_file,json=overrideFile,proto3" json:"override_file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateProviderRequest) Reset() {
+	*x = UpdateProviderRequest{}
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateProviderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateProviderRequest) ProtoMessage() {}
+
+func (x *UpdateProviderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateProviderRequest.ProtoReflect.Descriptor instead.
+func (*UpdateProviderRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_provider_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *UpdateProviderRequest) GetProvider() *Provider {
+	if x != nil {
+		return x.Provider
+	}
+	return nil
+}
+
+func (x *UpdateProviderRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+func (x *UpdateProviderRequest) GetOverrideFile() bool {
+	if x != nil {
+		return x.OverrideFile
+	}
+	return false
+}
+
+// Response of UpdateProvider.
+type UpdateProviderResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it is in force.
+	Provider      *Provider `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateProviderResponse) Reset() {
+	*x = UpdateProviderResponse{}
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateProviderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateProviderResponse) ProtoMessage() {}
+
+func (x *UpdateProviderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateProviderResponse.ProtoReflect.Descriptor instead.
+func (*UpdateProviderResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_provider_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *UpdateProviderResponse) GetProvider() *Provider {
+	if x != nil {
+		return x.Provider
+	}
+	return nil
+}
+
+// Request of DeleteProvider.
+type DeleteProviderRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Optional. Must be the one in force.
+	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteProviderRequest) Reset() {
+	*x = DeleteProviderRequest{}
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteProviderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteProviderRequest) ProtoMessage() {}
+
+func (x *DeleteProviderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteProviderRequest.ProtoReflect.Descriptor instead.
+func (*DeleteProviderRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_provider_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DeleteProviderRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeleteProviderRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// Response of DeleteProvider.
+type DeleteProviderResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteProviderResponse) Reset() {
+	*x = DeleteProviderResponse{}
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteProviderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteProviderResponse) ProtoMessage() {}
+
+func (x *DeleteProviderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteProviderResponse.ProtoReflect.Descriptor instead.
+func (*DeleteProviderResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_provider_service_proto_rawDescGZIP(), []int{11}
+}
+
 var File_keyswitch_router_v1_provider_service_proto protoreflect.FileDescriptor
 
 const file_keyswitch_router_v1_provider_service_proto_rawDesc = "" +
 	"\n" +
-	"*keyswitch/router/v1/provider_service.proto\x12\x13keyswitch.router.v1\"\xf2\x02\n" +
+	"*keyswitch/router/v1/provider_service.proto\x12\x13keyswitch.router.v1\x1a google/protobuf/field_mask.proto\x1a'keyswitch/router/v1/configuration.proto\"\xa1\x05\n" +
 	"\bProvider\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x18\n" +
 	"\adialect\x18\x03 \x01(\tR\adialect\x12\x16\n" +
-	"\x06origin\x18\x04 \x01(\tR\x06origin\x12\x1d\n" +
+	"\x06origin\x18\x04 \x01(\tR\x06origin\x12\"\n" +
 	"\n" +
-	"is_enabled\x18\x05 \x01(\bR\tisEnabled\x12*\n" +
-	"\x11is_byok_supported\x18\x06 \x01(\bR\x0fisByokSupported\x12\x1d\n" +
+	"is_enabled\x18\x05 \x01(\bH\x00R\tisEnabled\x88\x01\x01\x12/\n" +
+	"\x11is_byok_supported\x18\x06 \x01(\bH\x01R\x0fisByokSupported\x88\x01\x01\x12\x1d\n" +
 	"\n" +
 	"is_keyless\x18\a \x01(\bR\tisKeyless\x12\x16\n" +
 	"\x06vendor\x18\x14 \x01(\tR\x06vendor\x125\n" +
 	"\x04plan\x18\x15 \x01(\v2!.keyswitch.router.v1.ProviderPlanR\x04plan\x12\x19\n" +
 	"\bkey_page\x18\x16 \x01(\tR\akeyPage\x12)\n" +
-	"\x11has_free_key_test\x18\x17 \x01(\bR\x0ehasFreeKeyTest\"\xbf\x02\n" +
+	"\x11has_free_key_test\x18\x17 \x01(\bR\x0ehasFreeKeyTest\x12\x12\n" +
+	"\x04etag\x18\b \x01(\tR\x04etag\x12@\n" +
+	"\x06source\x18\t \x01(\x0e2(.keyswitch.router.v1.ConfigurationSourceR\x06source\x12\x19\n" +
+	"\bbase_url\x18\n" +
+	" \x01(\tR\abaseUrl\x12\x12\n" +
+	"\x04auth\x18\v \x01(\tR\x04auth\x128\n" +
+	"\x18allowed_private_networks\x18\f \x03(\tR\x16allowedPrivateNetworks\x12\x1a\n" +
+	"\btemplate\x18\r \x01(\tR\btemplate\x12#\n" +
+	"\radvanced_json\x18\x0e \x01(\tR\fadvancedJsonB\r\n" +
+	"\v_is_enabledB\x14\n" +
+	"\x12_is_byok_supported\"\xbf\x02\n" +
 	"\fProviderPlan\x12\x12\n" +
 	"\x04plan\x18\x01 \x01(\tR\x04plan\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x18\n" +
@@ -378,16 +873,43 @@ const file_keyswitch_router_v1_provider_service_proto_rawDesc = "" +
 	"\x1fdefault_max_concurrent_requests\x18\x04 \x01(\x05H\x00R\x1cdefaultMaxConcurrentRequests\x88\x01\x01\x12J\n" +
 	"\x1fhighest_max_concurrent_requests\x18\x05 \x01(\x05H\x01R\x1chighestMaxConcurrentRequests\x88\x01\x01B\"\n" +
 	" _default_max_concurrent_requestsB\"\n" +
-	" _highest_max_concurrent_requests\"R\n" +
+	" _highest_max_concurrent_requests\"j\n" +
 	"\x14ListProvidersRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"|\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n" +
+	"\x06parent\x18\x03 \x01(\tR\x06parent\"|\n" +
 	"\x15ListProvidersResponse\x12;\n" +
 	"\tproviders\x18\x01 \x03(\v2\x1d.keyswitch.router.v1.ProviderR\tproviders\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2y\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"(\n" +
+	"\x12GetProviderRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"P\n" +
+	"\x13GetProviderResponse\x129\n" +
+	"\bprovider\x18\x01 \x01(\v2\x1d.keyswitch.router.v1.ProviderR\bprovider\"\x8b\x01\n" +
+	"\x15CreateProviderRequest\x12\x16\n" +
+	"\x06parent\x18\x01 \x01(\tR\x06parent\x12\x1f\n" +
+	"\vprovider_id\x18\x02 \x01(\tR\n" +
+	"providerId\x129\n" +
+	"\bprovider\x18\x03 \x01(\v2\x1d.keyswitch.router.v1.ProviderR\bprovider\"S\n" +
+	"\x16CreateProviderResponse\x129\n" +
+	"\bprovider\x18\x01 \x01(\v2\x1d.keyswitch.router.v1.ProviderR\bprovider\"\xb4\x01\n" +
+	"\x15UpdateProviderRequest\x129\n" +
+	"\bprovider\x18\x01 \x01(\v2\x1d.keyswitch.router.v1.ProviderR\bprovider\x12;\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\x12#\n" +
+	"\roverride_file\x18\x03 \x01(\bR\foverrideFile\"S\n" +
+	"\x16UpdateProviderResponse\x129\n" +
+	"\bprovider\x18\x01 \x01(\v2\x1d.keyswitch.router.v1.ProviderR\bprovider\"?\n" +
+	"\x15DeleteProviderRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\"\x18\n" +
+	"\x16DeleteProviderResponse2\x9c\x04\n" +
 	"\x0fProviderService\x12f\n" +
-	"\rListProviders\x12).keyswitch.router.v1.ListProvidersRequest\x1a*.keyswitch.router.v1.ListProvidersResponseb\x06proto3"
+	"\rListProviders\x12).keyswitch.router.v1.ListProvidersRequest\x1a*.keyswitch.router.v1.ListProvidersResponse\x12`\n" +
+	"\vGetProvider\x12'.keyswitch.router.v1.GetProviderRequest\x1a(.keyswitch.router.v1.GetProviderResponse\x12i\n" +
+	"\x0eCreateProvider\x12*.keyswitch.router.v1.CreateProviderRequest\x1a+.keyswitch.router.v1.CreateProviderResponse\x12i\n" +
+	"\x0eUpdateProvider\x12*.keyswitch.router.v1.UpdateProviderRequest\x1a+.keyswitch.router.v1.UpdateProviderResponse\x12i\n" +
+	"\x0eDeleteProvider\x12*.keyswitch.router.v1.DeleteProviderRequest\x1a+.keyswitch.router.v1.DeleteProviderResponseb\x06proto3"
 
 var (
 	file_keyswitch_router_v1_provider_service_proto_rawDescOnce sync.Once
@@ -401,23 +923,48 @@ func file_keyswitch_router_v1_provider_service_proto_rawDescGZIP() []byte {
 	return file_keyswitch_router_v1_provider_service_proto_rawDescData
 }
 
-var file_keyswitch_router_v1_provider_service_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_keyswitch_router_v1_provider_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_keyswitch_router_v1_provider_service_proto_goTypes = []any{
-	(*Provider)(nil),              // 0: keyswitch.router.v1.Provider
-	(*ProviderPlan)(nil),          // 1: keyswitch.router.v1.ProviderPlan
-	(*ListProvidersRequest)(nil),  // 2: keyswitch.router.v1.ListProvidersRequest
-	(*ListProvidersResponse)(nil), // 3: keyswitch.router.v1.ListProvidersResponse
+	(*Provider)(nil),               // 0: keyswitch.router.v1.Provider
+	(*ProviderPlan)(nil),           // 1: keyswitch.router.v1.ProviderPlan
+	(*ListProvidersRequest)(nil),   // 2: keyswitch.router.v1.ListProvidersRequest
+	(*ListProvidersResponse)(nil),  // 3: keyswitch.router.v1.ListProvidersResponse
+	(*GetProviderRequest)(nil),     // 4: keyswitch.router.v1.GetProviderRequest
+	(*GetProviderResponse)(nil),    // 5: keyswitch.router.v1.GetProviderResponse
+	(*CreateProviderRequest)(nil),  // 6: keyswitch.router.v1.CreateProviderRequest
+	(*CreateProviderResponse)(nil), // 7: keyswitch.router.v1.CreateProviderResponse
+	(*UpdateProviderRequest)(nil),  // 8: keyswitch.router.v1.UpdateProviderRequest
+	(*UpdateProviderResponse)(nil), // 9: keyswitch.router.v1.UpdateProviderResponse
+	(*DeleteProviderRequest)(nil),  // 10: keyswitch.router.v1.DeleteProviderRequest
+	(*DeleteProviderResponse)(nil), // 11: keyswitch.router.v1.DeleteProviderResponse
+	(ConfigurationSource)(0),       // 12: keyswitch.router.v1.ConfigurationSource
+	(*fieldmaskpb.FieldMask)(nil),  // 13: google.protobuf.FieldMask
 }
 var file_keyswitch_router_v1_provider_service_proto_depIdxs = []int32{
-	1, // 0: keyswitch.router.v1.Provider.plan:type_name -> keyswitch.router.v1.ProviderPlan
-	0, // 1: keyswitch.router.v1.ListProvidersResponse.providers:type_name -> keyswitch.router.v1.Provider
-	2, // 2: keyswitch.router.v1.ProviderService.ListProviders:input_type -> keyswitch.router.v1.ListProvidersRequest
-	3, // 3: keyswitch.router.v1.ProviderService.ListProviders:output_type -> keyswitch.router.v1.ListProvidersResponse
-	3, // [3:4] is the sub-list for method output_type
-	2, // [2:3] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	1,  // 0: keyswitch.router.v1.Provider.plan:type_name -> keyswitch.router.v1.ProviderPlan
+	12, // 1: keyswitch.router.v1.Provider.source:type_name -> keyswitch.router.v1.ConfigurationSource
+	0,  // 2: keyswitch.router.v1.ListProvidersResponse.providers:type_name -> keyswitch.router.v1.Provider
+	0,  // 3: keyswitch.router.v1.GetProviderResponse.provider:type_name -> keyswitch.router.v1.Provider
+	0,  // 4: keyswitch.router.v1.CreateProviderRequest.provider:type_name -> keyswitch.router.v1.Provider
+	0,  // 5: keyswitch.router.v1.CreateProviderResponse.provider:type_name -> keyswitch.router.v1.Provider
+	0,  // 6: keyswitch.router.v1.UpdateProviderRequest.provider:type_name -> keyswitch.router.v1.Provider
+	13, // 7: keyswitch.router.v1.UpdateProviderRequest.update_mask:type_name -> google.protobuf.FieldMask
+	0,  // 8: keyswitch.router.v1.UpdateProviderResponse.provider:type_name -> keyswitch.router.v1.Provider
+	2,  // 9: keyswitch.router.v1.ProviderService.ListProviders:input_type -> keyswitch.router.v1.ListProvidersRequest
+	4,  // 10: keyswitch.router.v1.ProviderService.GetProvider:input_type -> keyswitch.router.v1.GetProviderRequest
+	6,  // 11: keyswitch.router.v1.ProviderService.CreateProvider:input_type -> keyswitch.router.v1.CreateProviderRequest
+	8,  // 12: keyswitch.router.v1.ProviderService.UpdateProvider:input_type -> keyswitch.router.v1.UpdateProviderRequest
+	10, // 13: keyswitch.router.v1.ProviderService.DeleteProvider:input_type -> keyswitch.router.v1.DeleteProviderRequest
+	3,  // 14: keyswitch.router.v1.ProviderService.ListProviders:output_type -> keyswitch.router.v1.ListProvidersResponse
+	5,  // 15: keyswitch.router.v1.ProviderService.GetProvider:output_type -> keyswitch.router.v1.GetProviderResponse
+	7,  // 16: keyswitch.router.v1.ProviderService.CreateProvider:output_type -> keyswitch.router.v1.CreateProviderResponse
+	9,  // 17: keyswitch.router.v1.ProviderService.UpdateProvider:output_type -> keyswitch.router.v1.UpdateProviderResponse
+	11, // 18: keyswitch.router.v1.ProviderService.DeleteProvider:output_type -> keyswitch.router.v1.DeleteProviderResponse
+	14, // [14:19] is the sub-list for method output_type
+	9,  // [9:14] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_keyswitch_router_v1_provider_service_proto_init() }
@@ -425,6 +972,8 @@ func file_keyswitch_router_v1_provider_service_proto_init() {
 	if File_keyswitch_router_v1_provider_service_proto != nil {
 		return
 	}
+	file_keyswitch_router_v1_configuration_proto_init()
+	file_keyswitch_router_v1_provider_service_proto_msgTypes[0].OneofWrappers = []any{}
 	file_keyswitch_router_v1_provider_service_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -432,7 +981,7 @@ func file_keyswitch_router_v1_provider_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyswitch_router_v1_provider_service_proto_rawDesc), len(file_keyswitch_router_v1_provider_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

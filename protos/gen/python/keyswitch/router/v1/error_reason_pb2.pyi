@@ -261,6 +261,36 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "domain": "router.keyswitch.dev",
           "metadata": { "limit": "slots" } }
     """
+    ERROR_REASON_RESOURCE_EXISTS: _ErrorReason.ValueType  # 30
+    """A resource of that name exists. Status ALREADY_EXISTS.
+
+        { "reason": "ERROR_REASON_RESOURCE_EXISTS",
+          "domain": "router.keyswitch.dev",
+          "metadata": { "name": "organizations/acme/applications/claude" } }
+    """
+    ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 31
+    """The resource changed since the etag was read. Status ABORTED.
+
+        { "reason": "ERROR_REASON_ETAG_MISMATCH",
+          "domain": "router.keyswitch.dev",
+          "metadata": { "name": "organizations/acme/applications/claude" } }
+    """
+    ERROR_REASON_RESOURCE_FIXED: _ErrorReason.ValueType  # 32
+    """The configuration file fixes the resource, and the request does not say that
+    it means to change it anyway. Status FAILED_PRECONDITION.
+
+        { "reason": "ERROR_REASON_RESOURCE_FIXED",
+          "domain": "router.keyswitch.dev",
+          "metadata": { "name": "organizations/acme/applications/claude" } }
+    """
+    ERROR_REASON_CONFIGURATION_UNAVAILABLE: _ErrorReason.ValueType  # 33
+    """The store of the configuration cannot be read or written; nothing was
+    changed. Status UNAVAILABLE with google.rpc.RetryInfo.
+
+        { "reason": "ERROR_REASON_CONFIGURATION_UNAVAILABLE",
+          "domain": "router.keyswitch.dev",
+          "metadata": { "name": "organizations/acme/applications/claude" } }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Values of google.rpc.ErrorInfo.reason in the domain "router.keyswitch.dev";
@@ -512,5 +542,35 @@ google.rpc.RetryInfo.
     { "reason": "ERROR_REASON_LIMITS_UNAVAILABLE",
       "domain": "router.keyswitch.dev",
       "metadata": { "limit": "slots" } }
+"""
+ERROR_REASON_RESOURCE_EXISTS: ErrorReason.ValueType  # 30
+"""A resource of that name exists. Status ALREADY_EXISTS.
+
+    { "reason": "ERROR_REASON_RESOURCE_EXISTS",
+      "domain": "router.keyswitch.dev",
+      "metadata": { "name": "organizations/acme/applications/claude" } }
+"""
+ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 31
+"""The resource changed since the etag was read. Status ABORTED.
+
+    { "reason": "ERROR_REASON_ETAG_MISMATCH",
+      "domain": "router.keyswitch.dev",
+      "metadata": { "name": "organizations/acme/applications/claude" } }
+"""
+ERROR_REASON_RESOURCE_FIXED: ErrorReason.ValueType  # 32
+"""The configuration file fixes the resource, and the request does not say that
+it means to change it anyway. Status FAILED_PRECONDITION.
+
+    { "reason": "ERROR_REASON_RESOURCE_FIXED",
+      "domain": "router.keyswitch.dev",
+      "metadata": { "name": "organizations/acme/applications/claude" } }
+"""
+ERROR_REASON_CONFIGURATION_UNAVAILABLE: ErrorReason.ValueType  # 33
+"""The store of the configuration cannot be read or written; nothing was
+changed. Status UNAVAILABLE with google.rpc.RetryInfo.
+
+    { "reason": "ERROR_REASON_CONFIGURATION_UNAVAILABLE",
+      "domain": "router.keyswitch.dev",
+      "metadata": { "name": "organizations/acme/applications/claude" } }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -22,41 +22,67 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from keyswitch.router.v1 import configuration_pb2 as keyswitch_dot_router_dot_v1_dot_configuration__pb2
 from keyswitch.router.v1 import payer_pb2 as keyswitch_dot_router_dot_v1_dot_payer__pb2
 from keyswitch.router.v1 import settings_pb2 as keyswitch_dot_router_dot_v1_dot_settings__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'keyswitch/router/v1/model_service.proto\x12\x13keyswitch.router.v1\x1a\x1fkeyswitch/router/v1/payer.proto\x1a\"keyswitch/router/v1/settings.proto\"\xf4\x03\n\x05Model\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0f\n\x07\x61liases\x18\x03 \x03(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12)\n\x05payer\x18\x05 \x01(\x0e\x32\x1a.keyswitch.router.v1.Payer\x12!\n\x14\x63ontext_limit_tokens\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x07 \x01(\x03H\x01\x88\x01\x01\x12.\n\x05price\x18\x08 \x01(\x0b\x32\x1f.keyswitch.router.v1.ModelPrice\x12\x16\n\x0eis_preselected\x18\t \x01(\x08\x12*\n\x1d\x63ompression_threshold_percent\x18\x14 \x01(\x05H\x02\x88\x01\x01\x12:\n\x0c\x63\x61pabilities\x18\x15 \x03(\x0e\x32$.keyswitch.router.v1.ModelCapability\x12\x34\n\x08\x64\x65\x66\x61ults\x18\x16 \x01(\x0b\x32\".keyswitch.router.v1.ModelDefaultsB\x17\n\x15_context_limit_tokensB\x14\n\x12_max_output_tokensB \n\x1e_compression_threshold_percent\"\xaf\x01\n\rModelDefaults\x12/\n\x08sampling\x18\x01 \x01(\x0b\x32\x1d.keyswitch.router.v1.Sampling\x12\x1e\n\x11max_output_tokens\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x37\n\treasoning\x18\x03 \x01(\x0b\x32$.keyswitch.router.v1.ReasoningConfigB\x14\n\x12_max_output_tokens\"\x84\x03\n\nModelPrice\x12/\n\"input_usd_nanos_per_million_tokens\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x30\n#output_usd_nanos_per_million_tokens\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x34\n\'cache_read_usd_nanos_per_million_tokens\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x35\n(cache_write_usd_nanos_per_million_tokens\x18\x04 \x01(\x03H\x03\x88\x01\x01\x42%\n#_input_usd_nanos_per_million_tokensB&\n$_output_usd_nanos_per_million_tokensB*\n(_cache_read_usd_nanos_per_million_tokensB+\n)_cache_write_usd_nanos_per_million_tokens\"\x9c\x01\n\x11ListModelsRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x17\n\x0flast_used_model\x18\x04 \x01(\t\x12\x32\n\x07purpose\x18\x05 \x01(\x0e\x32!.keyswitch.router.v1.ModelPurpose\"j\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.keyswitch.router.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"9\n\x16\x44\x65scribeOptionsRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"\xa6\x01\n\x17\x44\x65scribeOptionsResponse\x12\x1b\n\x13general_schema_json\x18\x01 \x01(\t\x12$\n\x1cprovider_options_schema_json\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x35\n\x07\x65\x66\x66orts\x18\x04 \x03(\x0e\x32$.keyswitch.router.v1.ReasoningEffort\"M\n\x1d\x44iscoverUpstreamModelsRequest\x12\x1a\n\x12\x63redential_version\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\"j\n\x1e\x44iscoverUpstreamModelsResponse\x12\x32\n\x06models\x18\x01 \x03(\x0b\x32\".keyswitch.router.v1.UpstreamModel\x12\x14\n\x0cis_truncated\x18\x02 \x01(\x08\"9\n\rUpstreamModel\x12\x19\n\x11upstream_model_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t*\xaf\x02\n\x0fModelCapability\x12 \n\x1cMODEL_CAPABILITY_UNSPECIFIED\x10\x00\x12\x1a\n\x16MODEL_CAPABILITY_TOOLS\x10\x01\x12\x1b\n\x17MODEL_CAPABILITY_IMAGES\x10\x02\x12\x1e\n\x1aMODEL_CAPABILITY_DOCUMENTS\x10\x03\x12\x1a\n\x16MODEL_CAPABILITY_AUDIO\x10\x04\x12\x1a\n\x16MODEL_CAPABILITY_VIDEO\x10\x05\x12\x1e\n\x1aMODEL_CAPABILITY_REASONING\x10\x06\x12&\n\"MODEL_CAPABILITY_STRUCTURED_OUTPUT\x10\x07\x12!\n\x1dMODEL_CAPABILITY_PROMPT_CACHE\x10\x08*h\n\x0cModelPurpose\x12\x1d\n\x19MODEL_PURPOSE_UNSPECIFIED\x10\x00\x12\x1c\n\x18MODEL_PURPOSE_COMPLETION\x10\x01\x12\x1b\n\x17MODEL_PURPOSE_EMBEDDING\x10\x02\x32\xdf\x02\n\x0cModelService\x12]\n\nListModels\x12&.keyswitch.router.v1.ListModelsRequest\x1a\'.keyswitch.router.v1.ListModelsResponse\x12l\n\x0f\x44\x65scribeOptions\x12+.keyswitch.router.v1.DescribeOptionsRequest\x1a,.keyswitch.router.v1.DescribeOptionsResponse\x12\x81\x01\n\x16\x44iscoverUpstreamModels\x12\x32.keyswitch.router.v1.DiscoverUpstreamModelsRequest\x1a\x33.keyswitch.router.v1.DiscoverUpstreamModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'keyswitch/router/v1/model_service.proto\x12\x13keyswitch.router.v1\x1a google/protobuf/field_mask.proto\x1a\'keyswitch/router/v1/configuration.proto\x1a\x1fkeyswitch/router/v1/payer.proto\x1a\"keyswitch/router/v1/settings.proto\"\xf4\x03\n\x05Model\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0f\n\x07\x61liases\x18\x03 \x03(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12)\n\x05payer\x18\x05 \x01(\x0e\x32\x1a.keyswitch.router.v1.Payer\x12!\n\x14\x63ontext_limit_tokens\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x07 \x01(\x03H\x01\x88\x01\x01\x12.\n\x05price\x18\x08 \x01(\x0b\x32\x1f.keyswitch.router.v1.ModelPrice\x12\x16\n\x0eis_preselected\x18\t \x01(\x08\x12*\n\x1d\x63ompression_threshold_percent\x18\x14 \x01(\x05H\x02\x88\x01\x01\x12:\n\x0c\x63\x61pabilities\x18\x15 \x03(\x0e\x32$.keyswitch.router.v1.ModelCapability\x12\x34\n\x08\x64\x65\x66\x61ults\x18\x16 \x01(\x0b\x32\".keyswitch.router.v1.ModelDefaultsB\x17\n\x15_context_limit_tokensB\x14\n\x12_max_output_tokensB \n\x1e_compression_threshold_percent\"\xaf\x01\n\rModelDefaults\x12/\n\x08sampling\x18\x01 \x01(\x0b\x32\x1d.keyswitch.router.v1.Sampling\x12\x1e\n\x11max_output_tokens\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x37\n\treasoning\x18\x03 \x01(\x0b\x32$.keyswitch.router.v1.ReasoningConfigB\x14\n\x12_max_output_tokens\"\x84\x03\n\nModelPrice\x12/\n\"input_usd_nanos_per_million_tokens\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x30\n#output_usd_nanos_per_million_tokens\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x34\n\'cache_read_usd_nanos_per_million_tokens\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x35\n(cache_write_usd_nanos_per_million_tokens\x18\x04 \x01(\x03H\x03\x88\x01\x01\x42%\n#_input_usd_nanos_per_million_tokensB&\n$_output_usd_nanos_per_million_tokensB*\n(_cache_read_usd_nanos_per_million_tokensB+\n)_cache_write_usd_nanos_per_million_tokens\"\x9c\x01\n\x11ListModelsRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x17\n\x0flast_used_model\x18\x04 \x01(\t\x12\x32\n\x07purpose\x18\x05 \x01(\x0e\x32!.keyswitch.router.v1.ModelPurpose\"\x87\x01\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.keyswitch.router.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x1b\n\x13is_free_pool_usable\x18\x04 \x01(\x08\"9\n\x16\x44\x65scribeOptionsRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"\xa6\x01\n\x17\x44\x65scribeOptionsResponse\x12\x1b\n\x13general_schema_json\x18\x01 \x01(\t\x12$\n\x1cprovider_options_schema_json\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x35\n\x07\x65\x66\x66orts\x18\x04 \x03(\x0e\x32$.keyswitch.router.v1.ReasoningEffort\"M\n\x1d\x44iscoverUpstreamModelsRequest\x12\x1a\n\x12\x63redential_version\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\"j\n\x1e\x44iscoverUpstreamModelsResponse\x12\x32\n\x06models\x18\x01 \x03(\x0b\x32\".keyswitch.router.v1.UpstreamModel\x12\x14\n\x0cis_truncated\x18\x02 \x01(\x08\"9\n\rUpstreamModel\x12\x19\n\x11upstream_model_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"\x93\x04\n\nModelEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x38\n\x06source\x18\x03 \x01(\x0e\x32(.keyswitch.router.v1.ConfigurationSource\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x0f\n\x07\x61liases\x18\x05 \x03(\t\x12\x35\n\tendpoints\x18\x06 \x03(\x0b\x32\".keyswitch.router.v1.ModelEndpoint\x12.\n\x05price\x18\x07 \x01(\x0b\x32\x1f.keyswitch.router.v1.ModelPrice\x12!\n\x14\x63ontext_limit_tokens\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\t \x01(\x03H\x01\x88\x01\x01\x12*\n\x1d\x63ompression_threshold_percent\x18\n \x01(\x05H\x02\x88\x01\x01\x12\x39\n\x08\x64\x65\x66\x61ults\x18\x0b \x01(\x0b\x32\'.keyswitch.router.v1.GenerationSettings\x12\x17\n\nis_enabled\x18\x0c \x01(\x08H\x03\x88\x01\x01\x42\x17\n\x15_context_limit_tokensB\x14\n\x12_max_output_tokensB \n\x1e_compression_threshold_percentB\r\n\x0b_is_enabled\"<\n\rModelEndpoint\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x19\n\x11upstream_model_id\x18\x02 \x01(\t\"P\n\x17ListModelEntriesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"k\n\x18ListModelEntriesResponse\x12\x36\n\rmodel_entries\x18\x01 \x03(\x0b\x32\x1f.keyswitch.router.v1.ModelEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14GetModelEntryRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"M\n\x15GetModelEntryResponse\x12\x34\n\x0bmodel_entry\x18\x01 \x01(\x0b\x32\x1f.keyswitch.router.v1.ModelEntry\"n\n\x17\x43reateModelEntryRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x34\n\x0bmodel_entry\x18\x03 \x01(\x0b\x32\x1f.keyswitch.router.v1.ModelEntry\"P\n\x18\x43reateModelEntryResponse\x12\x34\n\x0bmodel_entry\x18\x01 \x01(\x0b\x32\x1f.keyswitch.router.v1.ModelEntry\"\x97\x01\n\x17UpdateModelEntryRequest\x12\x34\n\x0bmodel_entry\x18\x01 \x01(\x0b\x32\x1f.keyswitch.router.v1.ModelEntry\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\roverride_file\x18\x03 \x01(\x08\"P\n\x18UpdateModelEntryResponse\x12\x34\n\x0bmodel_entry\x18\x01 \x01(\x0b\x32\x1f.keyswitch.router.v1.ModelEntry\"5\n\x17\x44\x65leteModelEntryRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x1a\n\x18\x44\x65leteModelEntryResponse*\xaf\x02\n\x0fModelCapability\x12 \n\x1cMODEL_CAPABILITY_UNSPECIFIED\x10\x00\x12\x1a\n\x16MODEL_CAPABILITY_TOOLS\x10\x01\x12\x1b\n\x17MODEL_CAPABILITY_IMAGES\x10\x02\x12\x1e\n\x1aMODEL_CAPABILITY_DOCUMENTS\x10\x03\x12\x1a\n\x16MODEL_CAPABILITY_AUDIO\x10\x04\x12\x1a\n\x16MODEL_CAPABILITY_VIDEO\x10\x05\x12\x1e\n\x1aMODEL_CAPABILITY_REASONING\x10\x06\x12&\n\"MODEL_CAPABILITY_STRUCTURED_OUTPUT\x10\x07\x12!\n\x1dMODEL_CAPABILITY_PROMPT_CACHE\x10\x08*h\n\x0cModelPurpose\x12\x1d\n\x19MODEL_PURPOSE_UNSPECIFIED\x10\x00\x12\x1c\n\x18MODEL_PURPOSE_COMPLETION\x10\x01\x12\x1b\n\x17MODEL_PURPOSE_EMBEDDING\x10\x02\x32\x8b\x07\n\x0cModelService\x12]\n\nListModels\x12&.keyswitch.router.v1.ListModelsRequest\x1a\'.keyswitch.router.v1.ListModelsResponse\x12l\n\x0f\x44\x65scribeOptions\x12+.keyswitch.router.v1.DescribeOptionsRequest\x1a,.keyswitch.router.v1.DescribeOptionsResponse\x12\x81\x01\n\x16\x44iscoverUpstreamModels\x12\x32.keyswitch.router.v1.DiscoverUpstreamModelsRequest\x1a\x33.keyswitch.router.v1.DiscoverUpstreamModelsResponse\x12\x66\n\rGetModelEntry\x12).keyswitch.router.v1.GetModelEntryRequest\x1a*.keyswitch.router.v1.GetModelEntryResponse\x12o\n\x10ListModelEntries\x12,.keyswitch.router.v1.ListModelEntriesRequest\x1a-.keyswitch.router.v1.ListModelEntriesResponse\x12o\n\x10\x43reateModelEntry\x12,.keyswitch.router.v1.CreateModelEntryRequest\x1a-.keyswitch.router.v1.CreateModelEntryResponse\x12o\n\x10UpdateModelEntry\x12,.keyswitch.router.v1.UpdateModelEntryRequest\x1a-.keyswitch.router.v1.UpdateModelEntryResponse\x12o\n\x10\x44\x65leteModelEntry\x12,.keyswitch.router.v1.DeleteModelEntryRequest\x1a-.keyswitch.router.v1.DeleteModelEntryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'keyswitch.router.v1.model_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODELCAPABILITY']._serialized_start=1947
-  _globals['_MODELCAPABILITY']._serialized_end=2250
-  _globals['_MODELPURPOSE']._serialized_start=2252
-  _globals['_MODELPURPOSE']._serialized_end=2356
-  _globals['_MODEL']._serialized_start=134
-  _globals['_MODEL']._serialized_end=634
-  _globals['_MODELDEFAULTS']._serialized_start=637
-  _globals['_MODELDEFAULTS']._serialized_end=812
-  _globals['_MODELPRICE']._serialized_start=815
-  _globals['_MODELPRICE']._serialized_end=1203
-  _globals['_LISTMODELSREQUEST']._serialized_start=1206
-  _globals['_LISTMODELSREQUEST']._serialized_end=1362
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1364
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1470
-  _globals['_DESCRIBEOPTIONSREQUEST']._serialized_start=1472
-  _globals['_DESCRIBEOPTIONSREQUEST']._serialized_end=1529
-  _globals['_DESCRIBEOPTIONSRESPONSE']._serialized_start=1532
-  _globals['_DESCRIBEOPTIONSRESPONSE']._serialized_end=1698
-  _globals['_DISCOVERUPSTREAMMODELSREQUEST']._serialized_start=1700
-  _globals['_DISCOVERUPSTREAMMODELSREQUEST']._serialized_end=1777
-  _globals['_DISCOVERUPSTREAMMODELSRESPONSE']._serialized_start=1779
-  _globals['_DISCOVERUPSTREAMMODELSRESPONSE']._serialized_end=1885
-  _globals['_UPSTREAMMODEL']._serialized_start=1887
-  _globals['_UPSTREAMMODEL']._serialized_end=1944
-  _globals['_MODELSERVICE']._serialized_start=2359
-  _globals['_MODELSERVICE']._serialized_end=2710
+  _globals['_MODELCAPABILITY']._serialized_start=3469
+  _globals['_MODELCAPABILITY']._serialized_end=3772
+  _globals['_MODELPURPOSE']._serialized_start=3774
+  _globals['_MODELPURPOSE']._serialized_end=3878
+  _globals['_MODEL']._serialized_start=209
+  _globals['_MODEL']._serialized_end=709
+  _globals['_MODELDEFAULTS']._serialized_start=712
+  _globals['_MODELDEFAULTS']._serialized_end=887
+  _globals['_MODELPRICE']._serialized_start=890
+  _globals['_MODELPRICE']._serialized_end=1278
+  _globals['_LISTMODELSREQUEST']._serialized_start=1281
+  _globals['_LISTMODELSREQUEST']._serialized_end=1437
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1440
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1575
+  _globals['_DESCRIBEOPTIONSREQUEST']._serialized_start=1577
+  _globals['_DESCRIBEOPTIONSREQUEST']._serialized_end=1634
+  _globals['_DESCRIBEOPTIONSRESPONSE']._serialized_start=1637
+  _globals['_DESCRIBEOPTIONSRESPONSE']._serialized_end=1803
+  _globals['_DISCOVERUPSTREAMMODELSREQUEST']._serialized_start=1805
+  _globals['_DISCOVERUPSTREAMMODELSREQUEST']._serialized_end=1882
+  _globals['_DISCOVERUPSTREAMMODELSRESPONSE']._serialized_start=1884
+  _globals['_DISCOVERUPSTREAMMODELSRESPONSE']._serialized_end=1990
+  _globals['_UPSTREAMMODEL']._serialized_start=1992
+  _globals['_UPSTREAMMODEL']._serialized_end=2049
+  _globals['_MODELENTRY']._serialized_start=2052
+  _globals['_MODELENTRY']._serialized_end=2583
+  _globals['_MODELENDPOINT']._serialized_start=2585
+  _globals['_MODELENDPOINT']._serialized_end=2645
+  _globals['_LISTMODELENTRIESREQUEST']._serialized_start=2647
+  _globals['_LISTMODELENTRIESREQUEST']._serialized_end=2727
+  _globals['_LISTMODELENTRIESRESPONSE']._serialized_start=2729
+  _globals['_LISTMODELENTRIESRESPONSE']._serialized_end=2836
+  _globals['_GETMODELENTRYREQUEST']._serialized_start=2838
+  _globals['_GETMODELENTRYREQUEST']._serialized_end=2874
+  _globals['_GETMODELENTRYRESPONSE']._serialized_start=2876
+  _globals['_GETMODELENTRYRESPONSE']._serialized_end=2953
+  _globals['_CREATEMODELENTRYREQUEST']._serialized_start=2955
+  _globals['_CREATEMODELENTRYREQUEST']._serialized_end=3065
+  _globals['_CREATEMODELENTRYRESPONSE']._serialized_start=3067
+  _globals['_CREATEMODELENTRYRESPONSE']._serialized_end=3147
+  _globals['_UPDATEMODELENTRYREQUEST']._serialized_start=3150
+  _globals['_UPDATEMODELENTRYREQUEST']._serialized_end=3301
+  _globals['_UPDATEMODELENTRYRESPONSE']._serialized_start=3303
+  _globals['_UPDATEMODELENTRYRESPONSE']._serialized_end=3383
+  _globals['_DELETEMODELENTRYREQUEST']._serialized_start=3385
+  _globals['_DELETEMODELENTRYREQUEST']._serialized_end=3438
+  _globals['_DELETEMODELENTRYRESPONSE']._serialized_start=3440
+  _globals['_DELETEMODELENTRYRESPONSE']._serialized_end=3466
+  _globals['_MODELSERVICE']._serialized_start=3881
+  _globals['_MODELSERVICE']._serialized_end=4788
 # @@protoc_insertion_point(module_scope)

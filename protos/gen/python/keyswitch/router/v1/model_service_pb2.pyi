@@ -5,9 +5,11 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from keyswitch.router.v1 import configuration_pb2 as _configuration_pb2
 from keyswitch.router.v1 import payer_pb2 as _payer_pb2
 from keyswitch.router.v1 import settings_pb2 as _settings_pb2
 import builtins as _builtins
@@ -318,12 +320,15 @@ class ListModelsResponse(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    IS_FREE_POOL_USABLE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page."""
     message: _builtins.str
     """For a person, in English: what to do and who can do it when there is no
     model; empty when there is one.
     """
+    is_free_pool_usable: _builtins.bool
+    """Whether the model reference "free" would be served, by the free pool."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
         """By provider, then model, in the order of the catalog."""
@@ -334,10 +339,11 @@ class ListModelsResponse(_message.Message):
         models: _abc.Iterable[Global___Model] | None = ...,
         next_page_token: _builtins.str = ...,
         message: _builtins.str = ...,
+        is_free_pool_usable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "models", b"models", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_free_pool_usable", b"is_free_pool_usable", "message", b"message", "models", b"models", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -494,3 +500,390 @@ class UpstreamModel(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpstreamModel: _TypeAlias = UpstreamModel  # noqa: Y015
+
+@_typing.final
+class ModelEntry(_message.Message):
+    """An entry of the catalog, as it is configured; Model is what a caller sees of
+    it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
+    CONTEXT_LIMIT_TOKENS_FIELD_NUMBER: _builtins.int
+    MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    COMPRESSION_THRESHOLD_PERCENT_FIELD_NUMBER: _builtins.int
+    DEFAULTS_FIELD_NUMBER: _builtins.int
+    IS_ENABLED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Identifier. "deployment/models/{model}" or
+    "organizations/{organization}/models/{model}", where {model} is the catalog
+    id with its slashes, for example "deployment/models/anthropic/claude-sonnet-4.6".
+    """
+    etag: _builtins.str
+    """Changes with every change of what is stored. Output only."""
+    source: _configuration_pb2.ConfigurationSource.ValueType
+    """Output only."""
+    display_name: _builtins.str
+    """For people; empty means the id. At most 100 characters."""
+    context_limit_tokens: _builtins.int
+    """The most tokens of prompt and answer together; absent when unknown."""
+    max_output_tokens: _builtins.int
+    """The most tokens that it may generate; absent when unknown."""
+    compression_threshold_percent: _builtins.int
+    """From 0 to 100: the share of the context at which callers should compress a
+    conversation. The router compresses nothing. Absent means none.
+    """
+    is_enabled: _builtins.bool
+    """Whether calls may name it. Absent in a request means yes."""
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Other references to it."""
+
+    @_builtins.property
+    def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelEndpoint]:
+        """Where it can be had, in this order. Required; at most 20."""
+
+    @_builtins.property
+    def price(self) -> Global___ModelPrice:
+        """List prices. Unset means that they are looked up. Where it is set the
+        configuration's revision of the price is the day of the change.
+        """
+
+    @_builtins.property
+    def defaults(self) -> _settings_pb2.GenerationSettings:
+        """What holds where a call says nothing else."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        source: _configuration_pb2.ConfigurationSource.ValueType = ...,
+        display_name: _builtins.str = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
+        endpoints: _abc.Iterable[Global___ModelEndpoint] | None = ...,
+        price: Global___ModelPrice | None = ...,
+        context_limit_tokens: _builtins.int | None = ...,
+        max_output_tokens: _builtins.int | None = ...,
+        compression_threshold_percent: _builtins.int | None = ...,
+        defaults: _settings_pb2.GenerationSettings | None = ...,
+        is_enabled: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_compression_threshold_percent", b"_compression_threshold_percent", "_context_limit_tokens", b"_context_limit_tokens", "_is_enabled", b"_is_enabled", "_max_output_tokens", b"_max_output_tokens", "compression_threshold_percent", b"compression_threshold_percent", "context_limit_tokens", b"context_limit_tokens", "defaults", b"defaults", "is_enabled", b"is_enabled", "max_output_tokens", b"max_output_tokens", "price", b"price"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_compression_threshold_percent", b"_compression_threshold_percent", "_context_limit_tokens", b"_context_limit_tokens", "_is_enabled", b"_is_enabled", "_max_output_tokens", b"_max_output_tokens", "aliases", b"aliases", "compression_threshold_percent", b"compression_threshold_percent", "context_limit_tokens", b"context_limit_tokens", "defaults", b"defaults", "display_name", b"display_name", "endpoints", b"endpoints", "etag", b"etag", "is_enabled", b"is_enabled", "max_output_tokens", b"max_output_tokens", "name", b"name", "price", b"price", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__compression_threshold_percent: _TypeAlias = _typing.Literal["compression_threshold_percent"]  # noqa: Y015
+    _WhichOneofArgType__compression_threshold_percent: _TypeAlias = _typing.Literal["_compression_threshold_percent", b"_compression_threshold_percent"]  # noqa: Y015
+    _WhichOneofReturnType__context_limit_tokens: _TypeAlias = _typing.Literal["context_limit_tokens"]  # noqa: Y015
+    _WhichOneofArgType__context_limit_tokens: _TypeAlias = _typing.Literal["_context_limit_tokens", b"_context_limit_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__is_enabled: _TypeAlias = _typing.Literal["is_enabled"]  # noqa: Y015
+    _WhichOneofArgType__is_enabled: _TypeAlias = _typing.Literal["_is_enabled", b"_is_enabled"]  # noqa: Y015
+    _WhichOneofReturnType__max_output_tokens: _TypeAlias = _typing.Literal["max_output_tokens"]  # noqa: Y015
+    _WhichOneofArgType__max_output_tokens: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__compression_threshold_percent) -> _WhichOneofReturnType__compression_threshold_percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__context_limit_tokens) -> _WhichOneofReturnType__context_limit_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_enabled) -> _WhichOneofReturnType__is_enabled | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_output_tokens) -> _WhichOneofReturnType__max_output_tokens | None: ...
+
+Global___ModelEntry: _TypeAlias = ModelEntry  # noqa: Y015
+
+@_typing.final
+class ModelEndpoint(_message.Message):
+    """Where a model can be had."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    UPSTREAM_MODEL_ID_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """Required. The provider's name."""
+    upstream_model_id: _builtins.str
+    """Required. What the provider calls the model."""
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        upstream_model_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provider", b"provider", "upstream_model_id", b"upstream_model_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelEndpoint: _TypeAlias = ModelEndpoint  # noqa: Y015
+
+@_typing.final
+class ListModelEntriesRequest(_message.Message):
+    """Request of ListModelEntries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. "deployment" or "organizations/{organization}"."""
+    page_size: _builtins.int
+    """At most 1000; 0 means 50."""
+    page_token: _builtins.str
+    """From a previous answer to the same arguments."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListModelEntriesRequest: _TypeAlias = ListModelEntriesRequest  # noqa: Y015
+
+@_typing.final
+class ListModelEntriesResponse(_message.Message):
+    """Response of ListModelEntries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ENTRIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def model_entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelEntry]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        model_entries: _abc.Iterable[Global___ModelEntry] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_entries", b"model_entries", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListModelEntriesResponse: _TypeAlias = ListModelEntriesResponse  # noqa: Y015
+
+@_typing.final
+class GetModelEntryRequest(_message.Message):
+    """Request of GetModelEntry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetModelEntryRequest: _TypeAlias = GetModelEntryRequest  # noqa: Y015
+
+@_typing.final
+class GetModelEntryResponse(_message.Message):
+    """Response of GetModelEntry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ENTRY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model_entry(self) -> Global___ModelEntry:
+        """As it is in force."""
+
+    def __init__(
+        self,
+        *,
+        model_entry: Global___ModelEntry | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model_entry", b"model_entry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_entry", b"model_entry"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetModelEntryResponse: _TypeAlias = GetModelEntryResponse  # noqa: Y015
+
+@_typing.final
+class CreateModelEntryRequest(_message.Message):
+    """Request of CreateModelEntry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_ENTRY_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. "deployment" or "organizations/{organization}"."""
+    model: _builtins.str
+    """Required. The catalog id: vendor/model in lower case."""
+    @_builtins.property
+    def model_entry(self) -> Global___ModelEntry:
+        """Its name is not read."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        model: _builtins.str = ...,
+        model_entry: Global___ModelEntry | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model_entry", b"model_entry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "model_entry", b"model_entry", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateModelEntryRequest: _TypeAlias = CreateModelEntryRequest  # noqa: Y015
+
+@_typing.final
+class CreateModelEntryResponse(_message.Message):
+    """Response of CreateModelEntry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ENTRY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model_entry(self) -> Global___ModelEntry:
+        """As it is in force."""
+
+    def __init__(
+        self,
+        *,
+        model_entry: Global___ModelEntry | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model_entry", b"model_entry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_entry", b"model_entry"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateModelEntryResponse: _TypeAlias = CreateModelEntryResponse  # noqa: Y015
+
+@_typing.final
+class UpdateModelEntryRequest(_message.Message):
+    """Request of UpdateModelEntry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ENTRY_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    OVERRIDE_FILE_FIELD_NUMBER: _builtins.int
+    override_file: _builtins.bool
+    """See ConfigurationSource. Default false."""
+    @_builtins.property
+    def model_entry(self) -> Global___ModelEntry:
+        """Required. Its etag, where it is set, must be the one in force."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Names of fields of ModelEntry. Empty means those that are set in it; "*" means
+        all.
+        """
+
+    def __init__(
+        self,
+        *,
+        model_entry: Global___ModelEntry | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        override_file: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model_entry", b"model_entry", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_entry", b"model_entry", "override_file", b"override_file", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateModelEntryRequest: _TypeAlias = UpdateModelEntryRequest  # noqa: Y015
+
+@_typing.final
+class UpdateModelEntryResponse(_message.Message):
+    """Response of UpdateModelEntry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ENTRY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model_entry(self) -> Global___ModelEntry:
+        """As it is in force."""
+
+    def __init__(
+        self,
+        *,
+        model_entry: Global___ModelEntry | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model_entry", b"model_entry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_entry", b"model_entry"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateModelEntryResponse: _TypeAlias = UpdateModelEntryResponse  # noqa: Y015
+
+@_typing.final
+class DeleteModelEntryRequest(_message.Message):
+    """Request of DeleteModelEntry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required."""
+    etag: _builtins.str
+    """Optional. Must be the one in force."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteModelEntryRequest: _TypeAlias = DeleteModelEntryRequest  # noqa: Y015
+
+@_typing.final
+class DeleteModelEntryResponse(_message.Message):
+    """Response of DeleteModelEntry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteModelEntryResponse: _TypeAlias = DeleteModelEntryResponse  # noqa: Y015

@@ -50,6 +50,31 @@ class ModelServiceStub:
                 request_serializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.DiscoverUpstreamModelsRequest.SerializeToString,
                 response_deserializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.DiscoverUpstreamModelsResponse.FromString,
                 _registered_method=True)
+        self.GetModelEntry = channel.unary_unary(
+                '/keyswitch.router.v1.ModelService/GetModelEntry',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.GetModelEntryRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.GetModelEntryResponse.FromString,
+                _registered_method=True)
+        self.ListModelEntries = channel.unary_unary(
+                '/keyswitch.router.v1.ModelService/ListModelEntries',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.ListModelEntriesRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.ListModelEntriesResponse.FromString,
+                _registered_method=True)
+        self.CreateModelEntry = channel.unary_unary(
+                '/keyswitch.router.v1.ModelService/CreateModelEntry',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.CreateModelEntryRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.CreateModelEntryResponse.FromString,
+                _registered_method=True)
+        self.UpdateModelEntry = channel.unary_unary(
+                '/keyswitch.router.v1.ModelService/UpdateModelEntry',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.UpdateModelEntryRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.UpdateModelEntryResponse.FromString,
+                _registered_method=True)
+        self.DeleteModelEntry = channel.unary_unary(
+                '/keyswitch.router.v1.ModelService/DeleteModelEntry',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.DeleteModelEntryRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.DeleteModelEntryResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
@@ -80,6 +105,43 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetModelEntry(self, request, context):
+        """Gets an entry of the catalog: the deployment's, or an organization's own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModelEntries(self, request, context):
+        """Lists entries of the catalog.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateModelEntry(self, request, context):
+        """Makes an entry. The deployment's: only the operator. An organization's: its
+        administrators too; only its own keys pay for such a model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateModelEntry(self, request, context):
+        """Changes the fields that the mask names.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteModelEntry(self, request, context):
+        """Removes what is stored of an entry. Where the file or the built-in catalog
+        has it too, that entry is in force again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +159,31 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.DiscoverUpstreamModels,
                     request_deserializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.DiscoverUpstreamModelsRequest.FromString,
                     response_serializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.DiscoverUpstreamModelsResponse.SerializeToString,
+            ),
+            'GetModelEntry': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModelEntry,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.GetModelEntryRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.GetModelEntryResponse.SerializeToString,
+            ),
+            'ListModelEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModelEntries,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.ListModelEntriesRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.ListModelEntriesResponse.SerializeToString,
+            ),
+            'CreateModelEntry': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateModelEntry,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.CreateModelEntryRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.CreateModelEntryResponse.SerializeToString,
+            ),
+            'UpdateModelEntry': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateModelEntry,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.UpdateModelEntryRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.UpdateModelEntryResponse.SerializeToString,
+            ),
+            'DeleteModelEntry': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModelEntry,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.DeleteModelEntryRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_model__service__pb2.DeleteModelEntryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -181,6 +268,141 @@ class ModelService:
             '/keyswitch.router.v1.ModelService/DiscoverUpstreamModels',
             keyswitch_dot_router_dot_v1_dot_model__service__pb2.DiscoverUpstreamModelsRequest.SerializeToString,
             keyswitch_dot_router_dot_v1_dot_model__service__pb2.DiscoverUpstreamModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModelEntry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.ModelService/GetModelEntry',
+            keyswitch_dot_router_dot_v1_dot_model__service__pb2.GetModelEntryRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_model__service__pb2.GetModelEntryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModelEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.ModelService/ListModelEntries',
+            keyswitch_dot_router_dot_v1_dot_model__service__pb2.ListModelEntriesRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_model__service__pb2.ListModelEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateModelEntry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.ModelService/CreateModelEntry',
+            keyswitch_dot_router_dot_v1_dot_model__service__pb2.CreateModelEntryRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_model__service__pb2.CreateModelEntryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateModelEntry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.ModelService/UpdateModelEntry',
+            keyswitch_dot_router_dot_v1_dot_model__service__pb2.UpdateModelEntryRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_model__service__pb2.UpdateModelEntryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModelEntry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.ModelService/DeleteModelEntry',
+            keyswitch_dot_router_dot_v1_dot_model__service__pb2.DeleteModelEntryRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_model__service__pb2.DeleteModelEntryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,20 @@ class ModelServiceStub:
     """Asks a provider which models a key can use, with that key. Whoever may test
     the key may ask; nothing is billed.
     """
+    GetModelEntry: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelEntryRequest, _model_service_pb2.GetModelEntryResponse]
+    """Gets an entry of the catalog: the deployment's, or an organization's own."""
+    ListModelEntries: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListModelEntriesRequest, _model_service_pb2.ListModelEntriesResponse]
+    """Lists entries of the catalog."""
+    CreateModelEntry: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.CreateModelEntryRequest, _model_service_pb2.CreateModelEntryResponse]
+    """Makes an entry. The deployment's: only the operator. An organization's: its
+    administrators too; only its own keys pay for such a model.
+    """
+    UpdateModelEntry: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelEntryRequest, _model_service_pb2.UpdateModelEntryResponse]
+    """Changes the fields that the mask names."""
+    DeleteModelEntry: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelEntryRequest, _model_service_pb2.DeleteModelEntryResponse]
+    """Removes what is stored of an entry. Where the file or the built-in catalog
+    has it too, that entry is in force again.
+    """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -62,6 +76,20 @@ class ModelServiceAsyncStub(ModelServiceStub):
     DiscoverUpstreamModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DiscoverUpstreamModelsRequest, _model_service_pb2.DiscoverUpstreamModelsResponse]  # type: ignore[assignment]
     """Asks a provider which models a key can use, with that key. Whoever may test
     the key may ask; nothing is billed.
+    """
+    GetModelEntry: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelEntryRequest, _model_service_pb2.GetModelEntryResponse]  # type: ignore[assignment]
+    """Gets an entry of the catalog: the deployment's, or an organization's own."""
+    ListModelEntries: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelEntriesRequest, _model_service_pb2.ListModelEntriesResponse]  # type: ignore[assignment]
+    """Lists entries of the catalog."""
+    CreateModelEntry: _aio.UnaryUnaryMultiCallable[_model_service_pb2.CreateModelEntryRequest, _model_service_pb2.CreateModelEntryResponse]  # type: ignore[assignment]
+    """Makes an entry. The deployment's: only the operator. An organization's: its
+    administrators too; only its own keys pay for such a model.
+    """
+    UpdateModelEntry: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelEntryRequest, _model_service_pb2.UpdateModelEntryResponse]  # type: ignore[assignment]
+    """Changes the fields that the mask names."""
+    DeleteModelEntry: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelEntryRequest, _model_service_pb2.DeleteModelEntryResponse]  # type: ignore[assignment]
+    """Removes what is stored of an entry. Where the file or the built-in catalog
+    has it too, that entry is in force again.
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -95,6 +123,50 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_model_service_pb2.DiscoverUpstreamModelsResponse, _abc.Awaitable[_model_service_pb2.DiscoverUpstreamModelsResponse]]:
         """Asks a provider which models a key can use, with that key. Whoever may test
         the key may ask; nothing is billed.
+        """
+
+    @_abc_1.abstractmethod
+    def GetModelEntry(
+        self,
+        request: _model_service_pb2.GetModelEntryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.GetModelEntryResponse, _abc.Awaitable[_model_service_pb2.GetModelEntryResponse]]:
+        """Gets an entry of the catalog: the deployment's, or an organization's own."""
+
+    @_abc_1.abstractmethod
+    def ListModelEntries(
+        self,
+        request: _model_service_pb2.ListModelEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.ListModelEntriesResponse, _abc.Awaitable[_model_service_pb2.ListModelEntriesResponse]]:
+        """Lists entries of the catalog."""
+
+    @_abc_1.abstractmethod
+    def CreateModelEntry(
+        self,
+        request: _model_service_pb2.CreateModelEntryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.CreateModelEntryResponse, _abc.Awaitable[_model_service_pb2.CreateModelEntryResponse]]:
+        """Makes an entry. The deployment's: only the operator. An organization's: its
+        administrators too; only its own keys pay for such a model.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateModelEntry(
+        self,
+        request: _model_service_pb2.UpdateModelEntryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.UpdateModelEntryResponse, _abc.Awaitable[_model_service_pb2.UpdateModelEntryResponse]]:
+        """Changes the fields that the mask names."""
+
+    @_abc_1.abstractmethod
+    def DeleteModelEntry(
+        self,
+        request: _model_service_pb2.DeleteModelEntryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.DeleteModelEntryResponse, _abc.Awaitable[_model_service_pb2.DeleteModelEntryResponse]]:
+        """Removes what is stored of an entry. Where the file or the built-in catalog
+        has it too, that entry is in force again.
         """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

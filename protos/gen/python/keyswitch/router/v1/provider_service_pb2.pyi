@@ -5,8 +5,10 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from keyswitch.router.v1 import configuration_pb2 as _configuration_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -35,31 +37,65 @@ class Provider(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     KEY_PAGE_FIELD_NUMBER: _builtins.int
     HAS_FREE_KEY_TEST_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    BASE_URL_FIELD_NUMBER: _builtins.int
+    AUTH_FIELD_NUMBER: _builtins.int
+    ALLOWED_PRIVATE_NETWORKS_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
+    ADVANCED_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Identifier. "providers/{provider}"."""
+    """Identifier. "providers/{provider}", or
+    "organizations/{organization}/providers/{provider}" for an organization's own.
+    """
     display_name: _builtins.str
-    """For people."""
+    """For people; empty means the id. At most 100 characters."""
     dialect: _builtins.str
     """Its wire dialect, for example "anthropic_messages"."""
     origin: _builtins.str
     """Where its secrets may be sent: "scheme://host[:port]" in lower case, without
-    a default port. A credential for it must allow this origin.
+    a default port. A credential for it must allow this origin. Output only.
     """
     is_enabled: _builtins.bool
-    """Whether calls may go to it."""
+    """Whether calls may go to it. Absent in a request means yes."""
     is_byok_supported: _builtins.bool
-    """Whether organizations and users may bring keys of their own for it."""
+    """Whether organizations and users may bring keys of their own for it. Absent
+    in a request means yes.
+    """
     is_keyless: _builtins.bool
-    """Whether it needs no key at all, as a local server may."""
+    """Whether it needs no key at all, as a local server may. Output only."""
     vendor: _builtins.str
     """What joins the providers that are plans of one vendor; empty for none."""
     key_page: _builtins.str
     """The web page where its keys come from; empty when unknown."""
     has_free_key_test: _builtins.bool
     """Whether a key can be tested without naming a model."""
+    etag: _builtins.str
+    """Changes with every change of what is stored. Output only."""
+    source: _configuration_pb2.ConfigurationSource.ValueType
+    """Output only."""
+    base_url: _builtins.str
+    """Absolute, http or https; a slash at its end does not matter. Required unless
+    a template has it.
+    """
+    auth: _builtins.str
+    """"bearer", "x-api-key", "api-key", "x-goog-api-key", "none" or another scheme
+    of the configuration file. Required unless a template has it.
+    """
+    template: _builtins.str
+    """A built-in provider to begin from."""
+    advanced_json: _builtins.str
+    """Every other key that the configuration file has for a provider (quirks,
+    headers, time-outs, ...), as a JSON object. Empty means none. Keys that have
+    fields of their own here, and secrets, are refused.
+    """
     @_builtins.property
     def plan(self) -> Global___ProviderPlan:
         """The billing plan; absent where the vendor has only one."""
+
+    @_builtins.property
+    def allowed_private_networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """CIDRs of private networks that it may lead to. Only for the deployment's."""
 
     def __init__(
         self,
@@ -68,19 +104,33 @@ class Provider(_message.Message):
         display_name: _builtins.str = ...,
         dialect: _builtins.str = ...,
         origin: _builtins.str = ...,
-        is_enabled: _builtins.bool = ...,
-        is_byok_supported: _builtins.bool = ...,
+        is_enabled: _builtins.bool | None = ...,
+        is_byok_supported: _builtins.bool | None = ...,
         is_keyless: _builtins.bool = ...,
         vendor: _builtins.str = ...,
         plan: Global___ProviderPlan | None = ...,
         key_page: _builtins.str = ...,
         has_free_key_test: _builtins.bool = ...,
+        etag: _builtins.str = ...,
+        source: _configuration_pb2.ConfigurationSource.ValueType = ...,
+        base_url: _builtins.str = ...,
+        auth: _builtins.str = ...,
+        allowed_private_networks: _abc.Iterable[_builtins.str] | None = ...,
+        template: _builtins.str = ...,
+        advanced_json: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_byok_supported", b"_is_byok_supported", "_is_enabled", b"_is_enabled", "is_byok_supported", b"is_byok_supported", "is_enabled", b"is_enabled", "plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dialect", b"dialect", "display_name", b"display_name", "has_free_key_test", b"has_free_key_test", "is_byok_supported", b"is_byok_supported", "is_enabled", b"is_enabled", "is_keyless", b"is_keyless", "key_page", b"key_page", "name", b"name", "origin", b"origin", "plan", b"plan", "vendor", b"vendor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_byok_supported", b"_is_byok_supported", "_is_enabled", b"_is_enabled", "advanced_json", b"advanced_json", "allowed_private_networks", b"allowed_private_networks", "auth", b"auth", "base_url", b"base_url", "dialect", b"dialect", "display_name", b"display_name", "etag", b"etag", "has_free_key_test", b"has_free_key_test", "is_byok_supported", b"is_byok_supported", "is_enabled", b"is_enabled", "is_keyless", b"is_keyless", "key_page", b"key_page", "name", b"name", "origin", b"origin", "plan", b"plan", "source", b"source", "template", b"template", "vendor", b"vendor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__is_byok_supported: _TypeAlias = _typing.Literal["is_byok_supported"]  # noqa: Y015
+    _WhichOneofArgType__is_byok_supported: _TypeAlias = _typing.Literal["_is_byok_supported", b"_is_byok_supported"]  # noqa: Y015
+    _WhichOneofReturnType__is_enabled: _TypeAlias = _typing.Literal["is_enabled"]  # noqa: Y015
+    _WhichOneofArgType__is_enabled: _TypeAlias = _typing.Literal["_is_enabled", b"_is_enabled"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_byok_supported) -> _WhichOneofReturnType__is_byok_supported | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_enabled) -> _WhichOneofReturnType__is_enabled | None: ...
 
 Global___Provider: _TypeAlias = Provider  # noqa: Y015
 
@@ -141,19 +191,25 @@ class ListProvidersRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most 1000; 0 means 50."""
     page_token: _builtins.str
     """From a previous answer to the same arguments."""
+    parent: _builtins.str
+    """Optional. "deployment" or "organizations/{organization}"; empty means the
+    deployment.
+    """
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        parent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -186,3 +242,208 @@ class ListProvidersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListProvidersResponse: _TypeAlias = ListProvidersResponse  # noqa: Y015
+
+@_typing.final
+class GetProviderRequest(_message.Message):
+    """Request of GetProvider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProviderRequest: _TypeAlias = GetProviderRequest  # noqa: Y015
+
+@_typing.final
+class GetProviderResponse(_message.Message):
+    """Response of GetProvider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def provider(self) -> Global___Provider:
+        """As it is in force."""
+
+    def __init__(
+        self,
+        *,
+        provider: Global___Provider | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["provider", b"provider"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProviderResponse: _TypeAlias = GetProviderResponse  # noqa: Y015
+
+@_typing.final
+class CreateProviderRequest(_message.Message):
+    """Request of CreateProvider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. "deployment" or "organizations/{organization}"."""
+    provider_id: _builtins.str
+    """Required. An id: 3 to 63 lower-case letters, digits and hyphens."""
+    @_builtins.property
+    def provider(self) -> Global___Provider:
+        """Its name is not read."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        provider_id: _builtins.str = ...,
+        provider: Global___Provider | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["provider", b"provider"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "provider", b"provider", "provider_id", b"provider_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateProviderRequest: _TypeAlias = CreateProviderRequest  # noqa: Y015
+
+@_typing.final
+class CreateProviderResponse(_message.Message):
+    """Response of CreateProvider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def provider(self) -> Global___Provider:
+        """As it is in force."""
+
+    def __init__(
+        self,
+        *,
+        provider: Global___Provider | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["provider", b"provider"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateProviderResponse: _TypeAlias = CreateProviderResponse  # noqa: Y015
+
+@_typing.final
+class UpdateProviderRequest(_message.Message):
+    """Request of UpdateProvider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    OVERRIDE_FILE_FIELD_NUMBER: _builtins.int
+    override_file: _builtins.bool
+    """See ConfigurationSource. Default false."""
+    @_builtins.property
+    def provider(self) -> Global___Provider:
+        """Required. Its etag, where it is set, must be the one in force."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Names of fields of Provider. Empty means those that are set in it; "*" means
+        all.
+        """
+
+    def __init__(
+        self,
+        *,
+        provider: Global___Provider | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        override_file: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["provider", b"provider", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["override_file", b"override_file", "provider", b"provider", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateProviderRequest: _TypeAlias = UpdateProviderRequest  # noqa: Y015
+
+@_typing.final
+class UpdateProviderResponse(_message.Message):
+    """Response of UpdateProvider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def provider(self) -> Global___Provider:
+        """As it is in force."""
+
+    def __init__(
+        self,
+        *,
+        provider: Global___Provider | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["provider", b"provider"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateProviderResponse: _TypeAlias = UpdateProviderResponse  # noqa: Y015
+
+@_typing.final
+class DeleteProviderRequest(_message.Message):
+    """Request of DeleteProvider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required."""
+    etag: _builtins.str
+    """Optional. Must be the one in force."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteProviderRequest: _TypeAlias = DeleteProviderRequest  # noqa: Y015
+
+@_typing.final
+class DeleteProviderResponse(_message.Message):
+    """Response of DeleteProvider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteProviderResponse: _TypeAlias = DeleteProviderResponse  # noqa: Y015

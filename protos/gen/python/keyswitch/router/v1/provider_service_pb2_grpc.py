@@ -26,7 +26,10 @@ if _version_not_supported:
 
 
 class ProviderServiceStub:
-    """Says which providers there are.
+    """Keeps the providers: the deployment's, which the operator configures, and
+    those that an organization's administrators configure for it alone. An
+    organization's provider leads to no private network, and only the
+    organization's own keys go there.
     """
 
     def __init__(self, channel):
@@ -40,14 +43,67 @@ class ProviderServiceStub:
                 request_serializer=keyswitch_dot_router_dot_v1_dot_provider__service__pb2.ListProvidersRequest.SerializeToString,
                 response_deserializer=keyswitch_dot_router_dot_v1_dot_provider__service__pb2.ListProvidersResponse.FromString,
                 _registered_method=True)
+        self.GetProvider = channel.unary_unary(
+                '/keyswitch.router.v1.ProviderService/GetProvider',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_provider__service__pb2.GetProviderRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_provider__service__pb2.GetProviderResponse.FromString,
+                _registered_method=True)
+        self.CreateProvider = channel.unary_unary(
+                '/keyswitch.router.v1.ProviderService/CreateProvider',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_provider__service__pb2.CreateProviderRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_provider__service__pb2.CreateProviderResponse.FromString,
+                _registered_method=True)
+        self.UpdateProvider = channel.unary_unary(
+                '/keyswitch.router.v1.ProviderService/UpdateProvider',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_provider__service__pb2.UpdateProviderRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_provider__service__pb2.UpdateProviderResponse.FromString,
+                _registered_method=True)
+        self.DeleteProvider = channel.unary_unary(
+                '/keyswitch.router.v1.ProviderService/DeleteProvider',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_provider__service__pb2.DeleteProviderRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_provider__service__pb2.DeleteProviderResponse.FromString,
+                _registered_method=True)
 
 
 class ProviderServiceServicer:
-    """Says which providers there are.
+    """Keeps the providers: the deployment's, which the operator configures, and
+    those that an organization's administrators configure for it alone. An
+    organization's provider leads to no private network, and only the
+    organization's own keys go there.
     """
 
     def ListProviders(self, request, context):
-        """Lists the deployment's providers. Every caller may ask.
+        """Lists the deployment's providers, or an organization's own. Every caller may
+        ask for the former.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProvider(self, request, context):
+        """Gets one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateProvider(self, request, context):
+        """Makes one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateProvider(self, request, context):
+        """Changes the fields that the mask names.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteProvider(self, request, context):
+        """Removes what is stored of one. Where the file or the built-in catalog has it
+        too, that entry is in force again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +117,26 @@ def add_ProviderServiceServicer_to_server(servicer, server):
                     request_deserializer=keyswitch_dot_router_dot_v1_dot_provider__service__pb2.ListProvidersRequest.FromString,
                     response_serializer=keyswitch_dot_router_dot_v1_dot_provider__service__pb2.ListProvidersResponse.SerializeToString,
             ),
+            'GetProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProvider,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_provider__service__pb2.GetProviderRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_provider__service__pb2.GetProviderResponse.SerializeToString,
+            ),
+            'CreateProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateProvider,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_provider__service__pb2.CreateProviderRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_provider__service__pb2.CreateProviderResponse.SerializeToString,
+            ),
+            'UpdateProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateProvider,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_provider__service__pb2.UpdateProviderRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_provider__service__pb2.UpdateProviderResponse.SerializeToString,
+            ),
+            'DeleteProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteProvider,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_provider__service__pb2.DeleteProviderRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_provider__service__pb2.DeleteProviderResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'keyswitch.router.v1.ProviderService', rpc_method_handlers)
@@ -70,7 +146,10 @@ def add_ProviderServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ProviderService:
-    """Says which providers there are.
+    """Keeps the providers: the deployment's, which the operator configures, and
+    those that an organization's administrators configure for it alone. An
+    organization's provider leads to no private network, and only the
+    organization's own keys go there.
     """
 
     @staticmethod
@@ -90,6 +169,114 @@ class ProviderService:
             '/keyswitch.router.v1.ProviderService/ListProviders',
             keyswitch_dot_router_dot_v1_dot_provider__service__pb2.ListProvidersRequest.SerializeToString,
             keyswitch_dot_router_dot_v1_dot_provider__service__pb2.ListProvidersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.ProviderService/GetProvider',
+            keyswitch_dot_router_dot_v1_dot_provider__service__pb2.GetProviderRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_provider__service__pb2.GetProviderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.ProviderService/CreateProvider',
+            keyswitch_dot_router_dot_v1_dot_provider__service__pb2.CreateProviderRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_provider__service__pb2.CreateProviderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.ProviderService/UpdateProvider',
+            keyswitch_dot_router_dot_v1_dot_provider__service__pb2.UpdateProviderRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_provider__service__pb2.UpdateProviderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.ProviderService/DeleteProvider',
+            keyswitch_dot_router_dot_v1_dot_provider__service__pb2.DeleteProviderRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_provider__service__pb2.DeleteProviderResponse.FromString,
             options,
             channel_credentials,
             insecure,

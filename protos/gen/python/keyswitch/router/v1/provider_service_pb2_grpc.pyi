@@ -27,25 +27,61 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ProviderServiceStub:
-    """Says which providers there are."""
+    """Keeps the providers: the deployment's, which the operator configures, and
+    those that an organization's administrators configure for it alone. An
+    organization's provider leads to no private network, and only the
+    organization's own keys go there.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ProviderServiceAsyncStub: ...
     ListProviders: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.ListProvidersRequest, _provider_service_pb2.ListProvidersResponse]
-    """Lists the deployment's providers. Every caller may ask."""
+    """Lists the deployment's providers, or an organization's own. Every caller may
+    ask for the former.
+    """
+    GetProvider: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.GetProviderRequest, _provider_service_pb2.GetProviderResponse]
+    """Gets one."""
+    CreateProvider: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.CreateProviderRequest, _provider_service_pb2.CreateProviderResponse]
+    """Makes one."""
+    UpdateProvider: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.UpdateProviderRequest, _provider_service_pb2.UpdateProviderResponse]
+    """Changes the fields that the mask names."""
+    DeleteProvider: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.DeleteProviderRequest, _provider_service_pb2.DeleteProviderResponse]
+    """Removes what is stored of one. Where the file or the built-in catalog has it
+    too, that entry is in force again.
+    """
 
 @_typing.type_check_only
 class ProviderServiceAsyncStub(ProviderServiceStub):
-    """Says which providers there are."""
+    """Keeps the providers: the deployment's, which the operator configures, and
+    those that an organization's administrators configure for it alone. An
+    organization's provider leads to no private network, and only the
+    organization's own keys go there.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListProviders: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.ListProvidersRequest, _provider_service_pb2.ListProvidersResponse]  # type: ignore[assignment]
-    """Lists the deployment's providers. Every caller may ask."""
+    """Lists the deployment's providers, or an organization's own. Every caller may
+    ask for the former.
+    """
+    GetProvider: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.GetProviderRequest, _provider_service_pb2.GetProviderResponse]  # type: ignore[assignment]
+    """Gets one."""
+    CreateProvider: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.CreateProviderRequest, _provider_service_pb2.CreateProviderResponse]  # type: ignore[assignment]
+    """Makes one."""
+    UpdateProvider: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.UpdateProviderRequest, _provider_service_pb2.UpdateProviderResponse]  # type: ignore[assignment]
+    """Changes the fields that the mask names."""
+    DeleteProvider: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.DeleteProviderRequest, _provider_service_pb2.DeleteProviderResponse]  # type: ignore[assignment]
+    """Removes what is stored of one. Where the file or the built-in catalog has it
+    too, that entry is in force again.
+    """
 
 class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Says which providers there are."""
+    """Keeps the providers: the deployment's, which the operator configures, and
+    those that an organization's administrators configure for it alone. An
+    organization's provider leads to no private network, and only the
+    organization's own keys go there.
+    """
 
     @_abc_1.abstractmethod
     def ListProviders(
@@ -53,6 +89,42 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _provider_service_pb2.ListProvidersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_provider_service_pb2.ListProvidersResponse, _abc.Awaitable[_provider_service_pb2.ListProvidersResponse]]:
-        """Lists the deployment's providers. Every caller may ask."""
+        """Lists the deployment's providers, or an organization's own. Every caller may
+        ask for the former.
+        """
+
+    @_abc_1.abstractmethod
+    def GetProvider(
+        self,
+        request: _provider_service_pb2.GetProviderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_service_pb2.GetProviderResponse, _abc.Awaitable[_provider_service_pb2.GetProviderResponse]]:
+        """Gets one."""
+
+    @_abc_1.abstractmethod
+    def CreateProvider(
+        self,
+        request: _provider_service_pb2.CreateProviderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_service_pb2.CreateProviderResponse, _abc.Awaitable[_provider_service_pb2.CreateProviderResponse]]:
+        """Makes one."""
+
+    @_abc_1.abstractmethod
+    def UpdateProvider(
+        self,
+        request: _provider_service_pb2.UpdateProviderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_service_pb2.UpdateProviderResponse, _abc.Awaitable[_provider_service_pb2.UpdateProviderResponse]]:
+        """Changes the fields that the mask names."""
+
+    @_abc_1.abstractmethod
+    def DeleteProvider(
+        self,
+        request: _provider_service_pb2.DeleteProviderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_service_pb2.DeleteProviderResponse, _abc.Awaitable[_provider_service_pb2.DeleteProviderResponse]]:
+        """Removes what is stored of one. Where the file or the built-in catalog has it
+        too, that entry is in force again.
+        """
 
 def add_ProviderServiceServicer_to_server(servicer: ProviderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

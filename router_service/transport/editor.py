@@ -1,0 +1,77 @@
+"""Changes of the configuration over gRPC: drafted, checked as a whole like the file, written, and in force at once."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from router_service.catalog.defaults import load_built_in
+from router_service.catalog.draft import Draft
+from router_service.catalog.problems import ConfigurationError, Path, Problem, show_path
+from router_service.catalog.reload import Configuration
+from router_service.core.faults import Fault, Reason
+from router_service.state.documents import DocumentStore, Superseded
+
+MOST_TRIES = 10
+
+log = structlog.get_logger(__name__)
+
+
+class Editor:
+    """The one way to change what is stored."""
+
+    def __init__(self, configuration: Configuration, store: DocumentStore) -> None:
+        self._configuration = configuration
+        self._store = store
+        self._lock = asyncio.Lock()
+
+    def view(self) -> Draft:
+        """What is in force, to be read."""
+        return Draft(self._configuration.file, self._configuration.documents, load_built_in())
+
+    async def change(self, edit: Callable[[Draft], None], subject: Path = ()) -> Draft:
+        """Does what `edit` does to a draft, and gives what is in force then. `edit` may run more than once.
+
+        Raises what `edit` raises, and Fault where the result does not fit; nothing is changed then. `subject` is the
+        path whose problems are told as fields of the request.
+        """
+        async with self._lock:
+            for _ in range(MOST_TRIES):
+                draft = self.view()
+                edit(draft)
+                if not draft.changes:
+                    return draft
+                try:
+                    await asyncio.to_thread(self._configuration.check, draft.result(), frozenset(draft.changes))
+                except ConfigurationError as error:
+                    raise _unfit(error.problems, subject) from None
+                try:
+                    written = await self._store.write(draft.documents.revision, draft.changes)
+                except Superseded:
+                    await self.refresh()
+                    continue
+                self._configuration.take(written)
+                log.info("configuration_changed", revision=self._configuration.current.revision)
+                return self.view()
+        message = "The configuration kept changing meanwhile; try again."
+        raise Fault(Reason.CONFIGURATION_UNAVAILABLE, message, retry_after_seconds=1.0)
+
+    async def refresh(self) -> bool:
+        """Takes what other routers have stored. True where that changed anything. Raises Fault."""
+        documents = await self._store.load(self._configuration.documents.revision)
+        if documents is None:
+            return False
+        return self._configuration.take(documents)
+
+
+def _unfit(problems: tuple[Problem, ...], subject: Path) -> Fault:
+    """A configuration that would not be sound, as the fault of the request that would have made it so."""
+    prefix = show_path(subject)
+    fields: dict[str, str] = {}
+    for problem in problems:
+        is_inside = prefix and problem.path.startswith(prefix)
+        name = problem.path.removeprefix(prefix).lstrip(".") if is_inside else problem.path
+        fields.setdefault(name or "name", problem.message[:256])
+    field, message = next(iter(fields.items()))
+    more = f" There are {len(fields) - 1} more." if len(fields) > 1 else ""
+    return Fault(Reason.INVALID_REQUEST, f"{field}: {message}.{more}", metadata={"field": field}, fields=fields)

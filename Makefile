@@ -57,7 +57,7 @@ run: $(VENV)/.run ## Starts everything locally, streams a completion, stays up u
 	@exec $(PY) -m deploy.local.run
 
 # --- checking and testing --------------------------------------------------------------
-.PHONY: check lint types vault-server test test-python test-go test-recordings security bench format
+.PHONY: check lint types vault-server test test-python test-go test-recordings security bench soak format
 format: $(VENV)/.dev ## Formats the Python code
 	@$(VENV)/bin/ruff check -q --fix . ; $(VENV)/bin/ruff format -q .
 
@@ -90,3 +90,7 @@ security: $(VENV)/.dev vault-server ## Tries the security promises at length and
 
 bench: $(VENV)/.dev ## Measures the router against a bare pipe and a peer (minutes)
 	@$(PY) -m tests.bench
+
+MINUTES ?= 2
+soak: $(VENV)/.dev ## Two routers over one Redis under faults, MINUTES=2; prints what was promised and what was kept
+	@$(PY) -m tests.soak $(MINUTES)

@@ -212,6 +212,8 @@ async def run(saboteur: Saboteur, example: Example) -> Receipt:
         first_content_timeout=0.03 if example.fault == "stall" else 5.0,
         idle_timeout=0.03 if example.fault == "stall after content" else 5.0,
     )
+    board = stack.router.engine.edges.admission.board
+    await board.wake(list(board.current))  # each example begins with nothing that rests
     before, seen = len(stack.receipts), len(stack.first.received)
     call = make_call(model=example.model, route_policy=policy)
     if example.is_unary:

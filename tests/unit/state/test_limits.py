@@ -1,19 +1,24 @@
 """Both stores of limits through the suite, and what only one of them does."""
 
+import asyncio
 import signal
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from redis.crc import key_slot
 
 from router_service.core.faults import Fault, Reason
 from router_service.policy.cooldown import RestCause, RestOrder
-from router_service.state.limits import Demand, Exceeded, Limits, LimitsAway, Taken
+from router_service.state.limits import SLOT_SECONDS, WAITER_SECONDS, Demand, Exceeded, Limits, LimitsAway, Taken
 from router_service.state.memory import MemoryLimits
 from router_service.state.redis_store import RedisLimits, rate_key, slot_keys
 from router_service.state.shared import SharedLimits, WhenAway
 from tests.fakes.redis_server import RedisServer, age
 from tests.suites.limits_suite import KEY, TENANT, LimitsSuite
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class TestMemory(LimitsSuite):
@@ -79,6 +84,45 @@ class Away:
 def server(own_redis_server: RedisServer) -> Iterator[RedisServer]:
     yield own_redis_server
     own_redis_server.signal(signal.SIGCONT)
+
+
+KILLED = """
+import asyncio, sys
+from prometheus_client import CollectorRegistry
+from router_service.observe.metrics import Metrics
+from router_service.state.redis_store import RedisLimits
+from router_service.state.slots import SlotKeeper
+async def main():
+    limits = RedisLimits(sys.argv[1])
+    keeper = SlotKeeper(limits, Metrics(CollectorRegistry()))
+    assert await keeper.take(sys.argv[2], "killed", 1, None)
+    await keeper.beat()
+    print("taken", flush=True)
+    await keeper.take(sys.argv[2], "waits", 1, None)
+asyncio.run(main())
+"""
+
+
+async def test_the_slot_and_the_place_of_a_killed_process_come_back(redis_server: RedisServer) -> None:
+    with redis_server.connect() as client:
+        client.flushall()
+    limits = RedisLimits(redis_server.url())
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", KILLED, redis_server.url(), KEY, stdout=asyncio.subprocess.PIPE, cwd=ROOT
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"taken\n"
+    async with asyncio.timeout(10):
+        while await limits.count_slots(KEY) != (1, 1):
+            await asyncio.sleep(0)
+    process.kill()
+    await process.wait()
+    assert await limits.take_slot(KEY, "next", 1) == 1
+    await age(redis_server, WAITER_SECONDS + 1)
+    assert await limits.take_slot(KEY, "next", 1) == 0
+    await age(redis_server, SLOT_SECONDS)
+    assert await limits.take_slot(KEY, "next", 1) is None
+    await limits.close()
 
 
 @pytest.mark.parametrize("how", ["stopped", "frozen"])

@@ -237,7 +237,7 @@ async def test_a_flood_of_strangers_cannot_fill_the_disk(tmp_path: Path) -> None
         for _ in range(calls // 100):
             await asyncio.gather(*(call() for _ in range(100)))
     records = [one for one in records_after(vault, before) if one["action"] == "AUDIT_ACTION_AUTHENTICATE"]
-    assert len(records) <= 102
+    assert len(records) <= 120  # the first hundred, and one for each interval
     assert sum(int(one.get("refusedCount", 1)) for one in records) == calls
     assert any("from 1 addresses" in one.get("note", "") for one in records)
     tried(9, "a flood of unknown callers, counted exactly", calls=calls, records=len(records))

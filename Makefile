@@ -57,7 +57,11 @@ run: $(VENV)/.run ## Starts everything locally, streams a completion, stays up u
 	@exec $(PY) -m deploy.local.run
 
 # --- checking and testing --------------------------------------------------------------
+<<<<<<< HEAD
 .PHONY: check lint types vault-server test test-python test-go test-recordings security bench soak format
+=======
+.PHONY: check lint types vault-server test test-python test-go test-recordings fuzz security bench format
+>>>>>>> d42df0b (tests: what each provider rests on, as a generated page; a fuzzer grown from the recordings; passed / all per dialect; router_service: OpenAI counts tokens over Responses)
 format: $(VENV)/.dev ## Formats the Python code
 	@$(VENV)/bin/ruff check -q --fix . ; $(VENV)/bin/ruff format -q .
 
@@ -84,6 +88,9 @@ test-go:
 
 test-recordings: $(VENV)/.dev ## Decodes every recorded answer of real providers
 	@$(PY) -m pytest -q tests/unit/dialects
+
+fuzz: $(VENV)/.dev ## Feeds every decoder with bytes that a fuzzer grows out of the recordings (SECONDS=60)
+	@$(PY) -m tests.fuzz $(or $(SECONDS),60)
 
 security: $(VENV)/.dev vault-server ## Tries the security promises at length and prints what was found
 	@KEYSWITCH_THOROUGH=1 VAULT_BIN="$$(tests/tools/vault/build 2>/dev/null)" $(PY) -m pytest -q -s --timeout=1800 tests/security

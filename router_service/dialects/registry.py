@@ -12,18 +12,24 @@ from router_service.dialects.gemini_embeddings import GeminiEmbeddings
 from router_service.dialects.openai_chat import OpenAIChat
 from router_service.dialects.openai_embeddings import OpenAIEmbeddings
 from router_service.dialects.openai_responses import OpenAIResponses
+from router_service.dialects.openai_responses_count import ResponsesTokenCounter
 
 DIALECTS: Mapping[str, Dialect] = {
     dialect.name: dialect
     for dialect in (OpenAIChat(), OpenAIResponses(), AnthropicMessages(), Gemini(), BedrockConverse())
 }
 
-EMBEDDERS: Mapping[str, Embedder] = {"openai_chat": OpenAIEmbeddings(), "gemini": GeminiEmbeddings()}
+EMBEDDERS: Mapping[str, Embedder] = {
+    "openai_chat": OpenAIEmbeddings(),
+    "openai_responses": OpenAIEmbeddings(),
+    "gemini": GeminiEmbeddings(),
+}
 """By dialect: the wires that have embeddings."""
 
 COUNTERS: Mapping[str, TokenCounter] = {
     "anthropic_messages": AnthropicTokenCounter(),
     "gemini": GeminiTokenCounter(),
+    "openai_responses": ResponsesTokenCounter(),
 }
 """By dialect: the wires that can count tokens. Whether a provider has the call is a quirk."""
 

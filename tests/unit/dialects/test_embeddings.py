@@ -13,6 +13,7 @@ from google.genai.types import CountTokensResponse, EmbedContentResponse
 from hypothesis import given
 from hypothesis import strategies as st
 from openai.types import CreateEmbeddingResponse, EmbeddingCreateParams
+from openai.types.responses import InputTokenCountParams, InputTokenCountResponse
 from pydantic import TypeAdapter
 
 from router_service.core.content import Message, Part, Role, Text
@@ -123,6 +124,18 @@ def test_gemini_counts_a_whole_request() -> None:
     body = {"totalTokens": 31, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 31}]}
     theirs = CountTokensResponse.model_validate({"totalTokens": 31})
     assert usage(decode(COUNTERS["gemini"].count_decoder(Quirks()), body)) == [(theirs.total_tokens, 0)]
+
+
+def test_openai_counts_what_its_types_allow() -> None:
+    encoded = COUNTERS["openai_responses"].encode_count(COMPLETION, Quirks())
+    assert encoded.path == "/responses/input_tokens"
+    body = json.loads(encoded.body)
+    TypeAdapter(InputTokenCountParams).validate_python(body)
+    assert {"model", "input", "tools"} <= set(body)
+    assert not {"stream", "store", "include", "max_output_tokens"} & set(body)
+    answer = InputTokenCountResponse.model_validate({"object": "response.input_tokens", "input_tokens": 9})
+    decoder = COUNTERS["openai_responses"].count_decoder(Quirks())
+    assert usage(decode(decoder, answer.model_dump())) == [(9, 0)]
 
 
 def test_an_estimate_grows_with_every_word_and_never_guesses_at_tools_of_others() -> None:

@@ -1,0 +1,144 @@
+"""docs/providers-evidence.md, generated: what each provider's column rests on. `python -m tests.evidence` writes it.
+
+Nothing here is opinion: a recording counts where the request or the decoded answer holds the thing, a fixture where its
+request was checked against the vendor's own types. Needs the recordings.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from router_service.catalog.loader import load_snapshot
+from router_service.core.content import Media, Reasoning, ToolCall
+from router_service.core.fold import Answer
+from router_service.dialects.registry import DIALECTS
+from tests.suites.dialect_fixtures import fixtures
+from tests.suites.dialect_suite import Recording, recordings, run
+
+TARGET = Path(__file__).parents[1] / "docs" / "providers-evidence.md"
+
+SAME_SERVICE: Mapping[str, str] = {"azure-openai": "azure"}
+"""Providers whose recordings go by another name."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One exchange: a recording, or a fixture of the dialect."""
+
+    request: str
+    answer: Answer | None
+    is_stream: bool
+    is_error: bool = False
+    has_reset: bool = False
+
+
+def _parts(answer: Answer | None, kind: type[object]) -> int:
+    return sum(isinstance(part.kind, kind) for part in answer.parts) if answer is not None else 0
+
+
+def _asks(pattern: str) -> Callable[[Evidence], bool]:
+    found = re.compile(pattern)
+    return lambda evidence: not evidence.is_error and found.search(evidence.request) is not None
+
+
+_asks_image = _asks(r'"image_url"|"input_image"|"type": ?"image"|image/(png|jpe?g|webp)|"image": ?\{')
+_asks_document = _asks(r'application/pdf|"type": ?"(document|file|input_file)"|"document": ?\{')
+_asks_schema = _asks(r'"json_schema"|responseJsonSchema|responseSchema|response_json_schema|output_format|outputConfig')
+
+
+def _is_cached(evidence: Evidence) -> bool:
+    usage = evidence.answer.usage if evidence.answer is not None else None
+    return usage is not None and bool(usage.cache_read_tokens or usage.cache_write_tokens)
+
+
+COLUMNS: Mapping[str, Callable[[Evidence], bool]] = {
+    "stream": lambda one: one.is_stream and one.answer is not None,
+    "tools": lambda one: _parts(one.answer, ToolCall) > 0,
+    "parallel tools": lambda one: _parts(one.answer, ToolCall) > 1,
+    "reasoning": lambda one: _parts(one.answer, Reasoning) > 0,
+    "images": lambda one: _asks_image(one) or _parts(one.answer, Media) > 0,
+    "documents": _asks_document,
+    "cache": _is_cached,
+    "structured output": _asks_schema,
+    "errors": lambda one: one.is_error,
+    "reset times": lambda one: one.has_reset,
+}
+
+
+def _read(dialect_name: str, recording: Recording) -> Evidence:
+    dialect = DIALECTS[dialect_name]
+    if recording.status != 200:
+        fault = dialect.decode_error(recording.status, recording.headers, recording.body)
+        return Evidence("", None, is_stream=False, is_error=True, has_reset=fault.retry_after_seconds is not None)
+    outcome = run(dialect, recording.body)
+    request = json.dumps(recording.request.get("body", ""))
+    is_stream = recording.body.lstrip()[:1] not in {b"{", b"["}
+    text = request.replace('\\"', '"')
+    return Evidence(text, outcome.answer, is_stream, is_error=outcome.answer is None)
+
+
+def _fixture_evidence(dialect: str) -> Iterator[Evidence]:
+    for case in fixtures(dialect):
+        outcome = run(DIALECTS[dialect], case.body)
+        yield Evidence(json.dumps(case.request), outcome.answer, case.is_stream, is_error=outcome.answer is None)
+
+
+def collect() -> Mapping[tuple[str, str], Sequence[Evidence]]:
+    """All recordings, by dialect and by the name that the recordings give the service."""
+    found: dict[tuple[str, str], list[Evidence]] = {}
+    for dialect in DIALECTS:
+        for recording in recordings(dialect.replace("_", "-")):
+            found.setdefault((dialect, recording.provider), []).append(_read(dialect, recording))
+    return found
+
+
+def _cell(name: str, recorded: Sequence[Evidence], typed: Sequence[Evidence]) -> str:
+    holds = COLUMNS[name]
+    count = sum(map(holds, recorded))
+    if count:
+        return f"recording ({count})"
+    return "fixture" if any(map(holds, typed)) else "documentation"
+
+
+def write_page() -> str:
+    """The page."""
+    snapshot = load_snapshot("", source="evidence")
+    recorded = collect()
+    typed = {dialect: list(_fixture_evidence(dialect)) for dialect in DIALECTS}
+    rows: set[tuple[str, str]] = {(one.id, one.dialect) for one in snapshot.providers.values()}
+    rows |= {
+        (endpoint.provider, endpoint.dialect or snapshot.providers[endpoint.provider].dialect)
+        for model in snapshot.models.values()
+        for endpoint in model.endpoints
+    }
+    lines = [*_HEAD, f"| provider | dialect | {' | '.join(COLUMNS)} | key test |", "|---" * (len(COLUMNS) + 3) + "|"]
+    for provider, dialect in sorted(rows):
+        mine = recorded.get((dialect, SAME_SERVICE.get(provider, provider)), ())
+        cells = [_cell(name, mine, typed[dialect]) for name in COLUMNS]
+        lines.append(f"| {provider} | {dialect} | {' | '.join(cells)} | documentation |")
+    return "\n".join(lines) + "\n"
+
+
+_HEAD = (
+    "# What the providers rest on",
+    "",
+    "Generated by `python -m tests.evidence` from the recordings, the fixtures and the catalog; a test keeps it fresh.",
+    "**Nothing in it was tried on a live service.**",
+    "",
+    "* *recording (n)*: so many answers that this provider gave, recorded by others, are read as they should be.",
+    "* *fixture*: no recording of this provider has it, but a fixture of its wire does, of the project; its requests",
+    "  are checked against the vendor's published types. A provider that differs from its wire would not be noticed.",
+    "* *documentation*: only what the vendor writes.",
+    "",
+)
+
+
+def main() -> None:
+    """Writes the page."""
+    TARGET.write_text(write_page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

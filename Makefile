@@ -57,11 +57,7 @@ run: $(VENV)/.run ## Starts everything locally, streams a completion, stays up u
 	@exec $(PY) -m deploy.local.run
 
 # --- checking and testing --------------------------------------------------------------
-<<<<<<< HEAD
-.PHONY: check lint types vault-server test test-python test-go test-recordings security bench soak format
-=======
-.PHONY: check lint types vault-server test test-python test-go test-recordings fuzz security bench format
->>>>>>> d42df0b (tests: what each provider rests on, as a generated page; a fuzzer grown from the recordings; passed / all per dialect; router_service: OpenAI counts tokens over Responses)
+.PHONY: check lint types vault-server test test-python test-go test-recordings fuzz security bench soak format
 format: $(VENV)/.dev ## Formats the Python code
 	@$(VENV)/bin/ruff check -q --fix . ; $(VENV)/bin/ruff format -q .
 

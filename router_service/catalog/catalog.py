@@ -110,6 +110,8 @@ class Endpoint:
         """The wire that it speaks; `provider` is its own."""
         return self.dialect or provider.dialect
 
+    weight: int | None = None  # how often it leads, beside the weights of the others
+
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingFacts:

@@ -214,7 +214,7 @@ class ModelBuilder:
                     where = (*path, "endpoints", index, "dialect")
                     self.problems.append(self.document.problem(where, message))
                     continue
-                yield Endpoint(provider_id, entry["upstream_model"], quirks, dialect)
+                yield Endpoint(provider_id, entry["upstream_model"], quirks, dialect, _whole(entry.get("weight")))
             elif provider_id not in self.offers.declared:
                 message = f"there is no provider {provider_id}; {suggest(provider_id, self.offers.declared)}"
                 where = (*path, "endpoints", index, "provider")

@@ -22,12 +22,13 @@ from router_service.core.resolution import CandidateReason, ModelSource, Payer, 
 from router_service.policy.call import Call, Candidate, Plan
 from router_service.policy.payer import Refusal, credentials_of, pick_credential, refuse_payer
 from router_service.policy.resolve import ModelChoice, choose_model, named_model, refuse_model
+from router_service.policy.weights import order_by_weight
 
 
 def plan(call: Call, snapshot: Snapshot, holdings: Holdings, now: float, seed: float = 0.0) -> Plan:
     """Decides. Raises Fault for what the call itself has wrong; a call that nobody can serve has `failure` set.
 
-    `seed`, from 0 to 1, is what chance has a say in: where the free pool begins.
+    `seed`, from 0 to 1, is what chance has a say in: where the free pool begins, which weighted endpoint leads.
     """
     payers = narrowed_payers(call)
     choice = choose_model(call, snapshot, seed)
@@ -36,7 +37,7 @@ def plan(call: Call, snapshot: Snapshot, holdings: Holdings, now: float, seed: f
         if not call.policy.payer_failover_on <= causes:
             raise invalid("call.route_policy.payer_failover_on", "It names a cause that the application does not have.")
         causes = call.policy.payer_failover_on
-    planner = _Planner(call, snapshot, holdings, now)
+    planner = _Planner(call, snapshot, holdings, now, seed)
     own_key_fault = planner.check_native_provider(payers, choice)
     if own_key_fault is not None:
         return Plan(call.model, (), tuple(planner.skipped), choice.skipped, causes, own_key_fault)
@@ -85,6 +86,7 @@ class _Planner:
     snapshot: Snapshot
     holdings: Holdings
     now: float
+    seed: float
     skipped: list[SkippedCandidate] = field(default_factory=list)
 
     def skip(self, model: str, provider: str, payer: Payer | None, refusal: Refusal) -> None:
@@ -150,7 +152,9 @@ class _Planner:
     def _ordered(self, model: Model, route: Route | None) -> Sequence[Endpoint]:
         order = () if route is not None else self.call.policy.provider_order or self.call.application.provider_order
         place = {provider: number for number, provider in enumerate(order)}
-        return sorted(model.endpoints, key=lambda endpoint: place.get(endpoint.provider, len(place)))
+        owner = f"{self.call.organization.id}/{self.call.user}" if self.call.user else ""
+        drawn = order_by_weight(model.endpoints, model.id, owner, self.seed)
+        return sorted(drawn, key=lambda endpoint: place.get(endpoint.provider, len(place)))
 
     def _refuse_endpoint(
         self, model: Model, endpoint: Endpoint, provider: Provider, route: Route | None

@@ -1,0 +1,70 @@
+"""Weights of a model's endpoints."""
+
+from collections import Counter
+
+from router_service.catalog.catalog import Endpoint
+from router_service.catalog.loader import load_snapshot
+from router_service.core.caller import Credential, Holdings
+from router_service.dialects.base import Quirks
+from router_service.policy.call import Call
+from router_service.policy.plan import plan
+from router_service.policy.weights import order_by_weight
+
+STEPS = 1000
+
+
+def endpoints(*weights: int | None) -> list[Endpoint]:
+    return [Endpoint(f"p{number}", "m", Quirks(), "", weight) for number, weight in enumerate(weights)]
+
+
+def test_each_leads_as_often_as_its_weight_says() -> None:
+    made = endpoints(90, 9, None, 0)
+    leads = Counter(order_by_weight(made, "m", "", step / STEPS)[0].provider for step in range(STEPS))
+    assert leads == {"p0": 900, "p1": 90, "p2": 10}
+    for step in range(STEPS):
+        first, *others = order_by_weight(made, "m", "", step / STEPS)
+        assert others == [endpoint for endpoint in made if endpoint is not first]
+
+
+def test_without_weights_the_order_is_the_catalogs() -> None:
+    made = endpoints(None, None)
+    assert order_by_weight(made, "m", "", 0.9) is made
+    assert list(order_by_weight(endpoints(0, 0), "m", "", 0.9)) == endpoints(0, 0)
+
+
+def test_a_user_stays_where_it_was() -> None:
+    made = endpoints(50, 50)
+    users = [f"acme/user-{number}" for number in range(400)]
+    for user in users:
+        assert len({order_by_weight(made, "m", user, step / 10)[0].provider for step in range(10)}) == 1
+    leads = Counter(order_by_weight(made, "m", user, 0.0)[0].provider for user in users)
+    assert 150 < leads["p0"] < 250
+    assert len({order_by_weight(made, f"m{number}", users[0], 0.0)[0].provider for number in range(20)}) == 2
+
+
+def test_the_plan_leads_with_what_was_drawn() -> None:
+    text = """
+organizations: {demo: {users: [ada], applications: {chat: {payers: [ORGANIZATION_KEY]}}}}
+providers:
+  one: {dialect: openai_chat, base_url: "https://one.example/v1", auth: bearer}
+  two: {dialect: openai_chat, base_url: "https://two.example/v1", auth: bearer}
+models:
+  acme/large:
+    endpoints:
+      - {provider: one, upstream_model: large, weight: 3}
+      - {provider: two, upstream_model: large, weight: 1}
+"""
+    snapshot = load_snapshot(text, source="k.yaml", builtin=False)
+    demo = snapshot.organizations["demo"]
+    keys = tuple(
+        Credential(
+            f"c/{name}", f"providers/{name}", "", (f"https://{name}.example",), True, f"c/{name}/versions/1", None
+        )
+        for name in ("one", "two")
+    )
+    call = Call("acme/large", demo, demo.applications["chat"])
+    order = [
+        [found.provider.id for found in plan(call, snapshot, Holdings(organization=keys), 0.0, seed).candidates]
+        for seed in (0.0, 0.7, 0.8)
+    ]
+    assert order == [["one", "two"], ["one", "two"], ["two", "one"]]

@@ -91,6 +91,10 @@ fuzz: $(VENV)/.dev ## Feeds every decoder with bytes that a fuzzer grows out of 
 security: $(VENV)/.dev vault-server ## Tries the security promises at length and prints what was found
 	@KEYSWITCH_THOROUGH=1 VAULT_BIN="$$(tests/tools/vault/build 2>/dev/null)" $(PY) -m pytest -q -s --timeout=1800 tests/security
 
+.PHONY: catalog-check
+catalog-check: $(VENV)/.run ## Says which entries of the built-in catalog have not been checked for 90 days
+	@$(PY) -m router_service.catalog.staleness $$(date +%F)
+
 bench: $(VENV)/.dev ## Measures the router against a bare pipe and a peer (minutes)
 	@$(PY) -m tests.bench
 

@@ -89,6 +89,8 @@ def prepare(request: Request, candidate: Candidate) -> Prepared:
         if not any(warning.field == field_name for warning in warnings):
             message = f"{candidate.provider.name} does not choose among upstreams."
             warnings = (*warnings, Notice(field_name, WarningReason.IGNORED, message))
+    stated = merge_settings((candidate.route_settings, asked.settings))
+    warnings = tuple(warning for warning in warnings if not _is_of_the_catalog(warning, stated))
     return Prepared(
         candidate,
         encoded,
@@ -145,6 +147,24 @@ def check_embedding(asked: Embedding, candidate: Candidate) -> None:
         raise invalid("call.spec.inputs", f"The answer would hold more than {MOST_NUMBERS} numbers; send fewer inputs.")
 
 
+def _is_of_the_catalog(warning: Notice, stated: Settings) -> bool:
+    """Whether it is about a setting that only the model's defaults made: nobody asked for it, so nobody is told."""
+    section, _, name = warning.field.removeprefix("settings.").partition(".")
+    if not warning.field.startswith("settings."):
+        return False
+    match section:
+        case "sampling":
+            return getattr(stated.sampling, name, None) in (None, ())
+        case "reasoning":
+            return stated.reasoning is None
+        case "max_output_tokens":
+            return stated.max_output_tokens is None
+        case "upstream_routing":
+            return stated.upstream_routing is None
+        case _:
+            return False
+
+
 def _entries(request: Request, settings: Settings) -> Sequence[tuple[ProviderOptions, Mapping[str, object]]]:
     """The provider options of the layer that won: the call's are parsed already, a route's or a model's are not."""
     if settings.provider_options == request.asked.settings.provider_options:
@@ -164,8 +184,9 @@ def bound_cost(prepared: Prepared, markup_basis_points: int) -> int:
     """What the attempt may cost at most, to be reserved. Raises Fault where nothing bounds it."""
     model, most = prepared.candidate.model, most_output_tokens(prepared)
     input_tokens = estimate_input_tokens(len(prepared.encoded.body))
+    price = model.price_at(prepared.candidate.provider.id)
     try:
-        amount = upper_bound(input_tokens, most, model.price, markup_basis_points)
+        amount = upper_bound(input_tokens, most, price, markup_basis_points)
     except MoneyError:
         amount = CostUnknown.NO_PRICE  # beyond all bounds: no credits cover it
     if isinstance(amount, int):

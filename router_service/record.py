@@ -76,8 +76,8 @@ class AttemptRecord:
             return Cost(0 if upstream is None else upstream, 0, 0)
         if self.was_refused and self.usage is None:
             return Cost(0 if upstream is None else upstream, 0, 0)
-        model = self.candidate.model
-        listed = list_price(self.usage, model.price)
+        price = self.candidate.model.price_at(self.candidate.provider.id)
+        listed = list_price(self.usage, price)
         is_credits = self.candidate.payer is Payer.CREDITS
         charged: int | CostUnknown = 0
         if is_credits and self.end_time is None:
@@ -92,7 +92,7 @@ class AttemptRecord:
             upstream if upstream is not None else CostUnknown.NOT_REPORTED,
             listed.amount,
             charged,
-            model.price_revision if isinstance(listed.amount, int) else "",
+            price.revision if price is not None and isinstance(listed.amount, int) else "",
             listed.is_estimate or self.is_usage_estimated,
         )
 

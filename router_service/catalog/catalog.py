@@ -126,6 +126,7 @@ class EmbeddingFacts:
 class Model:
     """A catalog entry. `id` is provider-neutral ("anthropic/claude-sonnet-4.6"). `price` is None where unknown.
 
+    `prices` are those of providers that ask another price than `price`; ask `price_at`.
     `compression_threshold_percent` is for applications: from there on they should compress older messages.
     `owner` is the organization that made the entry, by name; empty for the deployment's.
     """
@@ -139,6 +140,7 @@ class Model:
     context_limit_tokens: int | None = None
     max_output_tokens: int | None = None
     compression_threshold_percent: int | None = None
+    prices: Mapping[str, Price | None] = field(default_factory=dict, hash=False)
     capabilities: tuple[str, ...] = ()
     defaults: Settings = Settings()
     is_enabled: bool = True
@@ -149,6 +151,10 @@ class Model:
     def purpose(self) -> Purpose:
         """What it is for."""
         return Purpose.COMPLETION if self.embedding is None else Purpose.EMBEDDING
+
+    def price_at(self, provider: str) -> Price | None:
+        """What a provider, by its id, asks for it; None where that is not known."""
+        return self.prices.get(provider, self.price)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What can be had: providers and models, built from the file laid over the built-in catalog."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -181,8 +181,10 @@ class ModelBuilder:
             self.problems.append(self.document.problem(path, "must have endpoints", of_key=True))
             return None
         endpoints = tuple(self._build_endpoints(path, raw["endpoints"]))
-        listing = self._find_listing(raw["endpoints"]) if "price" not in raw else None
-        price = listing.price if listing is not None else self._state_price(path, raw.get("price"))
+        listings = self._find_listings(raw["endpoints"]) if "price" not in raw else {}
+        found = list(listings.values())
+        known = next((listing for listing in found if listing is not None), None)
+        price = known.price if known is not None else self._state_price(path, raw.get("price"))
         return Model(
             id=model_id,
             endpoints=endpoints,
@@ -190,7 +192,12 @@ class ModelBuilder:
             aliases=aliases,
             price=price,
             price_revision=price.revision if price is not None else "",
-            context_limit_tokens=self._find_limit(raw, listing),
+            prices={
+                provider: listing.price if listing is not None else None
+                for provider, listing in listings.items()
+                if len(set(found)) > 1
+            },
+            context_limit_tokens=_find_limit(raw, found),
             max_output_tokens=_whole(raw.get("max_output_tokens")),
             compression_threshold_percent=_whole(raw.get("compression_threshold_percent")),
             capabilities=tuple(raw.get("capabilities", ())),
@@ -220,20 +227,14 @@ class ModelBuilder:
                 where = (*path, "endpoints", index, "provider")
                 self.problems.append(self.document.problem(where, message))
 
-    def _find_listing(self, raw: list[Mapping[str, Any]]) -> Listing | None:
-        """The listing that is true at every endpoint: one price per model cannot say more."""
-        listings = [
-            find_listing(price_provider, entry["upstream_model"], self.on) if price_provider else None
-            for entry in raw
-            for price_provider in [self.providers.get(entry["provider"], {}).get("price_provider")]
-        ]
-        first = listings[0]
-        return first if first is not None and all(listing == first for listing in listings) else None
-
-    def _find_limit(self, raw: Mapping[str, Any], listing: Listing | None) -> int | None:
-        if "context_limit_tokens" in raw:
-            return _whole(raw["context_limit_tokens"])
-        return listing.context_limit_tokens if listing is not None else None
+    def _find_listings(self, raw: list[Mapping[str, Any]]) -> dict[str, Listing | None]:
+        """What is listed at each provider of the model, in their order."""
+        found: dict[str, Listing | None] = {}
+        for entry in raw:
+            price_provider = self.providers.get(entry["provider"], {}).get("price_provider")
+            listing = find_listing(price_provider, entry["upstream_model"], self.on) if price_provider else None
+            found.setdefault(entry["provider"], listing)
+        return found
 
     def _state_price(self, path: Path, raw: Mapping[str, Any] | None) -> Price | None:
         if raw is None:
@@ -253,3 +254,11 @@ def _build_embedding(raw: Mapping[str, Any]) -> EmbeddingFacts:
 def _whole(value: Any) -> int | None:
     # JSON Schema takes 3.0 for an integer.
     return int(value) if value is not None else None
+
+
+def _find_limit(raw: Mapping[str, Any], listings: Sequence[Listing | None]) -> int | None:
+    """The context limit: what is stated, else the smallest that is listed, for any endpoint may serve."""
+    if "context_limit_tokens" in raw:
+        return _whole(raw["context_limit_tokens"])
+    known = [item.context_limit_tokens for item in listings if item is not None and item.context_limit_tokens]
+    return min(known, default=None)

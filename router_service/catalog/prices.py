@@ -66,9 +66,12 @@ def parse_price(stated: Mapping[str, Any], revision: str) -> Price:
 
 def find_listing(provider: str, model: str, on: date | None) -> Listing | None:
     """The listing of a provider's model: the kept one, else the library's on a day. None where there is none."""
-    kept = _kept_listings()["listings"].get(provider, {}).get(model)
-    if kept is None:
+    known = _kept_listings()["listings"].get(provider, {})
+    if model not in known:
         return _look_up(provider, model, on)
+    kept = known[model]
+    if kept is None:
+        return None  # looked for and not there: the library need not be asked again
     return _parse_listing(kept, f"genai-prices:{_kept_listings()['version']}")
 
 
@@ -167,9 +170,7 @@ def _add(stated: dict[str, Any], key: str, amount: Decimal) -> bool:
 
 def extract_listings(wanted: Iterable[tuple[str, str]], on: date) -> dict[str, Any]:
     """The content of listings.json for pairs of a genai-prices provider and a model."""
-    listings: dict[str, dict[str, Any]] = {}
+    listings: dict[str, dict[str, dict[str, Any] | None]] = {}
     for provider, model in sorted(set(wanted)):
-        stated = extract_listing(provider, model, on)
-        if stated is not None:
-            listings.setdefault(provider, {})[model] = stated
+        listings.setdefault(provider, {})[model] = extract_listing(provider, model, on)
     return {"source": "genai-prices", "version": library_version(), "checked": on.isoformat(), "listings": listings}

@@ -69,7 +69,7 @@ def pick_credential(
     if not payer.is_own_key and model.owner:
         message = f"{model.id} is the organization's own entry, so only its own keys serve it."
         return Refusal(SkipReason.MODEL_NOT_ALLOWED, message)
-    if payer is Payer.CREDITS and model.price is None:
+    if payer is Payer.CREDITS and model.price_at(provider.id) is None:
         return Refusal(
             SkipReason.PRICE_UNKNOWN, f"{model.id} has no price, so credits cannot pay; the operator can set one."
         )

@@ -142,6 +142,7 @@ def _preselected(
 
 def _model(found: Candidate, *, is_preselected: bool) -> model_service_pb2.Model:
     model = found.model
+    price = model.price_at(found.provider.id)
     return model_service_pb2.Model(
         model=model.id,
         display_name=model.display_name or model.id,
@@ -150,7 +151,7 @@ def _model(found: Candidate, *, is_preselected: bool) -> model_service_pb2.Model
         payer=wire_build.payer(found.payer),
         context_limit_tokens=model.context_limit_tokens,
         max_output_tokens=model.max_output_tokens,
-        price=price_proto(model.price) if model.price is not None else None,
+        price=price_proto(price) if price is not None else None,
         is_preselected=is_preselected,
         compression_threshold_percent=model.compression_threshold_percent,
         capabilities=[

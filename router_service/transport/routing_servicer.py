@@ -112,7 +112,7 @@ def _candidate(made: Plan, found: Candidate) -> routing_service_pb2.RouteCandida
 
 def _cost(made: Plan, prepared: Prepared, parsed: Request) -> routing_service_pb2.CandidateCost:
     found = prepared.candidate
-    price, markup = found.model.price, parsed.organization.markup_basis_points
+    price, markup = found.model.price_at(found.provider.id), parsed.organization.markup_basis_points
     input_tokens = estimate_input_tokens(len(prepared.encoded.body))
     most = most_output_tokens(prepared)
 
@@ -124,7 +124,7 @@ def _cost(made: Plan, prepared: Prepared, parsed: Request) -> routing_service_pb
 
     def cost(listed: Amount, output_tokens: int) -> Cost:
         charged = bound(output_tokens, markup) if found.payer is Payer.CREDITS else 0
-        revision = found.model.price_revision if isinstance(listed, int) else ""
+        revision = price.revision if price is not None and isinstance(listed, int) else ""
         return Cost(CostUnknown.NOT_REPORTED, listed, charged, revision, is_estimate=True)
 
     least = list_price(Usage(input_tokens=input_tokens, output_tokens=0), price).amount

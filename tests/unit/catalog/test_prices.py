@@ -99,7 +99,7 @@ def test_another_model_is_looked_up_by_its_provider() -> None:
     assert model.price_revision.startswith("genai-prices:")
 
 
-def test_endpoints_with_different_prices_leave_the_price_unknown() -> None:
+def test_endpoints_with_different_prices_have_each_its_own() -> None:
     text = """
 models:
   moonshotai/kimi-k2.5:
@@ -107,7 +107,16 @@ models:
       - {provider: openrouter, upstream_model: moonshotai/kimi-k2.5}
       - {provider: openai, upstream_model: gpt-5.1}
 """
-    assert load_snapshot(text, source="f").models["moonshotai/kimi-k2.5"].price is None
+    model = load_snapshot(text, source="f").models["moonshotai/kimi-k2.5"]
+    listings = [
+        find_listing("openrouter", "moonshotai/kimi-k2.5", None),
+        find_listing("openai", "gpt-5.1", None),
+    ]
+    assert listings[0] is not None
+    assert listings[1] is not None
+    assert model.price_at("openrouter") == listings[0].price
+    assert model.price_at("openai") == listings[1].price
+    assert listings[0].price != listings[1].price
 
 
 def test_loading_the_built_in_catalog_neither_imports_the_library_nor_opens_a_socket() -> None:

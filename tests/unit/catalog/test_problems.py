@@ -211,7 +211,7 @@ BROKEN = [
     (
         "{name: keyswitch, default_model: practice/echo",
         "{default_model: sonet-4.6",
-        "1:29: deployment.default_model: there is no model sonet-4.6; did you mean sonnet-4.6 or sonnet-4.5 or claude-sonnet-4.6?",
+        "1:29: deployment.default_model: there is no model sonet-4.6; did you mean sonnet-4.6 or sonnet-4.5 or sonnet-4?",
     ),
     (
         'allowed_models: ["*"]',

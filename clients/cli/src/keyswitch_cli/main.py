@@ -11,7 +11,21 @@ import typer
 from keyswitch_client import KeyswitchError
 from typer.core import TyperGroup
 
-from keyswitch_cli import audit, catalog, chat, embed, explain, keys, money, policy, receipts, tokens
+from keyswitch_cli import (
+    applications,
+    audit,
+    catalog,
+    chat,
+    embed,
+    explain,
+    keys,
+    money,
+    organizations,
+    overrides,
+    policy,
+    receipts,
+    tokens,
+)
 from keyswitch_cli.problem import EXIT_INTERRUPTED, Problem
 from keyswitch_cli.problems import error_json, exit_code, show_error, show_problem
 from keyswitch_cli.session import Session, console
@@ -129,6 +143,9 @@ app.add_typer(tokens.app)
 app.add_typer(money.app)
 app.add_typer(audit.app)
 app.add_typer(policy.app)
+app.add_typer(applications.app)
+app.add_typer(overrides.app)
+app.add_typer(organizations.app)
 
 
 def run() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 import grpc
 from keyswitch.router.v1 import (
+    application_service_pb2_grpc,
     budget_service_pb2_grpc,
     completion_service_pb2,
     completion_service_pb2_grpc,
@@ -19,6 +20,8 @@ from keyswitch.router.v1 import (
     embedding_service_pb2,
     embedding_service_pb2_grpc,
     model_service_pb2_grpc,
+    organization_service_pb2_grpc,
+    override_service_pb2_grpc,
     provider_service_pb2_grpc,
     routing_service_pb2_grpc,
     stream_pb2,
@@ -152,6 +155,9 @@ class AsyncClient:
         self.providers = provider_service_pb2_grpc.ProviderServiceStub(router)
         self.credential_tests = credential_test_service_pb2_grpc.CredentialTestServiceStub(router)
         self.routing = routing_service_pb2_grpc.RoutingServiceStub(router)
+        self.applications = application_service_pb2_grpc.ApplicationServiceStub(router)
+        self.overrides = override_service_pb2_grpc.OverrideServiceStub(router)
+        self.organizations = organization_service_pb2_grpc.OrganizationServiceStub(router)
         self.usage = usage_service_pb2_grpc.UsageServiceStub(router)
         self.budgets = budget_service_pb2_grpc.BudgetServiceStub(router)
         if vault_target is not None:

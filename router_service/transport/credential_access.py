@@ -30,7 +30,7 @@ async def find_credential(
     credential = next((item for item in held if item.name == name), None)
     if credential is None:
         raise not_found(name)
-    provider = snapshot.find_provider(credential.provider)
+    provider = snapshot.view_of(organization.removeprefix("organizations/")).find_provider(credential.provider)
     if provider is None:
         message = f"The credential is for {credential.provider}, which this router does not have."
         raise Fault(Reason.RESOURCE_NOT_FOUND, message, metadata={"name": credential.provider})

@@ -107,6 +107,7 @@ class CredentialTestServicer(credential_test_service_pb2_grpc.CredentialTestServ
         who, snapshot = caller(), self._snapshot()
         demand(who, "test_credentials", "operator", "admin", "member", "auditor")
         organization, applications = _applications(request.application, who, snapshot)
+        snapshot = snapshot.view_of(organization.id)
         user = acting_user(request.on_behalf_of_user, who, organization)
         holdings = await self._credentials.holdings(who, user)
         providers = [snapshot.providers[key] for key in sorted(snapshot.providers)]

@@ -11,7 +11,7 @@ from tests.service.configuration_harness import Desk, desks
 from tests.service.router_answers import PRICE, Json, anthropic_events
 from tests.service.router_harness import ADA, DEMO, Stack, make_call, running_stack
 
-AGENTS = {
+AGENTS: dict[str, Json] = {
     "claude": {"default_model": "agents/claude-sonnet-4.6", "native_provider": "claude"},
     "codex": {"default_model": "agents/gpt-5.4", "native_provider": "first"},
     "gemini": {"default_model": "agents/auto-gemini-3", "native_provider": "second"},

@@ -20,6 +20,7 @@ from router_service.credentials.errors import StaleCredential
 from router_service.credentials.leases import Lease
 from router_service.dialects.registry import DIALECTS
 from router_service.exchange import NEVER_CONNECTED, CallerGone, Exchange, Sink, drain
+from router_service.framing.framer import framing_of
 from router_service.ledger.ledger import Ledger
 from router_service.observe.metrics import Metrics
 from router_service.policy.call import Candidate, Plan
@@ -428,6 +429,7 @@ class _Run:
         return Exchange(
             upstream=engine.edges.upstream,
             dialect=DIALECTS[candidate.dialect],
+            framing=framing_of(DIALECTS[candidate.dialect], candidate.endpoint.quirks),
             decoder=prepared.make_decoder(),
             request=upstream_request,
             record=attempt,

@@ -28,7 +28,7 @@ from router_service.core.faults import Fault, Reason, violation
 from router_service.core.grammar import Grammar
 from router_service.core.outcome import Output
 from router_service.core.secret import Hiding
-from router_service.dialects.base import BodyFrame, Decoder, Dialect, Frame
+from router_service.dialects.base import BodyFrame, Decoder, Dialect, Frame, Framing
 from router_service.dialects.error_rules import ErrorGuide, classify
 from router_service.framing.framer import Framer, open_framer
 from router_service.record import AttemptRecord
@@ -131,6 +131,7 @@ class Exchange:
 
     upstream: Upstream
     dialect: Dialect
+    framing: Framing
     decoder: Decoder
     request: UpstreamRequest
     record: AttemptRecord
@@ -201,7 +202,7 @@ class Exchange:
         if status != 200:
             await self._refused(response, status)
         decoder = self.decoder
-        framer = open_framer(self.dialect.framing, response.headers.get("content-type", ""))
+        framer = open_framer(self.framing, response.headers.get("content-type", ""))
         if framer is None:
             await self._decode_body(response, decoder)
         else:

@@ -17,7 +17,7 @@ from router_service.credentials.uses import UseOutcome
 from router_service.dialects.base import Decoder, Encoded, Quirks
 from router_service.dialects.registry import COUNTERS, DIALECTS, EMBEDDERS
 from router_service.exchange import Timeouts
-from router_service.framing.framer import CONTENT_TYPES
+from router_service.framing.framer import CONTENT_TYPES, framing_of
 from router_service.policy.call import Call, Candidate, Plan
 from router_service.policy.estimate import estimate_prompt_tokens
 from router_service.policy.settings import merge_settings, parse_options, select_options
@@ -198,7 +198,7 @@ def bound_cost(prepared: Prepared, markup_basis_points: int) -> int:
 def build_upstream_request(request: Request, prepared: Prepared, lease: Lease | None, time: float) -> UpstreamRequest:
     """The HTTP request, the credential put on last. `time` is in seconds since 1970."""
     provider, encoded = prepared.candidate.provider, prepared.encoded
-    streamed_type = CONTENT_TYPES[DIALECTS[prepared.candidate.dialect].framing]
+    streamed_type = CONTENT_TYPES[framing_of(DIALECTS[prepared.candidate.dialect], prepared.candidate.endpoint.quirks)]
     headers = (
         ("accept", streamed_type if request.asked.stream else "application/json"),
         *provider.headers,

@@ -14,7 +14,14 @@ from router_service.core.request import (
     UpstreamMaxPrice,
     UpstreamRouting,
 )
-from router_service.dialects.base import AnthropicThinking, BedrockReasoning, GeminiThinking, Quirks, ReasoningStyle
+from router_service.dialects.base import (
+    AnthropicThinking,
+    BedrockReasoning,
+    Carrier,
+    GeminiThinking,
+    Quirks,
+    ReasoningStyle,
+)
 
 
 def build_quirks(*layers: Mapping[str, Any]) -> Quirks:
@@ -30,6 +37,8 @@ def build_quirks(*layers: Mapping[str, Any]) -> Quirks:
         merged["gemini_thinking"] = GeminiThinking(merged["gemini_thinking"])
     if "bedrock_reasoning" in merged:
         merged["bedrock_reasoning"] = BedrockReasoning(merged["bedrock_reasoning"])
+    if "carrier" in merged:
+        merged["carrier"] = Carrier(merged["carrier"])
     if "efforts" in merged:
         merged["efforts"] = tuple(merged["efforts"])
     return Quirks(**merged)

@@ -18,7 +18,7 @@ from router_service.core.request import (
 )
 from router_service.dialects.anthropic_content import ContentWriter
 from router_service.dialects.anthropic_decode import DIALECT
-from router_service.dialects.base import AnthropicThinking, Encoded, Quirks
+from router_service.dialects.base import AnthropicThinking, Carrier, Encoded, Quirks
 from router_service.dialects.efforts import (
     BUDGET_PATH,
     BUDGETS,
@@ -27,6 +27,7 @@ from router_service.dialects.efforts import (
     levels_of,
     refuse_off,
 )
+from router_service.dialects.paths import model_segment
 from router_service.dialects.writing import (
     Body,
     Notices,
@@ -39,6 +40,7 @@ from router_service.dialects.writing import (
 )
 
 VERSION = "2023-06-01"
+_CARRIED_VERSIONS = {Carrier.BEDROCK: "bedrock-2023-05-31", Carrier.VERTEX: "vertex-2023-10-16"}
 DEFAULT_MAX_TOKENS = 4096  # the wire demands a number; the catalog should know a better one
 MIN_BUDGET_TOKENS = 1024
 
@@ -73,12 +75,30 @@ def encode_request(completion: Completion, quirks: Quirks) -> Encoded:
     merge_options(body, completion.options, in_camel_case=bool(quirks.options_family))
     if completion.stream:
         body["stream"] = True
-    return Encoded(
-        path="/v1/messages",
-        body=msgspec.json.encode(body),
-        headers={"content-type": "application/json", "anthropic-version": VERSION},
-        warnings=tuple(notices.items),
-    )
+    headers = {"content-type": "application/json"}
+    if quirks.carrier is Carrier.OWN:
+        headers["anthropic-version"] = VERSION
+    path = _carry(body, completion, quirks.carrier)
+    return Encoded(path=path, body=msgspec.json.encode(body), headers=headers, warnings=tuple(notices.items))
+
+
+def _carry(body: Body, completion: Completion, carrier: Carrier) -> str:
+    """The path. On another's API it names the model, and the version is in the body."""
+    match carrier:
+        case Carrier.OWN:
+            return "/v1/messages"
+        case Carrier.BEDROCK:
+            body.pop("stream", None)
+            method = "invoke-with-response-stream" if completion.stream else "invoke"
+            path = f"/model/{model_segment(completion.model)}/{method}"
+        case Carrier.VERTEX:
+            method = "streamRawPredict" if completion.stream else "rawPredict"
+            path = f"/{model_segment(completion.model, safe='@')}:{method}"
+        case _:
+            assert_never(carrier)
+    del body["model"]
+    body["anthropic_version"] = _CARRIED_VERSIONS[carrier]
+    return path
 
 
 def _write_tools(body: Body, completion: Completion, notices: Notices) -> None:

@@ -5,6 +5,7 @@ from router_service.core.request import Completion
 from router_service.dialects.anthropic_decode import DIALECT, AnthropicMessagesDecoder
 from router_service.dialects.anthropic_encode import encode_request
 from router_service.dialects.base import Decoder, Encoded, Framing, Headers, Quirks
+from router_service.dialects.bedrock_errors import fault_of_response
 from router_service.dialects.errors import fault_of_status
 
 
@@ -25,4 +26,6 @@ class AnthropicMessages:
 
     def decode_error(self, status: int, headers: Headers, body: bytes) -> Fault:
         """What an answer with an error status means."""
+        if any(name.startswith("x-amzn-") for name in headers):
+            return fault_of_response(status, headers, body)
         return fault_of_status(status, headers, body)

@@ -20,6 +20,7 @@ class Framing(Enum):
 
     SSE = "sse"
     AWS_EVENT_STREAM = "aws_event_stream"
+    AWS_CHUNKS = "aws_chunks"  # the same, but each message wraps an event of another wire
 
 
 class ReasoningStyle(Enum):
@@ -47,6 +48,14 @@ class GeminiThinking(Enum):
     NONE = "none"
 
 
+class Carrier(Enum):
+    """Whose API carries the Anthropic wire: the path, the version and the framing are that API's."""
+
+    OWN = "own"
+    BEDROCK = "bedrock"  # InvokeModel
+    VERTEX = "vertex"  # rawPredict
+
+
 class BedrockReasoning(Enum):
     """How a model on Bedrock wants to be told how much to think: its vendor's words."""
 
@@ -69,6 +78,7 @@ class Quirks:
     anthropic_thinking: AnthropicThinking = AnthropicThinking.ADAPTIVE
     gemini_thinking: GeminiThinking = GeminiThinking.LEVEL
     bedrock_reasoning: BedrockReasoning = BedrockReasoning.NONE
+    carrier: Carrier = Carrier.OWN
     efforts: tuple[str, ...] = ()
     is_reasoning_mandatory: bool = False
     max_tokens_field: str = "max_completion_tokens"

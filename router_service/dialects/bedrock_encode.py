@@ -7,7 +7,6 @@ The wire has one shape for all vendors' models; what only one vendor's models ta
 import re
 from collections.abc import Mapping
 from typing import assert_never
-from urllib.parse import quote
 
 import msgspec
 
@@ -34,6 +33,7 @@ from router_service.dialects.efforts import (
     levels_of,
     refuse_off,
 )
+from router_service.dialects.paths import model_segment
 from router_service.dialects.writing import (
     EMPTY_SCHEMA,
     Body,
@@ -98,13 +98,6 @@ def encode_request(completion: Completion, quirks: Quirks) -> Encoded:
         headers={"content-type": "application/json"},
         warnings=tuple(notices.items),
     )
-
-
-def model_segment(model: str) -> str:
-    """A model's id, or its ARN, as one segment of a path: colons and slashes are escaped, as AWS's clients do."""
-    if not model.strip("."):
-        raise wrong("model", "This is no name of a model.")
-    return quote(model, safe="")
 
 
 def _write_tools(body: Body, completion: Completion, called: list[str], notices: Notices) -> None:

@@ -6,7 +6,8 @@ A body of another type is read whole: providers answer a streamed call with one 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
-from router_service.dialects.base import Frame, Framing
+from router_service.dialects.base import Carrier, Dialect, Frame, Framing, Quirks
+from router_service.framing.aws_chunks import AwsChunksFramer
 from router_service.framing.aws_eventstream import AwsEventStreamFramer
 from router_service.framing.sse import SseFramer
 
@@ -29,12 +30,19 @@ class Framer(Protocol):
 CONTENT_TYPES: Final[Mapping[Framing, str]] = {
     Framing.SSE: "text/event-stream",
     Framing.AWS_EVENT_STREAM: "application/vnd.amazon.eventstream",
+    Framing.AWS_CHUNKS: "application/vnd.amazon.eventstream",
 }
 
 _FRAMERS: Final[Mapping[Framing, Callable[[], Framer]]] = {
     Framing.SSE: SseFramer,
     Framing.AWS_EVENT_STREAM: AwsEventStreamFramer,
+    Framing.AWS_CHUNKS: AwsChunksFramer,
 }
+
+
+def framing_of(dialect: Dialect, quirks: Quirks) -> Framing:
+    """How an endpoint frames: as its dialect does, unless another's API carries it."""
+    return Framing.AWS_CHUNKS if quirks.carrier is Carrier.BEDROCK else dialect.framing
 
 
 def open_framer(framing: Framing, content_type: str) -> Framer | None:

@@ -19,7 +19,7 @@ from router_service.core.faults import Fault, Reason
 from router_service.core.fold import Answer, fold
 from router_service.core.grammar import Grammar
 from router_service.dialects.base import BodyFrame, Dialect, Framing, Quirks
-from router_service.framing.framer import CONTENT_TYPES, Framer, open_framer
+from router_service.framing.framer import CONTENT_TYPES, Framer, framing_of, open_framer
 
 PROVIDER = "providers/test"
 QUIRKS = Quirks()
@@ -35,16 +35,17 @@ class Outcome:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
-def framer_of(dialect: Dialect) -> Framer:
+def framer_of(dialect: Dialect, quirks: Quirks = QUIRKS) -> Framer:
     """A fresh framer for a stream of this dialect."""
-    framer = open_framer(dialect.framing, CONTENT_TYPES[dialect.framing])
+    framing = framing_of(dialect, quirks)
+    framer = open_framer(framing, CONTENT_TYPES[framing])
     assert framer is not None
     return framer
 
 
 def decode(dialect: Dialect, pieces: Iterable[bytes], quirks: Quirks = QUIRKS) -> list[Event]:
     """All events of a streamed body, checked by the grammar. Raises the fault that it ends with."""
-    framer, decoder, grammar = framer_of(dialect), dialect.decoder(quirks), Grammar()
+    framer, decoder, grammar = framer_of(dialect, quirks), dialect.decoder(quirks), Grammar()
     events: list[Event] = []
 
     def take(new: Sequence[Event]) -> None:

@@ -12,7 +12,14 @@ from router_service.catalog.schema import check_schema, load_schema
 from router_service.core.endpoint import AuthScheme
 from router_service.core.request import ReasoningEffort
 from router_service.core.resolution import Payer, PayerFailoverCause
-from router_service.dialects.base import AnthropicThinking, BedrockReasoning, GeminiThinking, Quirks, ReasoningStyle
+from router_service.dialects.base import (
+    AnthropicThinking,
+    BedrockReasoning,
+    Carrier,
+    GeminiThinking,
+    Quirks,
+    ReasoningStyle,
+)
 from router_service.dialects.registry import DIALECTS
 
 _DOCUMENTS = [pytest.param(text, document, id=document.source) for text, document in load_documents()]
@@ -77,6 +84,7 @@ def test_the_schema_is_a_schema_and_knows_what_the_code_knows() -> None:
     assert quirks["anthropic_thinking"]["enum"] == [style.value for style in AnthropicThinking]
     assert quirks["gemini_thinking"]["enum"] == [style.value for style in GeminiThinking]
     assert quirks["bedrock_reasoning"]["enum"] == [style.value for style in BedrockReasoning]
+    assert quirks["carrier"]["enum"] == [carrier.value for carrier in Carrier]
     assert quirks["efforts"]["items"]["enum"] == [effort.value for effort in ReasoningEffort]
     provider = known["provider"]["properties"]
     assert set(provider) == {field.name for field in fields(Provider)} - {"id"} | {

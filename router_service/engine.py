@@ -14,7 +14,7 @@ from router_service.core.faults import Fault, Reason
 from router_service.core.outcome import AttemptFailed, Output, ResponseEnded, ResponseStarted
 from router_service.core.receipt import Receipt, ReceiptState
 from router_service.core.resolution import Payer, SkippedCandidate, SkipReason
-from router_service.core.secret import Hiding
+from router_service.core.secret import Hiding, Secret
 from router_service.credentials.client import Credentials
 from router_service.credentials.errors import StaleCredential
 from router_service.credentials.leases import Lease
@@ -148,6 +148,7 @@ class _Run:
     _is_claimed: bool = False
     _is_repeated: bool = False  # another call has the request's id, and the receipt
     _reservations: int = 0
+    _sent: Secret | None = None  # with the latest attempt
     _receipt: Receipt | None = None  # of an answer that was delivered whole
 
     async def answer(self) -> None:
@@ -252,7 +253,7 @@ class _Run:
         return step.candidate, step.delay_seconds
 
     async def _is_rotated(self, fault: Fault, candidate: Candidate, attempt: AttemptRecord) -> bool:
-        """After a rejected key: whether another version is active meanwhile. Asked once per call."""
+        """After a rejected key: whether there is another one by now, of a new version or fetched anew. Asked once."""
         if fault.reason is not Reason.UPSTREAM_CREDENTIAL_REJECTED or candidate.credential is None:
             return False
         credentials = self.engine.edges.credentials
@@ -264,7 +265,7 @@ class _Run:
             lease = await self._lease(candidate, attempt.lease_id)
         except (Fault, StaleCredential):
             return False  # what the caller is to hear of is the rejection
-        return lease is not None and lease.credential_version != attempt.credential_version
+        return lease is not None and lease.secret != self._sent
 
     async def _tell(self, attempt: AttemptRecord, fault: Fault, delay_seconds: float | None) -> None:
         candidate = attempt.candidate
@@ -327,6 +328,7 @@ class _Run:
             await self._take_slot(made, current, f"{self.record.response_id}:{reservation}", taken)
             lease = await self._lease(candidate)
             if lease is not None:
+                self._sent = lease.secret
                 attempt.lease_id, attempt.credential_version = lease.id, lease.credential_version
             self.record.attempts.append(attempt)
             exchange = self._exchange(prepared, attempt, lease, made)

@@ -28,6 +28,9 @@ from vault_service.core.leases import LastUses, Leases
 from vault_service.core.policies import Policies
 from vault_service.core.tokens import Verifier
 from vault_service.leasing import LeasePolicy, Leasing
+from vault_service.minting.egress import Egress
+from vault_service.minting.endpoints import TokenEndpoints
+from vault_service.minting.minter import Minter
 from vault_service.observe.metrics import Metrics
 from vault_service.store.store import Purpose, Store, StoreError
 from vault_service.transport.audit_servicer import AuditServicer
@@ -43,7 +46,6 @@ from vault_service.transport.lease_servicer import LeaseServicer
 from vault_service.transport.server import Listener, ListenerLimits, make_lease_listener, make_management_listener
 from vault_service.transport.tls import Certificates
 from vault_service.transport.token_servicer import TokenServicer
-from vault_service.transport.wire_secrets import lease_material
 
 _log = structlog.stdlib.get_logger("vault_service.app")
 _STORE_CHECK_SECONDS = 1.0
@@ -73,6 +75,7 @@ class _Parts:
     denials: Denials
     notary: Notary
     refusals: Refusals
+    minter: Minter
     issuance: Issuance
     metrics: Metrics
     completion: CompletionInterceptor
@@ -144,6 +147,7 @@ class RunningService:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await parts.minter.close()
         if parts.denials.names:
             _log.critical("local_revocations_lost", names=parts.denials.names)
         await self.http.stop()
@@ -309,8 +313,20 @@ def _build(
     issuance = Issuance(store, changes, issuer=config.deployment, clock=clock, new_id=new_id)
     leases, last_uses, denials = Leases(clock), LastUses(), Denials()
     policy = _make_lease_policy(config, certificates)
+    endpoints = TokenEndpoints(config.token_endpoints)
+    minter = Minter(
+        credentials,
+        store,
+        leases,
+        recorder,
+        Egress(endpoints),
+        clock=clock,
+        sleep=asyncio.sleep,
+        new_id=new_id,
+        on_minted=metrics.count_mint,
+    )
     leasing = Leasing(
-        credentials, policies, changes, verifier, leases, policy, denials=denials, clock=clock, to_leased=lease_material
+        credentials, policies, changes, verifier, leases, policy, denials=denials, clock=clock, minter=minter
     )
     notary = Notary(sink, store, clock=clock, on_signed=metrics.set_signed)
     tokens = TokenServicer(issuance, store, recorder)
@@ -321,7 +337,7 @@ def _build(
     completion = CompletionInterceptor()
     management = make_management_listener(
         [faults, records, TokenIdentityInterceptor(verifier), size, completion],
-        CredentialServicer(credentials, policies, recorder, last_uses, denials),
+        CredentialServicer(credentials, policies, recorder, last_uses, denials, endpoints),
         tokens,
         AuditServicer(config.audit_folder, recorder, sink, notary),
         limits,
@@ -352,6 +368,7 @@ def _build(
         denials,
         notary,
         refusals,
+        minter,
         issuance,
         metrics,
         completion,

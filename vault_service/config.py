@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vault_service.core.names import is_chain_id
+from vault_service.minting.endpoints import TokenEndpoints
 from vault_service.store.vault_settings import (
     APPROLE_MOUNT,
     KUBERNETES_MOUNT,
@@ -74,6 +75,7 @@ class Config:
     chain: str = ""
     audit: AuditConfig = field(default_factory=AuditConfig)
     user_credentials_enabled: bool = True
+    token_endpoints: frozenset[str] = frozenset()  # origins; where tokens may be fetched from
     leases: LeaseConfig = field(default_factory=LeaseConfig)
     max_message_bytes: int = 1024 * 1024
     health_interval_seconds: float = 0.25
@@ -132,6 +134,7 @@ def load_config(environment: Mapping[str, str]) -> Config:
         chain=chain,
         audit=_read_audit(reader),
         user_credentials_enabled=reader.switch("USER_CREDENTIALS_ENABLED", True),
+        token_endpoints=_read_token_endpoints(reader),
         leases=LeaseConfig(
             ttl_seconds=reader.whole("LEASE_TTL_SECONDS", defaults.ttl_seconds, 1, 3600),
             require_caller_proof=reader.switch("REQUIRE_CALLER_PROOF", defaults.require_caller_proof),
@@ -213,6 +216,15 @@ def _read_hashicorp(reader: _Reader, *, is_used: bool) -> VaultSettings | None:
         )
     except ValueError as error:
         raise ConfigError(f"{PREFIX}HASHICORP_*: {error}") from None
+
+
+def _read_token_endpoints(reader: _Reader) -> frozenset[str]:
+    origins = frozenset(origin for origin in reader.text("TOKEN_ENDPOINTS", "").split(",") if origin)
+    try:
+        TokenEndpoints(origins)
+    except ValueError as error:
+        raise ConfigError(f"{PREFIX}TOKEN_ENDPOINTS: {error}") from None
+    return origins
 
 
 def _read_logins(reader: _Reader) -> list[Login]:

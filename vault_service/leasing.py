@@ -21,8 +21,8 @@ from vault_service.core.names import CredentialName, Owner, VersionName
 from vault_service.core.policies import Policies
 from vault_service.core.proofs import check_lease_proof, check_list_proof, refuse
 from vault_service.core.sealing import LeaseBinding, check_recipient, seal
-from vault_service.core.secret import Secret
 from vault_service.core.tokens import Verifier
+from vault_service.minting.minter import Minter
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class LeaseRequest:
     recipient_public_key: bytes
     recipient_key_signature: bytes
     recipient_chain: Sequence[x509.Certificate]
+    rejected_lease_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Leasing:
         *,
         denials: Denials,
         clock: Callable[[], float],
-        to_leased: Callable[[Secret], Secret],
+        minter: Minter,
     ) -> None:
         self._credentials = credentials
         self._policies = policies
@@ -86,7 +87,7 @@ class Leasing:
         self._policy = policy
         self._denials = denials
         self._clock = clock
-        self._to_leased = to_leased
+        self._minter = minter
 
     async def lease(self, request: LeaseRequest, *, call_id: str) -> GivenLease:
         """Raises why it may not be had."""
@@ -103,10 +104,13 @@ class Leasing:
         revision = self._changes.revision
         credential, version = await self._choose(request, call_id=call_id)
         name = VersionName(credential.name, version.number)
-        kept = await self._credentials.open_material(name, call_id=call_id)
+        leasable = await self._minter.lease(name, rejected_lease_id=request.rejected_lease_id, call_id=call_id)
+        now = self._clock()
         expire_time = now + self._policy.ttl_seconds
         if credential.draft.expire_time is not None:
             expire_time = min(expire_time, credential.draft.expire_time)
+        if leasable.expire_time is not None:
+            expire_time = min(expire_time, leasable.expire_time)
         binding = LeaseBinding(
             lease_id=request.lease_id,
             credential_version=str(name),
@@ -115,8 +119,8 @@ class Leasing:
             expire_time_seconds=int(expire_time),
             recipient_public_key=request.recipient_public_key,
         )
-        sealed = seal(self._to_leased(kept), binding)
-        self._leases.add(Lease(request.lease_id, name, request.is_test, expire_time))
+        sealed = seal(leasable.secret, binding)
+        self._leases.add(Lease(request.lease_id, name, request.is_test, expire_time, now))
         return GivenLease(name, credential.draft.provider, int(expire_time), sealed, revision)
 
     async def check_still_allowed(self, request: LeaseRequest, given: GivenLease, *, call_id: str) -> None:

@@ -79,6 +79,12 @@ class Secret:
         raise TypeError("a secret is not copied into a state")
 
 
+class BearerToken(Secret):
+    """A short-lived token that was fetched for a grant. It travels as `Authorization: Bearer`, whatever keys do."""
+
+    __slots__ = ()
+
+
 class AwsKeyPair(Secret):
     """A key pair of AWS. `reveal()` gives its secret half, which signs and is never sent."""
 

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from keyswitch.vault.v1 import lease_pb2, lease_service_pb2
 
 from router_service.core.faults import Fault, Reason
-from router_service.core.secret import AwsKeyPair, Secret
+from router_service.core.secret import AwsKeyPair, BearerToken, Secret
 
 _SUITE = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
 
@@ -54,7 +54,7 @@ class Recipient:
             case "api_key":
                 return Secret(material.api_key)
             case "bearer_token":
-                return Secret(material.bearer_token)
+                return BearerToken(material.bearer_token)
             case "aws_credentials":
                 pair = material.aws_credentials
                 return AwsKeyPair(pair.access_key_id, pair.secret_access_key, pair.session_token, pair.region)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from router_service.core.endpoint import AuthScheme
 from router_service.core.faults import Fault, Reason
-from router_service.core.secret import AwsKeyPair, Secret
+from router_service.core.secret import AwsKeyPair, BearerToken, Secret
 from router_service.upstream.client import UpstreamRequest
 from router_service.upstream.sigv4 import sign
 
@@ -44,7 +44,7 @@ def apply(scheme: AuthScheme, secret: Secret | None) -> Headers:
             Reason.NO_USABLE_CREDENTIAL,
             "The stored key holds a space, a line break or another character that no key has. Add a new version of it.",
         )
-    return _SCHEMES[scheme](key)
+    return _bearer(key) if isinstance(secret, BearerToken) else _SCHEMES[scheme](key)
 
 
 def derived_secret(request: UpstreamRequest) -> Secret | None:

@@ -45,7 +45,7 @@ ADA = "organizations/acme/users/ada"
 MAIN = "organizations/acme/credentials/main"
 
 
-@dataclass(frozen=True)
+@dataclass(unsafe_hash=True)
 class Refused(Exception):
     """A status with what is in it, for comparison in tests."""
 

@@ -223,6 +223,10 @@ class Credentials:
 
     async def open_material(self, version: VersionName, *, call_id: str = "") -> Secret:
         """Reads and opens a value. What cannot be opened was moved or changed, and is our fault to find."""
+        return (await self.read_material(version, call_id=call_id))[0]
+
+    async def read_material(self, version: VersionName, *, call_id: str = "") -> tuple[Secret, int]:
+        """As `open_material`, with the revision that replacing it must name."""
         number = _number(version)
         path = material_path(version.credential, number)
         document = await self._store.read(path, request_id=call_id)
@@ -231,7 +235,13 @@ class Credentials:
         plaintext = await self._store.unseal(
             version.credential.owner.tenant, document.value, context=str(version), request_id=call_id
         )
-        return Secret(plaintext)
+        return Secret(plaintext), document.revision
+
+    async def replace_material(self, version: VersionName, material: Secret, expected_revision: int) -> None:
+        """Keeps what a value became by itself, as a grant does with each renewal. Raises Conflict."""
+        sealed = await self._store.seal(version.credential.owner.tenant, material.reveal(), context=str(version))
+        path = material_path(version.credential, _number(version))
+        await self._store.write(path, sealed, expected_revision=expected_revision)
 
     async def _step(
         self, name: CredentialName, change: Callable[[Credential], Credential], *, call_id: str

@@ -59,6 +59,8 @@ class Reason(Enum):
     ORIGIN_NOT_ALLOWED = "ERROR_REASON_ORIGIN_NOT_ALLOWED"
     RECIPIENT_KEY_REJECTED = "ERROR_REASON_RECIPIENT_KEY_REJECTED"
     BYOK_DISABLED = "ERROR_REASON_BYOK_DISABLED"
+    MINT_REFUSED = "ERROR_REASON_MINT_REFUSED"
+    MINT_UNAVAILABLE = "ERROR_REASON_MINT_UNAVAILABLE"
     REQUEST_ID_REUSED = "ERROR_REASON_REQUEST_ID_REUSED"
     TOKEN_UNKNOWN = "ERROR_REASON_TOKEN_UNKNOWN"  # noqa: S105 - the name of a reason
     AUDIT_RECORD_UNKNOWN = "ERROR_REASON_AUDIT_RECORD_UNKNOWN"
@@ -116,6 +118,13 @@ TABLE: Mapping[Reason, Row] = {
     ),
     Reason.BYOK_DISABLED: Row(
         Code.FAILED_PRECONDITION, "Own keys of users are switched off here; an administrator can allow them."
+    ),
+    Reason.MINT_REFUSED: Row(
+        Code.FAILED_PRECONDITION,
+        "The token endpoint refused the stored grant, or is not among those allowed; renew the grant or allow it.",
+    ),
+    Reason.MINT_UNAVAILABLE: Row(
+        Code.UNAVAILABLE, "The token endpoint cannot be reached or fails; try again soon.", retry_seconds=1.0
     ),
     Reason.REQUEST_ID_REUSED: Row(
         Code.ALREADY_EXISTS, "The request id was used before within a day; send a new one for a new request."

@@ -24,6 +24,7 @@ class Lease:
     version: VersionName
     is_test: bool
     expire_time: float
+    give_time: float = 0.0
 
 
 class Leases:

@@ -15,6 +15,12 @@ class Metrics:
             "keyswitch_vault_leases", "Leases given, by purpose.", ["purpose"], registry=self._registry
         )
         self._uses = Counter("keyswitch_vault_uses", "Uses that routers reported.", registry=self._registry)
+        self._mints = Counter(
+            "keyswitch_vault_mints",
+            "Tokens fetched, by kind and outcome.",
+            ["kind", "outcome"],
+            registry=self._registry,
+        )
         self._watchers = Gauge("keyswitch_vault_watchers", "Open change feeds.", registry=self._registry)
         self._revision = Gauge("keyswitch_vault_change_revision", "Newest known change.", registry=self._registry)
         self._signed = Gauge(
@@ -36,6 +42,10 @@ class Metrics:
     def count_uses(self, uses: int) -> None:
         """Counts reported uses."""
         self._uses.inc(uses)
+
+    def count_mint(self, kind: str, outcome: str) -> None:
+        """Counts a token that was fetched, or could not be."""
+        self._mints.labels(kind, outcome).inc()
 
     def add_watcher(self, delta: int) -> None:
         """Counts an opened (1) or closed (-1) change feed."""

@@ -26,6 +26,7 @@ from vault_service.core.names import (
     parse_version,
 )
 from vault_service.core.policies import Policies
+from vault_service.minting.endpoints import TokenEndpoints
 from vault_service.store.store import Unavailable
 from vault_service.transport import wire
 from vault_service.transport.calls import caller, current
@@ -39,13 +40,20 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
     """The management plane."""
 
     def __init__(
-        self, credentials: Credentials, policies: Policies, recorder: Recorder, last_uses: LastUses, denials: Denials
+        self,
+        credentials: Credentials,
+        policies: Policies,
+        recorder: Recorder,
+        last_uses: LastUses,
+        denials: Denials,
+        endpoints: TokenEndpoints,
     ) -> None:
         self._credentials = credentials
         self._policies = policies
         self._recorder = recorder
         self._last_uses = last_uses
         self._denials = denials
+        self._endpoints = endpoints
 
     async def CreateCredential(self, request: pb.CreateCredentialRequest, context: Any) -> pb.CreateCredentialResponse:
         owner = parse_owner(request.parent)
@@ -153,7 +161,7 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         call = current()
         async with self._recorder.doing(call.actor, audit_pb2.AUDIT_ACTION_ADD_VERSION, str(name)) as act:
             require(caller(), Permission.MANAGE, name.owner, str(name))
-            kind, material, fingerprint = read_material(request.secret_material)
+            kind, material, fingerprint = read_material(request.secret_material, self._endpoints)
             version = await self._credentials.add_version(
                 name, kind, material, fingerprint, request_id, call_id=call.call_id
             )

@@ -251,7 +251,14 @@ def _read_lease_request(
         recipient_public_key=request.recipient_public_key,
         recipient_key_signature=request.recipient_key_signature,
         recipient_chain=chain,
+        rejected_lease_id=_check_rejected(request.rejected_lease_id),
     )
+
+
+def _check_rejected(lease_id: str) -> str:
+    if lease_id:
+        _check_id(lease_id, "rejected_lease_id")
+    return lease_id
 
 
 def _read_principal(text: str, field: str) -> Owner:

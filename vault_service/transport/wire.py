@@ -43,8 +43,8 @@ def read_timestamp(stamp: timestamp_pb2.Timestamp, field: str) -> float:
 def read_draft(credential: credential_pb2.Credential, owner: Owner) -> Draft:
     """Reads what an owner says of a new credential."""
     kind = credential_pb2.CredentialKind
-    if credential.kind not in (kind.CREDENTIAL_KIND_API_KEY, kind.CREDENTIAL_KIND_AWS):
-        raise invalid("credential.kind", "must be API_KEY or AWS; this deployment renews no other kind")
+    if credential.kind not in kind.values() or credential.kind == 0:
+        raise invalid("credential.kind", "must be one of CredentialKind")
     if not 1 <= len(credential.allowed_origins) <= MAX_ORIGINS:
         raise invalid("credential.allowed_origins", f"must hold from 1 to {MAX_ORIGINS} origins")
     origins = tuple(

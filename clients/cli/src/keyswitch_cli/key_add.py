@@ -146,8 +146,15 @@ def create(
 
 def kind_of(material: credential_pb2.SecretMaterial) -> credential_pb2.CredentialKind.ValueType:
     """The kind of a credential that holds this."""
-    is_pair = material.WhichOneof("material") == "aws"
-    return credential_pb2.CREDENTIAL_KIND_AWS if is_pair else credential_pb2.CREDENTIAL_KIND_API_KEY
+    return _KINDS.get(material.WhichOneof("material") or "", credential_pb2.CREDENTIAL_KIND_API_KEY)
+
+
+_KINDS = {
+    "aws": credential_pb2.CREDENTIAL_KIND_AWS,
+    "oauth": credential_pb2.CREDENTIAL_KIND_OAUTH,
+    "entra": credential_pb2.CREDENTIAL_KIND_AZURE_ENTRA,
+    "google_service_account": credential_pb2.CREDENTIAL_KIND_GOOGLE_SERVICE_ACCOUNT,
+}
 
 
 def put_in(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from keyswitch.vault.v1 import credential_pb2
 
-from keyswitch_cli import key_pair
+from keyswitch_cli import key_grant, key_pair
 from keyswitch_cli.problem import Problem
 
 FromFile = Annotated[
@@ -49,4 +49,6 @@ def read_key(from_file: Path | None, aws_region: str = "") -> credential_pb2.Sec
         raise Problem(
             "No key was given.", advice="Paste it at the prompt, pipe it in, or name a file with --from-file."
         )
-    return key_pair.parse(text, aws_region) if aws_region else credential_pb2.SecretMaterial(api_key=text)
+    if aws_region:
+        return key_pair.parse(text, aws_region)
+    return key_grant.parse(text) if text.startswith("{") else credential_pb2.SecretMaterial(api_key=text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated
 
 import typer
@@ -21,6 +22,16 @@ Key = Annotated[str, typer.Argument(help="A key's id, or its whole name as `keys
 Version = Annotated[str, typer.Option("--version", help="A number, `active` or `newest`.", show_default=False)]
 
 
+class Kind(Enum):
+    """The kinds of credentials."""
+
+    API_KEY = "api-key"
+    AWS = "aws"
+    OAUTH = "oauth"
+    AZURE_ENTRA = "azure-entra"
+    GOOGLE_SERVICE_ACCOUNT = "google-service-account"
+
+
 @app.command("create")
 def create(
     context: typer.Context,
@@ -29,15 +40,15 @@ def create(
     owner: Owner = None,
     plan: key_add.Plan = "",
     origin: key_add.Origin = None,
-    is_aws: Annotated[bool, typer.Option("--aws", help="It will hold an AWS key pair.")] = False,
+    kind: Annotated[Kind, typer.Option(help="What it will hold.")] = Kind.API_KEY,
     is_json: Json = False,
 ) -> None:
     """Create a key without a value."""
     session = session_of(context, is_json=is_json)
     name = session.settings.credential(key, owner)
     found = key_add.find_provider(session, provider)
-    kind = credential_pb2.CREDENTIAL_KIND_AWS if is_aws else credential_pb2.CREDENTIAL_KIND_API_KEY
-    answer = key_add.create(session, name, found, plan=plan, origins=origin, kind=kind)
+    value = credential_pb2.CredentialKind.Value("CREDENTIAL_KIND_" + kind.name)
+    answer = key_add.create(session, name, found, plan=plan, origins=origin, kind=value)
     if session.is_json:
         session.print_json(answer)
         return

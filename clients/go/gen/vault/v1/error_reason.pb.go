@@ -147,6 +147,21 @@ const (
 	//	  "domain": "vault.keyswitch.dev",
 	//	  "metadata": { "parent": "organizations/acme/users/kim" } }
 	ErrorReason_ERROR_REASON_BYOK_DISABLED ErrorReason = 18
+	// The token endpoint refused the grant, or is not on the allow-list: the secret
+	// must be replaced or the list extended. Status FAILED_PRECONDITION.
+	//
+	//	{ "reason": "ERROR_REASON_MINT_REFUSED",
+	//	  "domain": "vault.keyswitch.dev",
+	//	  "metadata": { "name": "organizations/acme/credentials/plan/versions/1",
+	//	                "cause": "invalid_grant" } }
+	ErrorReason_ERROR_REASON_MINT_REFUSED ErrorReason = 19
+	// The token endpoint cannot be reached or fails. Status UNAVAILABLE with
+	// google.rpc.RetryInfo.
+	//
+	//	{ "reason": "ERROR_REASON_MINT_UNAVAILABLE",
+	//	  "domain": "vault.keyswitch.dev",
+	//	  "metadata": { "name": "organizations/acme/credentials/plan/versions/1" } }
+	ErrorReason_ERROR_REASON_MINT_UNAVAILABLE ErrorReason = 20
 	// The request id was used for another request, or for one whose answer cannot
 	// be given twice. Status ALREADY_EXISTS.
 	//
@@ -244,6 +259,8 @@ var (
 		16: "ERROR_REASON_ORIGIN_NOT_ALLOWED",
 		17: "ERROR_REASON_RECIPIENT_KEY_REJECTED",
 		18: "ERROR_REASON_BYOK_DISABLED",
+		19: "ERROR_REASON_MINT_REFUSED",
+		20: "ERROR_REASON_MINT_UNAVAILABLE",
 		21: "ERROR_REASON_REQUEST_ID_REUSED",
 		22: "ERROR_REASON_TOKEN_UNKNOWN",
 		23: "ERROR_REASON_AUDIT_RECORD_UNKNOWN",
@@ -275,6 +292,8 @@ var (
 		"ERROR_REASON_ORIGIN_NOT_ALLOWED":     16,
 		"ERROR_REASON_RECIPIENT_KEY_REJECTED": 17,
 		"ERROR_REASON_BYOK_DISABLED":          18,
+		"ERROR_REASON_MINT_REFUSED":           19,
+		"ERROR_REASON_MINT_UNAVAILABLE":       20,
 		"ERROR_REASON_REQUEST_ID_REUSED":      21,
 		"ERROR_REASON_TOKEN_UNKNOWN":          22,
 		"ERROR_REASON_AUDIT_RECORD_UNKNOWN":   23,
@@ -320,7 +339,7 @@ var File_keyswitch_vault_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_keyswitch_vault_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"%keyswitch/vault/v1/error_reason.proto\x12\x12keyswitch.vault.v1*\x86\b\n" +
+	"%keyswitch/vault/v1/error_reason.proto\x12\x12keyswitch.vault.v1*\xc8\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\x01\x12\x1f\n" +
@@ -340,7 +359,9 @@ const file_keyswitch_vault_v1_error_reason_proto_rawDesc = "" +
 	"\x1bERROR_REASON_INVALID_SECRET\x10\x0f\x12#\n" +
 	"\x1fERROR_REASON_ORIGIN_NOT_ALLOWED\x10\x10\x12'\n" +
 	"#ERROR_REASON_RECIPIENT_KEY_REJECTED\x10\x11\x12\x1e\n" +
-	"\x1aERROR_REASON_BYOK_DISABLED\x10\x12\x12\"\n" +
+	"\x1aERROR_REASON_BYOK_DISABLED\x10\x12\x12\x1d\n" +
+	"\x19ERROR_REASON_MINT_REFUSED\x10\x13\x12!\n" +
+	"\x1dERROR_REASON_MINT_UNAVAILABLE\x10\x14\x12\"\n" +
 	"\x1eERROR_REASON_REQUEST_ID_REUSED\x10\x15\x12\x1e\n" +
 	"\x1aERROR_REASON_TOKEN_UNKNOWN\x10\x16\x12%\n" +
 	"!ERROR_REASON_AUDIT_RECORD_UNKNOWN\x10\x17\x12\x1d\n" +

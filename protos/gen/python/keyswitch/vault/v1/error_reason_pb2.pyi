@@ -158,6 +158,23 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "domain": "vault.keyswitch.dev",
           "metadata": { "parent": "organizations/acme/users/kim" } }
     """
+    ERROR_REASON_MINT_REFUSED: _ErrorReason.ValueType  # 19
+    """The token endpoint refused the grant, or is not on the allow-list: the secret
+    must be replaced or the list extended. Status FAILED_PRECONDITION.
+
+        { "reason": "ERROR_REASON_MINT_REFUSED",
+          "domain": "vault.keyswitch.dev",
+          "metadata": { "name": "organizations/acme/credentials/plan/versions/1",
+                        "cause": "invalid_grant" } }
+    """
+    ERROR_REASON_MINT_UNAVAILABLE: _ErrorReason.ValueType  # 20
+    """The token endpoint cannot be reached or fails. Status UNAVAILABLE with
+    google.rpc.RetryInfo.
+
+        { "reason": "ERROR_REASON_MINT_UNAVAILABLE",
+          "domain": "vault.keyswitch.dev",
+          "metadata": { "name": "organizations/acme/credentials/plan/versions/1" } }
+    """
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 21
     """The request id was used for another request, or for one whose answer cannot
     be given twice. Status ALREADY_EXISTS.
@@ -386,6 +403,23 @@ changed. Status FAILED_PRECONDITION.
     { "reason": "ERROR_REASON_BYOK_DISABLED",
       "domain": "vault.keyswitch.dev",
       "metadata": { "parent": "organizations/acme/users/kim" } }
+"""
+ERROR_REASON_MINT_REFUSED: ErrorReason.ValueType  # 19
+"""The token endpoint refused the grant, or is not on the allow-list: the secret
+must be replaced or the list extended. Status FAILED_PRECONDITION.
+
+    { "reason": "ERROR_REASON_MINT_REFUSED",
+      "domain": "vault.keyswitch.dev",
+      "metadata": { "name": "organizations/acme/credentials/plan/versions/1",
+                    "cause": "invalid_grant" } }
+"""
+ERROR_REASON_MINT_UNAVAILABLE: ErrorReason.ValueType  # 20
+"""The token endpoint cannot be reached or fails. Status UNAVAILABLE with
+google.rpc.RetryInfo.
+
+    { "reason": "ERROR_REASON_MINT_UNAVAILABLE",
+      "domain": "vault.keyswitch.dev",
+      "metadata": { "name": "organizations/acme/credentials/plan/versions/1" } }
 """
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 21
 """The request id was used for another request, or for one whose answer cannot

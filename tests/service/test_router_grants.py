@@ -1,0 +1,119 @@
+"""A subscription from end to end: a grant's token reaches the provider, is renewed when rejected, and rests on 429."""
+
+import dataclasses
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from keyswitch.router.v1 import payer_pb2
+from keyswitch.vault.v1 import credential_pb2, credential_service_pb2
+
+from tests.fakes.oauth_server import OauthServer, running_oauth_server
+from tests.fakes.scripted_upstream import Action, respond, stream
+from tests.service.router_answers import Json, answer, anthropic_events
+from tests.service.router_harness import DEMO, Stack, make_call, running_stack
+
+CREDENTIAL = f"{DEMO}/credentials/plan"
+CLIENT = {
+    "client_id": "subscription",
+    "token_endpoint_auth_method": "none",
+    "grant_types": ["authorization_code", "refresh_token"],
+    "redirect_uris": ["http://127.0.0.1/callback"],
+    "application_type": "native",
+}
+
+
+@pytest.fixture(scope="module")
+def oauth() -> Iterator[OauthServer]:
+    with running_oauth_server(clients=[CLIENT]) as server:
+        yield server
+
+
+def configure(made: Json) -> None:
+    """The subscription first; where it is used up, credits over another provider, for that one cause alone."""
+    application = made["organizations"]["demo"]["applications"]["chat"]
+    application.update(payers=["ORGANIZATION_KEY", "CREDITS"], payer_failover_on=["RATE_LIMITED"])
+    application["default_model"] = "test/claude"
+    made["models"]["test/claude"]["endpoints"].append({"provider": "first", "upstream_model": "claude-1"})
+
+
+@pytest.fixture
+async def stack(tmp_path: Path, oauth: OauthServer) -> AsyncIterator[Stack]:
+    changes = {"token_endpoints": frozenset({oauth.url})}
+    async with running_stack(tmp_path, configuration=configure, vault_changes=changes) as running:
+        await running.save_key("deployment/credentials/first")
+        await running.add_credits(10**9)
+        await save_grant(running, oauth)
+        yield running
+
+
+async def save_grant(stack: Stack, oauth: OauthServer) -> None:
+    admin, origin = stack.admin, stack.router.configuration.current.providers["claude"].base_url.origin
+    made = credential_pb2.Credential(
+        provider="providers/claude", kind=credential_pb2.CREDENTIAL_KIND_OAUTH, allowed_origins=[origin]
+    )
+    create = credential_service_pb2.CreateCredentialRequest(parent=DEMO, credential_id="plan", credential=made)
+    await admin.call(admin.credentials.CreateCredential, create)
+    grant = credential_pb2.OauthGrant(
+        refresh_token=oauth.grant("subscription"), token_endpoint=f"{oauth.url}/token", client_id="subscription"
+    )
+    add = credential_service_pb2.AddCredentialVersionRequest(
+        parent=CREDENTIAL, secret_material=credential_pb2.SecretMaterial(oauth=grant)
+    )
+    version = (await admin.call(admin.credentials.AddCredentialVersion, add)).credential_version
+    await stack.vault.activate(admin, version.name)
+    await stack.settle()
+
+
+def claude(*texts: str) -> list[Action]:
+    return stream(*anthropic_events(*texts))
+
+
+async def test_the_token_travels_as_a_bearer_token_whatever_keys_do(stack: Stack) -> None:
+    stack.second.script(claude("on the plan"))
+    found = await stack.member.stream(make_call())
+    assert found.text == "on the plan"
+    headers = stack.second.received[0].headers
+    token = headers["authorization"].removeprefix("Bearer ")
+    assert token
+    assert "x-api-key" not in headers
+    attempt = found.receipt.attempts[0]
+    assert attempt.payer == payer_pb2.PAYER_ORGANIZATION_KEY
+    assert attempt.credential_version == f"{CREDENTIAL}/versions/1"
+    assert not [one for one in found.messages if token in str(one)]
+
+
+async def test_a_rejected_token_is_renewed_once_without_the_caller_seeing_it(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vault_service.minting.minter.FORCED_RENEWAL_PAUSE_SECONDS", 0.0)
+    stack.second.script(
+        respond(b'{"type":"error","error":{"type":"authentication_error","message":"expired"}}', status=401),
+        claude("renewed"),
+    )
+    found = await stack.member.stream(make_call())
+    assert found.text == "renewed"
+    tokens = [one.headers["authorization"] for one in stack.second.received]
+    assert len(set(tokens)) == 2
+
+
+async def test_a_used_up_plan_falls_back_and_returns_by_itself(stack: Stack) -> None:
+    now = [time.time()]
+    engine = stack.router.engine
+    admission = engine.edges.admission
+    engine.edges = dataclasses.replace(engine.edges, clock=lambda: now[0])
+    admission._clock = lambda: now[0]
+    used_up = b'{"type":"error","error":{"type":"rate_limit_error","message":"usage limit reached"}}'
+    stack.second.script(respond(used_up, status=429, retry_after="1800"), claude("back on the plan"))
+    stack.first.script(answer("on credits"), answer("on credits"))
+    for turn in range(2):
+        found = await stack.member.stream(make_call())
+        assert found.text == "on credits"
+        assert found.receipt.attempts[-1].payer == payer_pb2.PAYER_CREDITS
+        assert len(found.receipt.attempts) == (2 if turn == 0 else 1)
+    assert len(stack.second.received) == 1, "the plan is left alone until its reset"
+    now[0] += 1801
+    found = await stack.member.stream(make_call())
+    assert found.text == "back on the plan"
+    assert found.receipt.attempts[0].payer == payer_pb2.PAYER_ORGANIZATION_KEY

@@ -1,0 +1,97 @@
+"""The only way out of this service: a POST to a token endpoint, in bounded time and size, with no redirect or proxy."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from vault_service.core.faults import Fault, Reason
+from vault_service.minting.endpoints import TokenEndpoints
+
+MAX_ANSWER_BYTES = 256 * 1024
+TIMEOUT_SECONDS = 10.0
+_CAUSE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+
+
+class MintRefused(Exception):
+    """The endpoint refused; `cause` is its own error code where it has a well-formed one."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+class MintUnavailable(Exception):
+    """The endpoint could not be reached, failed, or answered nonsense; the same may work later."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+class Egress:
+    """A client of token endpoints. Its errors hold no text of an answer: answers hold secrets."""
+
+    def __init__(self, endpoints: TokenEndpoints, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self.endpoints = endpoints
+        self._client = httpx.AsyncClient(
+            trust_env=False, follow_redirects=False, timeout=TIMEOUT_SECONDS, transport=transport
+        )
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+        """Gives the body of a 200. Raises MintRefused and MintUnavailable."""
+        if not self.endpoints.allows(url):
+            raise MintRefused("endpoint_not_allowed")
+        try:
+            async with self._client.stream("POST", url, content=body, headers=dict(headers)) as response:
+                answer = b""
+                async for chunk in response.aiter_bytes():
+                    answer += chunk
+                    if len(answer) > MAX_ANSWER_BYTES:
+                        raise MintUnavailable("answer_too_long")
+                status = response.status_code
+        except httpx.HTTPError:
+            status = 0
+            answer = b""
+        if status == 0:  # raised out here, so that the error has no context: httpx's own ones hold the request
+            raise MintUnavailable("unreachable")
+        if status == 200:
+            return answer
+        if 400 <= status < 500 and status not in (408, 425, 429):
+            raise MintRefused(_error_code(answer) or f"status_{status}")
+        raise MintUnavailable(f"status_{status}")
+
+    async def post_form(self, url: str, form: Mapping[str, str], headers: Mapping[str, str] | None = None) -> Any:
+        """Posts a form and gives the JSON object of the answer, as OAuth's endpoints do (RFC 6749, 5)."""
+        body = str(httpx.QueryParams(dict(form))).encode("ascii")
+        kind = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
+        answer = await self.post(url, body, {**kind, **(headers or {})})
+        found = _read_object(answer)
+        if found is None:
+            raise MintUnavailable("malformed")
+        return found
+
+    async def close(self) -> None:
+        """Lets go of connections."""
+        await self._client.aclose()
+
+
+def fault_of(error: MintRefused | MintUnavailable, name: str) -> Fault:
+    """Gives the fault about the version called `name`."""
+    reason = Reason.MINT_REFUSED if isinstance(error, MintRefused) else Reason.MINT_UNAVAILABLE
+    return Fault(reason, {"name": name, "cause": error.cause})
+
+
+def _read_object(answer: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(answer)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _error_code(answer: bytes) -> str:
+    code = (_read_object(answer) or {}).get("error")
+    return code if isinstance(code, str) and _CAUSE.fullmatch(code) else ""

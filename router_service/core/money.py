@@ -108,6 +108,24 @@ def list_price(usage: Usage | None, price: Price | None) -> ListPrice:
     return ListPrice(amount, buckets.is_clamped)
 
 
+def split_usage(usage: Usage | None) -> tuple[int | None, int | None, int | None, int | None, int | None]:
+    """Uncached input, cache reads, cache writes, output, and reasoning, which is a part of the output.
+
+    Disjoint, but for reasoning. None is what is not known, or not believed.
+    """
+    if usage is None or not _is_credible(usage):
+        return (None, None, None, None, None)
+    reasoning = usage.reasoning_tokens
+    if reasoning is not None and not 0 <= reasoning <= TOKENS_MAX:
+        reasoning = None
+    output = usage.output_tokens
+    if usage.input_tokens is None:
+        return (None, usage.cache_read_tokens, usage.cache_write_tokens, output, reasoning)
+    buckets = _split(usage, usage.input_tokens, output or 0)
+    write = buckets.cache_write_five_minute + buckets.cache_write_one_hour
+    return (buckets.uncached, buckets.cache_read, write, output, reasoning)
+
+
 def charge(list_nanos: int, markup_basis_points: int) -> int:
     """A list price with the markup. A receipt prints both, so anybody can recompute it."""
     _check(list_nanos, markup_basis_points)

@@ -64,7 +64,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Everything about a call. `organization` and `principal` say who may read it; they do not travel."""
+    """Everything about a call. `organization`, `application` and `principal` say whose it is; they do not travel."""
 
     response_id: str
     organization: str
@@ -78,3 +78,4 @@ class Receipt:
     skipped_candidates: tuple[SkippedCandidate, ...] = ()
     skipped_candidate_count: int = 0
     markup_basis_points: int | None = None
+    application: str = ""

@@ -7,9 +7,12 @@ cannot answer; then nothing of the operation was written.
 from dataclasses import dataclass
 from typing import Protocol
 
+from router_service.core.budget import Budget, BudgetStatus
 from router_service.core.receipt import Receipt
+from router_service.ledger.usage import Dimension, Summary, UsageFilter
 
 CLAIM_SECONDS = 24 * 3600.0  # how long a request id is remembered
+BUDGETS_MAX = 1000  # of one organization: each of them is looked at by each reservation
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +22,17 @@ class Balance:
     organization: str
     balance_nanos: int
     reserved_nanos: int
+    low_balance_nanos: int | None = None
 
     @property
     def available_nanos(self) -> int:
         """What a new call may cost."""
         return self.balance_nanos - self.reserved_nanos
+
+    @property
+    def is_low(self) -> bool:
+        """Whether less is left than somebody wanted to be told of."""
+        return self.low_balance_nanos is not None and self.available_nanos < self.low_balance_nanos
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,36 @@ class Verification:
     organization_count: int
     entry_count: int
     mismatches: tuple[Mismatch, ...]
+    budget_mismatches: tuple[str, ...] = ()  # uids of budgets whose stored sums are not the sums of their holds
+
+    @property
+    def is_right(self) -> bool:
+        """Whether everything adds up."""
+        return not self.mismatches and not self.budget_mismatches
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What a round through the books found: reservations freed by their expiry, and balances that are low."""
+
+    expired_count: int
+    low: tuple[Balance, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What an attempt may cost at most, and whose spending it is.
+
+    `credits_nanos` is what the organization's credits may pay, None where somebody else does; `list_nanos` the same at
+    list price without markup, None where the model has no price. `subjects` are resource names: the organization's, and
+    those of the application and the user, where there are such.
+    """
+
+    organization: str
+    credits_nanos: int | None
+    list_nanos: int | None = None
+    subjects: tuple[str, ...] = ()
+    markup_basis_points: int = 0
 
 
 class Ledger(Protocol):
@@ -80,22 +119,20 @@ class Ledger(Protocol):
     async def release_claim(self, organization: str, request_id: str, response_id: str) -> None:
         """Frees the id of a call that failed before anything was sent. Nothing when another call has it."""
 
-    async def reserve(
-        self,
-        response_id: str,
-        attempt: int,
-        organization: str,
-        amount_nanos: int,
-        markup_basis_points: int,
-        expire_time: float,
-    ) -> None:
-        """Sets an amount aside. Raises Fault CREDIT_EXHAUSTED when less is available. The same attempt again: nothing.
+    async def reserve(self, response_id: str, attempt: int, spending: Spending, expire_time: float) -> None:
+        """Sets amounts aside, in every tier that applies or in none. The same attempt again: nothing.
 
-        `markup_basis_points` is kept with it, so that the charge can be explained later.
+        Raises Fault CREDIT_EXHAUSTED or BUDGET_EXHAUSTED where less is left, and PRICE_UNKNOWN where a budget counts
+        list prices and there is none. The markup is kept with it, so that the charge can be explained later.
         """
 
-    async def settle(self, response_id: str, attempt: int, charged_nanos: int, note: str) -> None:
-        """Charges what the attempt cost and frees the reservation; also one that has expired. Only the first counts."""
+    async def settle(
+        self, response_id: str, attempt: int, charged_nanos: int, note: str, list_nanos: int | None = None
+    ) -> None:
+        """Charges what the attempt cost and frees the reservation; also one that has expired. Only the first counts.
+
+        A budget of list prices takes `list_nanos`, and what was reserved where that is not known.
+        """
 
     async def cancel_reservation(self, response_id: str, attempt: int) -> None:
         """Frees a reservation of an attempt that cost nothing. Nothing when it is settled or unknown."""
@@ -128,6 +165,48 @@ class Ledger(Protocol):
 
         The same id and amount again: the same entry. Another amount: Fault REQUEST_ID_REUSED.
         """
+
+    async def set_low_balance(self, organization: str, low_balance_nanos: int | None) -> Balance:
+        """Below which an organization's credits count as low; None for never."""
+
+    async def list_entries(self, organization: str, before_entry_id: int | None, limit: int) -> tuple[LedgerEntry, ...]:
+        """Movements, the latest first."""
+
+    def counts_list_prices(self, subjects: tuple[str, ...]) -> bool:
+        """Whether a budget counts the list prices of their calls, as far as this process knows: see `refresh`."""
+
+    async def refresh(self) -> None:
+        """Learns of budgets that other processes have changed."""
+
+    async def create_budget(self, budget: Budget) -> BudgetStatus:
+        """Raises Fault RESOURCE_EXISTS."""
+
+    async def get_budget(self, organization: str, budget_id: str) -> BudgetStatus | None:
+        """As of now."""
+
+    async def list_budgets(self, organization: str) -> tuple[BudgetStatus, ...]:
+        """All of an organization, by id. There are at most BUDGETS_MAX."""
+
+    async def update_budget(self, budget: Budget) -> BudgetStatus:
+        """Writes what a budget is to be. Raises Fault ETAG_MISMATCH unless `revision` is one above what is there."""
+
+    async def delete_budget(self, organization: str, budget_id: str, revision: int | None) -> bool:
+        """False where there is none. With a revision: only that one, else Fault ETAG_MISMATCH."""
+
+    async def list_receipts(
+        self, wanted: UsageFilter, before: tuple[float, str] | None, limit: int
+    ) -> tuple[Receipt, ...]:
+        """Receipts, the latest first, from before a time and a response id on."""
+
+    async def summarize(self, wanted: UsageFilter, by: tuple[Dimension, ...]) -> tuple[Summary, ...]:
+        """Usage and costs of attempts, added up."""
+
+    async def sweep(self) -> Sweep:
+        """Frees what reservations past their time held, and looks at the balances."""
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the store answered when it was last asked."""
 
     async def verify(self) -> Verification:
         """Adds everything up anew."""

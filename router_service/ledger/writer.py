@@ -1,25 +1,27 @@
-"""One thread that owns a SQLite connection and commits in groups.
+"""One thread that owns a connection and commits in groups.
 
 Whatever was queued while the last commit waited for the disk shares the next transaction, so that a busy ledger pays
-one fsync for many operations and an idle one answers after its own. Callers wait for the commit, not for the
-statement. An operation is a function of the connection alone. It may run twice: when a transaction fails, each of its
-operations is tried again in a transaction of its own, so that one bad operation does not take the others with it.
+one sync for many operations and an idle one answers after its own. Callers wait for the commit, not for the
+statement. An operation is a function of the connection alone, and does nothing the second time: when a transaction
+fails, each of its operations is tried again in a transaction of its own, so that one bad operation does not take the
+others with it, and so that one whose commit was not acknowledged is settled either way.
 """
 
 import asyncio
-import sqlite3
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from router_service.core.faults import Fault, Reason
+from router_service.ledger.connection import Connection, Store
 
-Operation = Callable[[sqlite3.Connection], Any]
+Operation = Callable[[Connection], Any]
 _Job = tuple[Operation, "asyncio.Future[Any]"]
 _Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
 _GROUP_MAX = 512  # operations per transaction: bounds how long the first of them waits
+WAIT_SECONDS = 10.0  # how long a caller waits for a database that does not answer at all
 
 
 def unavailable() -> Fault:
@@ -32,20 +34,40 @@ def unavailable() -> Fault:
 
 
 class Writer:
-    """Runs operations in the order in which they were submitted, from one event loop."""
+    """Runs operations in the order in which they were submitted, from one event loop.
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], loop: asyncio.AbstractEventLoop) -> None:
-        self._connect = connect
+    With `is_reader` each group sees one moment, waits for no other router and may not write.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        is_reader: bool = False,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> None:
+        self._store = store
         self._loop = loop
+        self._wait_seconds = wait_seconds
+        self._begin = store.begin_reading if is_reader else store.begin
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._is_closed = False
+        self._connection: Connection | None = None
         self._opened: asyncio.Future[None] = loop.create_future()
-        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="ledger-reader" if is_reader else "ledger", daemon=True)
+        self._is_lazy = False
+        self.is_available = True  # as of the last group
 
     async def start(self) -> None:
         """Opens the database. Raises Fault LEDGER_UNAVAILABLE."""
         self._thread.start()
         await self._opened
+
+    def open_later(self) -> None:
+        """Begins without waiting: whether the database can be opened is seen by the first operation."""
+        self._is_lazy = True
+        self._thread.start()
 
     def submit(self, operation: Operation) -> "asyncio.Future[Any]":
         """Queues an operation; the future is done when it is committed."""
@@ -53,6 +75,8 @@ class Writer:
         if self._is_closed:
             future.set_exception(unavailable())
         else:
+            late = self._loop.call_later(self._wait_seconds, self._give_up, future)
+            future.add_done_callback(lambda _: late.cancel())
             self._jobs.put((operation, future))
         return future
 
@@ -64,21 +88,30 @@ class Writer:
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join)
 
-    def _run(self) -> None:
-        try:
-            connection = self._connect()
-        except Exception as exc:  # noqa: BLE001  # the thread ends; whoever opens must hear why
-            self._tell([(self._opened, None, _translate(exc))])
+    def _give_up(self, future: "asyncio.Future[Any]") -> None:
+        if future.done():
             return
-        self._tell([(self._opened, None, None)])
+        future.set_exception(unavailable())
+        connection = self._connection
+        if connection is not None:
+            self._store.interrupt(connection)
+
+    def _run(self) -> None:
+        if not self._is_lazy:
+            try:
+                self._connection = self._store.connect()
+            except Exception as exc:  # noqa: BLE001  # the thread ends; whoever opens must hear why
+                self._tell([(self._opened, None, self._translate(exc))])
+                return
+            self._tell([(self._opened, None, None)])
         try:
             is_open = True
             while is_open:
                 jobs, is_open = self._next_group()
                 if jobs:
-                    self._tell(_run_group(connection, jobs))
+                    self._tell(self._run_group(jobs))
         finally:
-            connection.close()
+            self._drop()
 
     def _next_group(self) -> tuple[list[_Job], bool]:
         jobs: list[_Job] = []
@@ -99,22 +132,62 @@ class Writer:
         except RuntimeError:  # the loop is closed: nobody waits any more, and what was committed stays
             return
 
+    def _run_group(self, jobs: list[_Job]) -> list[_Outcome]:
+        try:
+            connection = self._start_transaction()
+        except Exception as exc:  # noqa: BLE001  # away or locked, for each of them: trying again would take longer
+            self.is_available = False
+            return [(future, None, self._translate(exc)) for _, future in jobs]
+        try:
+            outcomes = _run_transaction(connection, jobs)
+        except Exception as exc:  # noqa: BLE001  # whatever failed, its transaction is gone and its callers must hear
+            self._roll_back(connection)
+            if len(jobs) == 1:
+                self.is_available = not isinstance(exc, self._store.errors)
+                return [(jobs[0][1], None, self._translate(exc))]
+        else:
+            self.is_available = True
+            return outcomes
+        return [outcome for job in jobs for outcome in self._run_group([job])]
 
-def _run_group(connection: sqlite3.Connection, jobs: list[_Job]) -> list[_Outcome]:
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-    except sqlite3.Error as exc:  # the file is locked or gone, for each of them: trying again would only take longer
-        return [(future, None, _translate(exc)) for _, future in jobs]
-    try:
-        return _run_transaction(connection, jobs)
-    except Exception as exc:  # noqa: BLE001  # whatever failed, its transaction is gone and its callers must hear of it
-        _roll_back(connection)
-        if len(jobs) == 1:
-            return [(jobs[0][1], None, _translate(exc))]
-    return [outcome for job in jobs for outcome in _run_group(connection, [job])]
+    def _start_transaction(self) -> Connection:
+        """Begins on the connection that there is, or on a new one where the server has let go of it."""
+        connection = self._connection
+        if connection is not None:
+            try:
+                self._begin(connection)
+                return connection
+            except self._store.errors:
+                self._roll_back(connection)
+                if self._connection is not None:  # it is whole: the database is locked, or full
+                    raise
+        connection = self._connection = self._store.connect()
+        self._begin(connection)
+        return connection
+
+    def _roll_back(self, connection: Connection) -> None:
+        try:
+            self._store.roll_back(connection)
+        except self._store.errors:
+            if not self._store.is_lost(connection):
+                return  # the next transaction fails and says so to its callers
+        if self._store.is_lost(connection):
+            self._drop()
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _translate(self, exc: BaseException) -> BaseException:
+        if not isinstance(exc, (*self._store.errors, OSError)):
+            return exc
+        fault = unavailable()
+        fault.__cause__ = exc
+        return fault
 
 
-def _run_transaction(connection: sqlite3.Connection, jobs: list[_Job]) -> list[_Outcome]:
+def _run_transaction(connection: Connection, jobs: list[_Job]) -> list[_Outcome]:
     outcomes: list[_Outcome] = []
     for operation, future in jobs:
         try:
@@ -123,22 +196,6 @@ def _run_transaction(connection: sqlite3.Connection, jobs: list[_Job]) -> list[_
             outcomes.append((future, None, fault))
     connection.execute("COMMIT")
     return outcomes
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    try:
-        if connection.in_transaction:  # a full disk has rolled back already
-            connection.execute("ROLLBACK")
-    except sqlite3.Error:
-        return  # the next BEGIN fails and says so to its callers
-
-
-def _translate(exc: BaseException) -> BaseException:
-    if not isinstance(exc, sqlite3.Error | OSError):
-        return exc
-    fault = unavailable()
-    fault.__cause__ = exc
-    return fault
 
 
 def _resolve(outcomes: list[_Outcome]) -> None:

@@ -23,7 +23,8 @@ from router_service.credentials.client import Credentials, channel_credentials, 
 from router_service.credentials.recipient import Recipient
 from router_service.engine import Edges, Engine
 from router_service.ledger.ledger import Ledger
-from router_service.ledger.sqlite import open_ledger
+from router_service.ledger.sql_ledger import open_ledger
+from router_service.ledger_watch import LedgerWatch
 from router_service.observe.metrics import Metrics
 from router_service.prober import Prober
 from router_service.state.documents import DocumentStore
@@ -33,6 +34,7 @@ from router_service.state.open_documents import open_documents
 from router_service.state.redis_store import RedisLimits
 from router_service.state.shared import SharedLimits
 from router_service.transport.application_servicer import ApplicationServicer
+from router_service.transport.budget_servicer import BudgetServicer
 from router_service.transport.catalog_servicers import ModelServicer
 from router_service.transport.completion_servicer import CompletionServicer
 from router_service.transport.credential_test_servicer import CredentialTestServicer
@@ -41,12 +43,12 @@ from router_service.transport.embedding_servicer import EmbeddingServicer
 from router_service.transport.http import serve_http
 from router_service.transport.interceptors.identity import Verifier
 from router_service.transport.model_options import Discovery
-from router_service.transport.money_servicers import BudgetServicer, UsageServicer
 from router_service.transport.organization_servicer import OrganizationServicer
 from router_service.transport.override_servicer import OverrideServicer
 from router_service.transport.provider_servicer import ProviderServicer
 from router_service.transport.routing_servicer import RoutingServicer
 from router_service.transport.server import Health, Servicers, build_server
+from router_service.transport.usage_servicer import UsageServicer
 from router_service.upstream.aiohttp_client import AiohttpUpstream
 from router_service.upstream.client import Upstream
 
@@ -85,6 +87,8 @@ class RunningRouter:
     async def follow(self) -> None:
         """Keeps what health says true, and the configuration as new as its file."""
         self._tasks.append(asyncio.create_task(self._follow_health()))
+        watch = LedgerWatch(self.ledger, self.engine.edges.metrics)
+        self._tasks.append(asyncio.create_task(watch.run(self.config.ledger_sweep_seconds)))
         admission = self.engine.edges.admission
         for work in (admission.board.follow, admission.slots.follow, self.prober.follow):
             self._tasks.append(asyncio.create_task(work(asyncio.sleep)))
@@ -156,7 +160,7 @@ async def serve(
     """Starts a router; it listens when this returns. Raises ConfigurationError and OSError."""
     configuration = Configuration(config.configuration)
     ca, certificate, key = (path.read_bytes() for path in (config.authority, config.certificate, config.private_key))
-    ledger = await open_ledger(config.ledger, clock)
+    ledger = await open_ledger(config.database, clock)
     documents = await open_documents(config.configuration_store)
     editor = Editor(configuration, documents)
     await editor.refresh()
@@ -186,7 +190,19 @@ async def serve(
     metrics = Metrics(registry)
     limits = _open_limits(config, monotonic, metrics)
     admission = Admission(limits, metrics, clock)
-    engine = Engine(Edges(credentials, ledger, upstream, metrics, admission, clock, asyncio.sleep, spread))
+    engine = Engine(
+        Edges(
+            credentials,
+            ledger,
+            upstream,
+            metrics,
+            admission,
+            clock,
+            asyncio.sleep,
+            spread,
+            is_recorded_first=config.ledger_away == "refuse",
+        )
+    )
     servicers = Servicers(
         CompletionServicer(engine, snapshot, _new_id),
         EmbeddingServicer(engine, snapshot, _new_id),
@@ -200,7 +216,7 @@ async def serve(
         ),
         ProviderServicer(snapshot, editor),
         UsageServicer(engine, ledger),
-        BudgetServicer(ledger, snapshot, clock),
+        BudgetServicer(ledger, snapshot, clock, _new_id),
         RoutingServicer(snapshot, credentials, clock, spread, lambda: admission.board.current),
         ApplicationServicer(snapshot, editor, credentials),
         OverrideServicer(snapshot, editor),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from router_service.core.database import Database, SqliteDatabase, parse_database
 from router_service.state.shared import WhenAway
 
 MEBIBYTE = 1 << 20
@@ -19,6 +20,7 @@ KIBIBYTE = 1 << 10
 
 MEMORY = "memory"
 _HOME = Path(".keyswitch")
+_DATABASE = SqliteDatabase(_HOME / "router.db")
 Value = TypeVar("Value")
 
 
@@ -39,8 +41,10 @@ class Config:
 
     home: Path = _HOME
     configuration: Path = _HOME / "keyswitch.yaml"
-    ledger: Path = _HOME / "router.db"
     configuration_store: Path = _HOME / "configuration.db"
+    database: Database = _DATABASE
+    ledger_away: str = "serve"
+    ledger_sweep_seconds: float = 2.0
     listen: Address = Address("127.0.0.1", 8760)
     http_listen: Address = Address("127.0.0.1", 8761)
     lease_target: Address = Address("127.0.0.1", 8771)
@@ -64,8 +68,8 @@ class Config:
         return cls(
             home=home,
             configuration=home / "keyswitch.yaml",
-            ledger=home / "router.db",
             configuration_store=home / "configuration.db",
+            database=SqliteDatabase(home / "router.db"),
             certificate=home / "router.pem",
             private_key=home / "router-key.pem",
             authority=home / "ca.pem",
@@ -86,6 +90,8 @@ class SettingsError(Exception):
 
 
 _PREFIX = "KEYSWITCH_"
+_LEDGER_AWAY = ("serve", "refuse")
+_NO_FILE = Path()
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]")
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
@@ -100,8 +106,10 @@ def load_config(environ: Mapping[str, str]) -> Config:
     config = Config(
         home=home,
         configuration=reader.read("CONFIG", default.configuration, _parse_path),
-        ledger=reader.read("LEDGER", default.ledger, _parse_path),
         configuration_store=reader.read("CONFIGURATION_STORE", default.configuration_store, _parse_path),
+        database=_read_database(reader, default.database),
+        ledger_away=reader.read("LEDGER_AWAY", default.ledger_away, _parse_ledger_away),
+        ledger_sweep_seconds=reader.read("LEDGER_SWEEP_SECONDS", default.ledger_sweep_seconds, _seconds(0.1, 3600)),
         listen=reader.read("LISTEN", default.listen, _parse_listener),
         http_listen=reader.read("HTTP_LISTEN", default.http_listen, _parse_listener),
         lease_target=reader.read("LEASE_TARGET", default.lease_target, _parse_target),
@@ -167,6 +175,18 @@ class _Reader:
                     self._faults.append(f"{variable} is not a setting; did you mean {near[0]}?")
         if self._faults:
             raise SettingsError(self._faults)
+
+
+def _read_database(reader: _Reader, default: Database) -> Database:
+    password_file = reader.read("DATABASE_PASSWORD_FILE", _NO_FILE, _parse_path)
+    named = None if password_file == _NO_FILE else password_file
+    return reader.read("DATABASE_URL", default, lambda text: parse_database(text, named))
+
+
+def _parse_ledger_away(text: str) -> str:
+    if text.lower() not in _LEDGER_AWAY:
+        raise ValueError(f"must be one of {', '.join(_LEDGER_AWAY)}")
+    return text.lower()
 
 
 def _parse_path(text: str) -> Path:

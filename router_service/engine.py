@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import structlog
 
 from router_service.admission import Admission
+from router_service.billing import charges, check_record, plan_spending, subjects
 from router_service.catalog.catalog import Snapshot
 from router_service.core.caller import Holdings
 from router_service.core.faults import Fault, Reason
 from router_service.core.outcome import AttemptFailed, Output, ResponseEnded, ResponseStarted
 from router_service.core.receipt import Receipt, ReceiptState
-from router_service.core.resolution import Payer, SkippedCandidate, SkipReason
+from router_service.core.resolution import SkippedCandidate, SkipReason
 from router_service.core.secret import Hiding, Secret
 from router_service.credentials.client import Credentials
 from router_service.credentials.errors import StaleCredential
@@ -21,7 +22,7 @@ from router_service.credentials.leases import Lease
 from router_service.dialects.registry import DIALECTS
 from router_service.exchange import NEVER_CONNECTED, CallerGone, Exchange, Sink, drain
 from router_service.framing.framer import framing_of
-from router_service.ledger.ledger import Ledger
+from router_service.ledger.ledger import Ledger, Spending
 from router_service.observe.metrics import Metrics
 from router_service.policy.call import Candidate, Plan
 from router_service.policy.plan import plan
@@ -29,7 +30,6 @@ from router_service.policy.retry import next_candidate, next_step
 from router_service.preparation import (
     Prepared,
     Request,
-    bound_cost,
     build_resolution,
     build_upstream_request,
     can_count,
@@ -71,6 +71,7 @@ class Edges:
     clock: Callable[[], float]
     sleep: Callable[[float], Coroutine[object, object, None]]
     spread: Callable[[], float]  # in [0, 1)
+    is_recorded_first: bool = False  # no call is sent while the ledger is away, whoever pays for it
 
 
 class Engine:
@@ -115,6 +116,7 @@ class Engine:
             request.request_id,
             edges.clock(),
             request.organization.markup_basis_points,
+            application=request.application.name if len(subjects(request)) > 1 else "",
         )
         run = _Run(self, request, snapshot, record, sink)
         self._in_flight[response_id] = record
@@ -318,12 +320,16 @@ class _Run:
         fault: Fault | None = None
         try:
             # Set before the wait: a call that is cancelled meanwhile may have its reservation, and must give it back.
-            is_reserved = candidate.payer is Payer.CREDITS and not attempt.is_unbilled
-            if is_reserved:
+            spending = self._plan_spending(prepared, attempt)
+            is_reserved = spending is not None
+            if spending is None:
+                check_record(edges.ledger, is_recorded_first=edges.is_recorded_first)
+            else:
                 try:
-                    await self._reserve(prepared, reservation)
-                except Fault:
-                    is_reserved = False
+                    await self._reserve(spending, reservation)
+                except Fault as refusal:
+                    # A ledger that did not answer in time may have it all the same.
+                    is_reserved = refusal.reason is Reason.LEDGER_UNAVAILABLE
                     raise
             await self._take_slot(made, current, f"{self.record.response_id}:{reservation}", taken)
             lease = await self._lease(candidate)
@@ -386,23 +392,25 @@ class _Run:
         self.record.end(ReceiptState.SUCCEEDED, self.engine.edges.clock())
         await self.sink.send((started, usage))
 
-    async def _reserve(self, prepared: Prepared, reservation: int) -> None:
-        edges, record = self.engine.edges, self.record
-        markup = record.markup_basis_points
-        amount = bound_cost(prepared, markup)
+    def _plan_spending(self, prepared: Prepared, attempt: AttemptRecord) -> Spending | None:
+        if attempt.is_unbilled:
+            return None
+        return plan_spending(self.request, prepared, attempt.markup_basis_points, self.engine.edges.ledger)
+
+    async def _reserve(self, spending: Spending, reservation: int) -> None:
+        edges = self.engine.edges
         expire_time = edges.clock() + RESERVATION_SECONDS
-        await edges.ledger.reserve(record.response_id, reservation, record.organization, amount, markup, expire_time)
+        await edges.ledger.reserve(self.record.response_id, reservation, spending, expire_time)
 
     async def _settle(self, attempt: AttemptRecord, reservation: int) -> None:
         """Charges what the attempt cost. Tried until the reservation itself would have expired."""
         edges, response_id = self.engine.edges, self.record.response_id
-        cost = attempt.cost
-        charged = cost.charged if cost is not None else 0
+        costs = charges(attempt)
         give_up = edges.clock() + RESERVATION_SECONDS
         while True:
             try:
-                if isinstance(charged, int) and charged > 0:
-                    await edges.ledger.settle(response_id, reservation, charged, response_id)
+                if costs is not None:
+                    await edges.ledger.settle(response_id, reservation, costs[0], response_id, costs[1])
                 else:
                     await edges.ledger.cancel_reservation(response_id, reservation)
             except Fault as fault:

@@ -130,6 +130,7 @@ class CallRecord:
     request_id: str
     create_time: float
     markup_basis_points: int
+    application: str = ""
     state: ReceiptState = ReceiptState.IN_FLIGHT
     end_time: float | None = None
     failure: Reason | None = None
@@ -173,4 +174,5 @@ class CallRecord:
             skipped_candidates=tuple(self.skipped[:MOST_SKIPPED]),
             skipped_candidate_count=len(self.skipped),
             markup_basis_points=self.markup_basis_points if paid_by_credits else None,
+            application=self.application,
         )

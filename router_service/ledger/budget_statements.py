@@ -273,15 +273,16 @@ def _end(connection: Connection, rows: list[tuple[str, int, str, int, int]], sta
         _change_window(connection, uid, start_time, 0, amount_nanos)
 
 
+_BEGINS_ANEW = {
+    Period.DAY: "A new day begins at 00:00 UTC",
+    Period.MONTH: "A new month begins on the 1st at 00:00 UTC",
+    Period.TOTAL: "It does not begin anew",
+}
+
+
 def _exhausted(status: BudgetStatus) -> Fault:
     budget = status.budget
-    match budget.period:
-        case Period.DAY:
-            until = "A new day begins at 00:00 UTC"
-        case Period.MONTH:
-            until = "A new month begins on the 1st at 00:00 UTC"
-        case Period.TOTAL:
-            until = "It does not begin anew"
+    until = _BEGINS_ANEW[budget.period]
     return Fault(
         Reason.BUDGET_EXHAUSTED,
         f"The budget {budget.name} does not cover what this call may cost. {until}; an administrator can raise it.",

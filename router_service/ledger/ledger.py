@@ -205,6 +205,10 @@ class Ledger(Protocol):
         """Frees what reservations past their time held, and looks at the balances."""
 
     @property
+    def can_queue(self) -> bool:
+        """Whether `record_soon` has room."""
+
+    @property
     def is_available(self) -> bool:
         """Whether the store answered when it was last asked."""
 

@@ -16,7 +16,7 @@ from router_service.core.faults import Fault, Reason
 from router_service.ledger.connection import Connection
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection as SqlConnection
 
 HEAD = "0002"  # the latest file in migrations/versions
 VERSION_TABLE = "ledger_version"
@@ -37,17 +37,16 @@ def upgrade_sqlite(connection: sqlite3.Connection, path: Path) -> None:
     own = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
     engine = create_engine("sqlite://", creator=lambda: own, poolclass=StaticPool)
     try:
-        own.execute("BEGIN IMMEDIATE")
-        found = _read_sqlite(own)
-        if not is_current(found):  # else another process was first
-            if not found and own.execute("SELECT 1 FROM sqlite_master WHERE name = 'accounts'").fetchone():
-                found = ("0001", "0001")
-                own.execute(f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
-                own.execute(f"INSERT INTO {VERSION_TABLE} VALUES ('0001')")  # noqa: S608 # a constant
-            run_migrations(engine)
-            own.execute(f"PRAGMA user_version = {_BEFORE_ALEMBIC}")
-        if own.in_transaction:
-            own.execute("COMMIT")
+        with engine.connect() as connected:  # first: SQLAlchemy rolls back what a new connection had begun
+            connected.exec_driver_sql("BEGIN IMMEDIATE")
+            found = _read_sqlite(own)
+            if not is_current(found):  # else another process was first
+                if not found and own.execute("SELECT 1 FROM sqlite_master WHERE name = 'accounts'").fetchone():
+                    own.execute(f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
+                    own.execute(f"INSERT INTO {VERSION_TABLE} VALUES ('0001')")  # noqa: S608 # a constant
+                run_migrations(connected)
+                own.execute(f"PRAGMA user_version = {_BEFORE_ALEMBIC}")
+            connected.commit()
     finally:
         engine.dispose()
         own.close()
@@ -73,7 +72,10 @@ def upgrade_postgres(connection: Connection, database: PostgresDatabase) -> None
     with engine.connect() as lock:
         lock.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
         if not is_current(_read_postgres(connection)):
-            run_migrations(engine)
+            with engine.connect() as connected:
+                connected.begin()
+                run_migrations(connected)
+                connected.commit()
     engine.dispose()
 
 
@@ -87,8 +89,8 @@ def is_current(found: tuple[str, str] | None) -> bool:
     return version >= HEAD
 
 
-def run_migrations(engine: "Engine", target: str = "head") -> None:
-    """Takes the steps that are missing, in one transaction."""
+def run_migrations(connection: "SqlConnection", target: str = "head") -> None:
+    """Takes the steps that are missing, in the transaction of whoever calls."""
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
     from alembic.script import ScriptDirectory
@@ -101,10 +103,9 @@ def run_migrations(engine: "Engine", target: str = "head") -> None:
     def steps(revision: Any, _context: Any) -> Any:
         return script._upgrade_revs(target, revision)  # noqa: SLF001 # how Alembic's own command does it
 
-    with engine.connect() as connection, EnvironmentContext(config, script, fn=steps) as context:
-        context.configure(connection=connection, version_table=VERSION_TABLE, transactional_ddl=False)
+    with EnvironmentContext(config, script, fn=steps) as context:
+        context.configure(connection=connection, version_table=VERSION_TABLE, transactional_ddl=True)
         context.run_migrations()
-        connection.commit()
 
 
 def _read_sqlite(connection: sqlite3.Connection) -> tuple[str, str] | None:

@@ -80,7 +80,12 @@ class SqlLedger:
     @property
     def is_available(self) -> bool:
         """See Ledger."""
-        return self._writer.is_available and len(self._queued) < self._queued_receipts_max
+        return self._writer.is_available
+
+    @property
+    def can_queue(self) -> bool:
+        """See Ledger."""
+        return len(self._queued) < self._queued_receipts_max
 
     async def claim(self, organization: str, request_id: str, response_id: str, now: float) -> str | None:
         """See Ledger."""
@@ -137,10 +142,9 @@ class SqlLedger:
 
     async def record(self, receipt: Receipt) -> None:
         """See Ledger."""
-        row = receipt
         self._queued.pop(receipt.response_id, None)
         self._writing.pop(receipt.response_id, None)  # an older one is not put back when its commit fails
-        await self._writer.submit(lambda connection: _write(connection, [row]))
+        await self._writer.submit(lambda connection: _write(connection, [receipt]))
 
     def record_soon(self, receipt: Receipt) -> bool:
         """See Ledger."""
@@ -238,7 +242,8 @@ class SqlLedger:
         """See Ledger."""
         _check_amount(budget.limit_nanos)
         now = self._clock()
-        return await self._change(lambda connection: budget_statements.create(connection, budget, now))
+        status: BudgetStatus = await self._change(lambda connection: budget_statements.create(connection, budget, now))
+        return status
 
     async def get_budget(self, organization: str, budget_id: str) -> BudgetStatus | None:
         """See Ledger."""
@@ -260,7 +265,8 @@ class SqlLedger:
         """See Ledger."""
         _check_amount(budget.limit_nanos)
         now = self._clock()
-        return await self._change(lambda connection: budget_statements.update(connection, budget, now))
+        status: BudgetStatus = await self._change(lambda connection: budget_statements.update(connection, budget, now))
+        return status
 
     async def delete_budget(self, organization: str, budget_id: str, revision: int | None) -> bool:
         """See Ledger."""

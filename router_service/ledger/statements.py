@@ -279,7 +279,8 @@ def _free(connection: Connection, organization: str, amount_nanos: int) -> None:
 
 def _write_account(connection: Connection, organization: str, balance_nanos: int, reserved_nanos: int) -> None:
     connection.execute(
-        "INSERT INTO accounts (organization, balance_nanos, reserved_nanos) VALUES (?, ?, ?) ON CONFLICT (organization) DO UPDATE SET"
+        "INSERT INTO accounts (organization, balance_nanos, reserved_nanos) VALUES (?, ?, ?)"
+        " ON CONFLICT (organization) DO UPDATE SET"
         " balance_nanos = excluded.balance_nanos, reserved_nanos = excluded.reserved_nanos",
         (organization, balance_nanos, reserved_nanos),
     )

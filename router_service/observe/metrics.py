@@ -45,6 +45,15 @@ class Metrics:
             registry=registry,
         )
         self._add_limits(registry)
+        self._low_balances = Gauge(
+            "keyswitch_low_balances", "Organizations whose credits are below their threshold.", registry=registry
+        )
+        self._ledger_available = Gauge(
+            "keyswitch_ledger_available", "1 while the ledger's database answers.", registry=registry
+        )
+        self._expired = Counter(
+            "keyswitch_expired_reservations", "Reservations that nobody settled in time.", registry=registry
+        )
 
     def _add_limits(self, registry: CollectorRegistry) -> None:
         self._rate_refusals = Counter(
@@ -102,6 +111,13 @@ class Metrics:
     def limits_away(self, is_away: bool) -> None:  # a listener has one argument
         """The store of limits went away or came back."""
         self._limits_away.set(is_away)
+
+    def ledger(self, *, is_available: bool, low_count: int | None = None, expired_count: int = 0) -> None:
+        """A round through the books ended. What it could not see stays as it was."""
+        self._ledger_available.set(1 if is_available else 0)
+        self._expired.inc(expired_count)
+        if low_count is not None:
+            self._low_balances.set(low_count)
 
     def _child(self, metric: _Metric, *labels: str) -> _Metric:
         """A metric with its labels. Looking one up costs more than counting, so the few that there are are kept."""

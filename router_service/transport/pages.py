@@ -16,23 +16,41 @@ T = TypeVar("T")
 
 def page(items: Sequence[T], page_size: int, page_token: str, arguments: Sequence[str]) -> tuple[Sequence[T], str]:
     """A page of a list and the token of the next one, empty on the last."""
-    if page_size < 0:
-        raise invalid("page_size", "At least 0.")
-    digest = hashlib.sha256(json.dumps(arguments).encode()).hexdigest()[:16]
-    start = _start(page_token, digest)
-    end = start + min(page_size or DEFAULT_SIZE, MOST)
-    following = "" if end >= len(items) else base64.urlsafe_b64encode(f"{digest}:{end}".encode()).decode()
+    cursor = read_cursor(page_token, arguments)
+    if cursor and not cursor.isdecimal():
+        raise invalid("page_token", "This is no token of an earlier page.")
+    start = int(cursor) if cursor else 0
+    end = start + size(page_size)
+    following = "" if end >= len(items) else write_cursor(str(end), arguments)
     return items[start:end], following
 
 
-def _start(page_token: str, digest: str) -> int:
+def size(page_size: int) -> int:
+    """How many a page has."""
+    if page_size < 0:
+        raise invalid("page_size", "At least 0.")
+    return min(page_size or DEFAULT_SIZE, MOST)
+
+
+def write_cursor(cursor: str, arguments: Sequence[str]) -> str:
+    """A token that says where the next page begins."""
+    return base64.urlsafe_b64encode(f"{_digest(arguments)}:{cursor}".encode()).decode()
+
+
+def read_cursor(page_token: str, arguments: Sequence[str]) -> str:
+    """Where a page begins; empty for the first one."""
     if not page_token:
-        return 0
+        return ""
     try:
-        found, _, offset = base64.urlsafe_b64decode(page_token.encode()).decode().partition(":")
-        start = int(offset)
+        found, colon, cursor = base64.urlsafe_b64decode(page_token.encode()).decode().partition(":")
     except ValueError:
         raise invalid("page_token", "This is no token of an earlier page.") from None
-    if found != digest or start < 0:
+    if not colon or not cursor:
+        raise invalid("page_token", "This is no token of an earlier page.")
+    if found != _digest(arguments):
         raise invalid("page_token", "The token belongs to a list with other arguments.")
-    return start
+    return cursor
+
+
+def _digest(arguments: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(arguments).encode()).hexdigest()[:16]

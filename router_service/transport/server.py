@@ -21,17 +21,18 @@ from keyswitch.router.v1 import (
 )
 
 from router_service.transport.application_servicer import ApplicationServicer
+from router_service.transport.budget_servicer import BudgetServicer
 from router_service.transport.catalog_servicers import ModelServicer
 from router_service.transport.completion_servicer import CompletionServicer
 from router_service.transport.credential_test_servicer import CredentialTestServicer
 from router_service.transport.embedding_servicer import EmbeddingServicer
 from router_service.transport.interceptors.faults import FaultsInterceptor
 from router_service.transport.interceptors.identity import IdentityInterceptor, Verifier
-from router_service.transport.money_servicers import BudgetServicer, UsageServicer
 from router_service.transport.organization_servicer import OrganizationServicer
 from router_service.transport.override_servicer import OverrideServicer
 from router_service.transport.provider_servicer import ProviderServicer
 from router_service.transport.routing_servicer import RoutingServicer
+from router_service.transport.usage_servicer import UsageServicer
 
 SERVICES = (
     "keyswitch.router.v1.CompletionService",

@@ -17,6 +17,11 @@ MOST_FIELDS = 16
 MOST_MESSAGE_CHARACTERS = 512
 MOST_METADATA_CHARACTERS = 256
 
+_USED_UP: Mapping[Reason, str] = {
+    Reason.BUDGET_EXHAUSTED: "The budget is used up.",
+    Reason.CREDIT_EXHAUSTED: "The credits are used up.",
+}
+
 
 def build(fault: Fault, receipt: Receipt | None) -> grpc.Status:
     """The status of a fault."""
@@ -32,9 +37,9 @@ def build(fault: Fault, receipt: Receipt | None) -> grpc.Status:
     if fault.fields:
         violations = _violations(fault.fields)
         _add(status, error_details_pb2.BadRequest(field_violations=violations))
-    if fault.reason is Reason.CREDIT_EXHAUSTED:
-        subject = fault.metadata.get("organization", "")
-        violation = error_details_pb2.QuotaFailure.Violation(subject=subject, description="The credits are used up.")
+    if fault.reason in _USED_UP:
+        subject = fault.metadata.get("budget") or fault.metadata.get("organization", "")
+        violation = error_details_pb2.QuotaFailure.Violation(subject=subject, description=_USED_UP[fault.reason])
         _add(status, error_details_pb2.QuotaFailure(violations=[violation]))
     if fault.retry_after_seconds is not None and not committed:
         delay = wire_build.duration(fault.retry_after_seconds)

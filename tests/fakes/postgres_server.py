@@ -22,6 +22,17 @@ PASSWORD = "only-for-tests"
 _START_SECONDS = 60
 
 
+@dataclass(frozen=True)
+class Backend:
+    """A process of the server."""
+
+    process_id: int
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Stops it, or lets it go on."""
+        os.kill(self.process_id, number)
+
+
 @dataclass
 class PostgresServer:
     """A server that a test may stop, freeze and start again. Its databases are empty when they are made."""
@@ -80,6 +91,15 @@ class PostgresServer:
             self._process.send_signal(number)
             self._process.wait(timeout=30)
             self._process = None
+
+    def backend(self, application: str) -> "Backend":
+        """The process that serves a program's connection."""
+        with self.connect() as connection:
+            row = connection.execute(
+                "SELECT pid FROM pg_stat_activity WHERE application_name = %s", (application,)
+            ).fetchone()
+        assert row is not None
+        return Backend(int(str(row[0])))
 
     @property
     def _data(self) -> Path:

@@ -141,7 +141,7 @@ class Saboteur:
         if self.fails("ledger reserves nothing"):
             raise Fault(Reason.LEDGER_UNAVAILABLE, "away")
         await self._reserve(*arguments)
-        self.reserved.append(arguments[3])
+        self.reserved.append(arguments[2].credits_nanos)
 
     async def settle(self, *arguments: Any) -> None:
         if self.fails("ledger settles late"):

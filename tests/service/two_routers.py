@@ -9,6 +9,7 @@ import grpc
 
 from router_service.app import RunningRouter, serve
 from router_service.config import Address
+from router_service.core.database import SqliteDatabase
 from tests.service.router_harness import Caller, Stack
 
 
@@ -17,7 +18,11 @@ async def second_router(stack: Stack, home: Path) -> AsyncIterator[tuple[Caller,
     """Runs it; gives the stack's member as its caller, and the router."""
     here = Address("127.0.0.1", 0)
     config = dataclasses.replace(
-        stack.router.config, listen=here, http_listen=here, ledger=home / "second.db", reload_interval_seconds=0.05
+        stack.router.config,
+        listen=here,
+        http_listen=here,
+        database=SqliteDatabase(home / "second.db"),
+        reload_interval_seconds=0.05,
     )
     router = await serve(config)
     try:

@@ -2,77 +2,17 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from router_service.core.events import ToolRequests, Usage
+from router_service.core.database import Database, PostgresDatabase, SqliteDatabase
 from router_service.core.faults import Fault, Reason
-from router_service.core.receipt import Attempt, Cost, CostUnknown, Receipt, ReceiptState
-from router_service.core.resolution import Payer, SkippedCandidate, SkipReason
+from router_service.core.receipt import ReceiptState
 from router_service.ledger.ledger import CLAIM_SECONDS, Balance, ExpiredReservation, Ledger
-
-NOW = 1_800_000_000.0
-LATER = NOW + 600
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def make_receipt(response_id: str, request_id: str = "", **changes: object) -> Receipt:
-    receipt = Receipt(response_id, "acme", "users/ada", request_id, ReceiptState.IN_FLIGHT, NOW)
-    return replace(receipt, **changes)  # type: ignore[arg-type]  # the names are checked by replace
-
-
-FULL = make_receipt(
-    "full",
-    "request-full",
-    state=ReceiptState.FAILED,
-    end_time=NOW + 1.5,
-    failure_reason=Reason.UPSTREAM_TIMEOUT,
-    attempts=(
-        Attempt(
-            number=1,
-            model="practice/echo",
-            provider="providers/practice",
-            payer=Payer.CREDITS,
-            credential_version="organizations/acme/credentials/a/versions/1",
-            lease_id="lease-1",
-            start_time=NOW + 0.25,
-            failure_reason=Reason.UPSTREAM_TIMEOUT,
-            upstream_request_id="r",
-            upstream_backend="b",
-            served_model_id="m",
-            time_to_first_content_seconds=0.125,
-            duration_seconds=1.0,
-            usage=Usage(10, 1, 2, 3, 4, tool_requests=(ToolRequests("web_search", 2),)),
-            cost=Cost(CostUnknown.NOT_REPORTED, 12, 13, "revision", True),
-            provider_usage_json='{"äöü": "\\u0000", "n": 9007199254740993}',
-        ),
-        Attempt(2, "practice/echo", "providers/practice", Payer.FREE, "", "", NOW),
-    ),
-    skipped_candidates=(
-        SkippedCandidate("m", "providers/p", None, SkipReason.NO_CREDENTIAL, "no key"),
-        SkippedCandidate("m", "providers/p", Payer.USER_KEY, SkipReason.PRICE_UNKNOWN, "no price"),
-    ),
-    skipped_candidate_count=19,
-    markup_basis_points=500,
-)
-
-
-async def reason_of(awaitable: Awaitable[object]) -> Reason:
-    with pytest.raises(Fault) as caught:
-        await awaitable
-    return caught.value.reason
+from tests.suites.budget_suite import BudgetSuite
+from tests.suites.ledger_values import FULL, LATER, NOW, Clock, make_receipt, reason_of, spend
 
 
 async def spend_forever(ledger: Ledger, workers: int) -> None:
@@ -83,7 +23,7 @@ async def spend_forever(ledger: Ledger, workers: int) -> None:
         number = 0
         while True:
             response_id = f"{worker}-{number}"
-            await ledger.reserve(response_id, 1, "acme", 100, 0, LATER)
+            await ledger.reserve(response_id, 1, spend("acme", 100), LATER)
             await ledger.settle(response_id, 1, 1, response_id)
             await ledger.record(make_receipt(response_id))
             sys.stdout.write(f"{response_id}\n")
@@ -93,23 +33,44 @@ async def spend_forever(ledger: Ledger, workers: int) -> None:
     await asyncio.gather(*(work(worker) for worker in range(workers)))
 
 
-class LedgerSuite:
+KILLED_PROGRAM = """
+import asyncio, pathlib, sys
+from router_service.core.database import parse_database
+from router_service.ledger.sql_ledger import open_ledger
+from tests.suites.ledger_suite import NOW, spend_forever
+async def main():
+    place = parse_database(sys.argv[1], pathlib.Path(sys.argv[2]) if len(sys.argv) > 2 else None)
+    await spend_forever(await open_ledger(place, lambda: NOW), 8)
+asyncio.run(main())
+"""
+
+
+def arguments(place: Database) -> list[str]:
+    """What names a database to a program."""
+    match place:
+        case SqliteDatabase():
+            return [str(place)]
+        case PostgresDatabase():
+            return [str(place), str(place.password_file)]
+
+
+class LedgerSuite(BudgetSuite):
     """Subclassed for each database."""
 
-    async def open(self, path: Path, clock: Clock) -> Ledger:
+    async def open(self, place: Database, clock: Clock) -> Ledger:
         raise NotImplementedError
 
     @pytest.fixture
-    def path(self, tmp_path: Path) -> Path:
-        return tmp_path / "ledger.db"
+    def place(self) -> Database:
+        raise NotImplementedError
 
     @pytest.fixture
     def clock(self) -> Clock:
         return Clock()
 
     @pytest.fixture
-    async def ledger(self, path: Path, clock: Clock) -> AsyncIterator[Ledger]:
-        ledger = await self.open(path, clock)
+    async def ledger(self, place: Database, clock: Clock) -> AsyncIterator[Ledger]:
+        ledger = await self.open(place, clock)
         yield ledger
         await ledger.close()
 
@@ -139,7 +100,7 @@ class LedgerSuite:
 
     async def test_an_unknown_organization_has_nothing(self, ledger: Ledger) -> None:
         assert await ledger.balance("acme") == Balance("acme", 0, 0)
-        assert await reason_of(ledger.reserve("r", 1, "acme", 1, 0, LATER)) is Reason.CREDIT_EXHAUSTED
+        assert await reason_of(ledger.reserve("r", 1, spend("acme", 1), LATER)) is Reason.CREDIT_EXHAUSTED
 
     async def test_credits_are_added_once(self, ledger: Ledger) -> None:
         entry, balance = await ledger.add_credits("acme", 500, "id", "welcome", NOW)
@@ -165,12 +126,12 @@ class LedgerSuite:
 
     async def test_reserve_and_settle(self, ledger: Ledger) -> None:
         await ledger.add_credits("acme", 1000, "id", "", NOW)
-        await ledger.reserve("r", 1, "acme", 400, 500, LATER)
+        await ledger.reserve("r", 1, spend("acme", 400), LATER)
         assert await ledger.balance("acme") == Balance("acme", 1000, 400)
-        await ledger.reserve("r", 1, "acme", 400, 500, LATER)
-        await ledger.reserve("r", 2, "acme", 600, 500, LATER)
+        await ledger.reserve("r", 1, spend("acme", 400), LATER)
+        await ledger.reserve("r", 2, spend("acme", 600), LATER)
         assert (await ledger.balance("acme")).available_nanos == 0
-        assert await reason_of(ledger.reserve("q", 1, "acme", 1, 0, LATER)) is Reason.CREDIT_EXHAUSTED
+        assert await reason_of(ledger.reserve("q", 1, spend("acme", 1), LATER)) is Reason.CREDIT_EXHAUSTED
         await ledger.settle("r", 1, 150, "r")
         assert await ledger.balance("acme") == Balance("acme", 850, 600)
         await ledger.settle("r", 1, 999, "r")
@@ -182,19 +143,19 @@ class LedgerSuite:
 
     async def test_a_refusal_names_the_organization(self, ledger: Ledger) -> None:
         with pytest.raises(Fault) as caught:
-            await ledger.reserve("r", 1, "acme", 1, 0, LATER)
+            await ledger.reserve("r", 1, spend("acme", 1), LATER)
         assert caught.value.metadata == {"organization": "organizations/acme"}
 
     async def test_an_answer_may_cost_more_than_was_reserved(self, ledger: Ledger) -> None:
         await ledger.add_credits("acme", 100, "id", "", NOW)
-        await ledger.reserve("r", 1, "acme", 100, 0, LATER)
+        await ledger.reserve("r", 1, spend("acme", 100), LATER)
         await ledger.settle("r", 1, 130, "r")
         assert await ledger.balance("acme") == Balance("acme", -30, 0)
-        assert await reason_of(ledger.reserve("s", 1, "acme", 0, 0, LATER)) is Reason.CREDIT_EXHAUSTED
+        assert await reason_of(ledger.reserve("s", 1, spend("acme", 0), LATER)) is Reason.CREDIT_EXHAUSTED
 
     async def test_a_cancelled_reservation_costs_nothing(self, ledger: Ledger) -> None:
         await ledger.add_credits("acme", 100, "id", "", NOW)
-        await ledger.reserve("r", 1, "acme", 100, 0, LATER)
+        await ledger.reserve("r", 1, spend("acme", 100), LATER)
         await ledger.cancel_reservation("r", 1)
         await ledger.cancel_reservation("r", 1)
         await ledger.cancel_reservation("unknown", 1)
@@ -203,15 +164,15 @@ class LedgerSuite:
 
     async def test_an_attempt_that_has_ended_is_not_reserved_again(self, ledger: Ledger) -> None:
         await ledger.add_credits("acme", 100, "id", "", NOW)
-        await ledger.reserve("r", 1, "acme", 10, 0, LATER)
+        await ledger.reserve("r", 1, spend("acme", 10), LATER)
         await ledger.settle("r", 1, 5, "r")
-        assert await reason_of(ledger.reserve("r", 1, "acme", 10, 0, LATER)) is Reason.INTERNAL
+        assert await reason_of(ledger.reserve("r", 1, spend("acme", 10), LATER)) is Reason.INTERNAL
         assert await reason_of(ledger.settle("unknown", 1, 5, "r")) is Reason.INTERNAL
 
     @pytest.mark.parametrize("amount", [-1, 10**18 + 1])
     async def test_only_real_amounts_are_reserved_and_charged(self, ledger: Ledger, amount: int) -> None:
         with pytest.raises(ValueError, match="10\\^18"):
-            await ledger.reserve("r", 1, "acme", amount, 0, LATER)
+            await ledger.reserve("r", 1, spend("acme", amount), LATER)
         with pytest.raises(ValueError, match="10\\^18"):
             await ledger.settle("r", 1, amount, "r")
 
@@ -219,12 +180,12 @@ class LedgerSuite:
         self, ledger: Ledger, clock: Clock
     ) -> None:
         await ledger.add_credits("acme", 100, "id", "", NOW)
-        await ledger.reserve("r", 1, "acme", 100, 0, LATER)
+        await ledger.reserve("r", 1, spend("acme", 100), LATER)
         clock.now = LATER - 1
         assert (await ledger.balance("acme")).available_nanos == 0
         clock.now = LATER
         assert await ledger.balance("acme") == Balance("acme", 100, 0)
-        await ledger.reserve("s", 1, "acme", 100, 0, LATER + 600)
+        await ledger.reserve("s", 1, spend("acme", 100), LATER + 600)
         assert await ledger.expired_reservations() == (ExpiredReservation("r", 1, "acme", 100, LATER),)
         assert (await ledger.verify()).mismatches == ()
         await ledger.settle("r", 1, 40, "late")  # the answer was given after all
@@ -234,7 +195,7 @@ class LedgerSuite:
     async def test_many_spenders_never_reserve_more_than_there_is(self, ledger: Ledger) -> None:
         await ledger.add_credits("acme", 10_000, "id", "", NOW)
         results = await asyncio.gather(
-            *(ledger.reserve(f"r{number}", 1, "acme", 130, 0, LATER) for number in range(200)),
+            *(ledger.reserve(f"r{number}", 1, spend("acme", 130), LATER) for number in range(200)),
             return_exceptions=True,
         )
         refused = [result for result in results if isinstance(result, Fault)]
@@ -242,11 +203,16 @@ class LedgerSuite:
         assert len(results) - len(refused) == 10_000 // 130
         assert await ledger.balance("acme") == Balance("acme", 10_000, 130 * (10_000 // 130))
 
-    async def test_two_ledgers_on_one_store_share_the_credits(self, ledger: Ledger, path: Path, clock: Clock) -> None:
-        second = await self.open(path, clock)
+    async def test_two_ledgers_on_one_store_share_the_credits(
+        self, ledger: Ledger, place: Database, clock: Clock
+    ) -> None:
+        second = await self.open(place, clock)
         await ledger.add_credits("acme", 10_000, "id", "", NOW)
         results = await asyncio.gather(
-            *((ledger, second)[number % 2].reserve(f"r{number}", 1, "acme", 130, 0, LATER) for number in range(200)),
+            *(
+                (ledger, second)[number % 2].reserve(f"r{number}", 1, spend("acme", 130), LATER)
+                for number in range(200)
+            ),
             return_exceptions=True,
         )
         assert sum(result is None for result in results) == 10_000 // 130
@@ -255,7 +221,7 @@ class LedgerSuite:
 
     async def test_a_caller_that_goes_away_leaves_nothing_half_done(self, ledger: Ledger) -> None:
         await ledger.add_credits("acme", 100, "id", "", NOW)
-        reserving = asyncio.ensure_future(ledger.reserve("r", 1, "acme", 100, 0, LATER))
+        reserving = asyncio.ensure_future(ledger.reserve("r", 1, spend("acme", 100), LATER))
         await asyncio.sleep(0)  # lets it be submitted
         reserving.cancel()
         await ledger.cancel_reservation("r", 1)
@@ -296,14 +262,14 @@ class LedgerSuite:
         await ledger.flush()
         assert await ledger.get_receipt("r") == make_receipt("r", "id")
 
-    async def test_everything_is_there_after_reopening(self, path: Path, clock: Clock) -> None:
-        ledger = await self.open(path, clock)
+    async def test_everything_is_there_after_reopening(self, place: Database, clock: Clock) -> None:
+        ledger = await self.open(place, clock)
         first, _ = await ledger.add_credits("acme", 100, "id", "", NOW)
-        await ledger.reserve("r", 1, "acme", 60, 0, LATER)
+        await ledger.reserve("r", 1, spend("acme", 60), LATER)
         await ledger.claim("acme", "id", "r", NOW)
         ledger.record_soon(FULL)
         await ledger.close()
-        again = await self.open(path, clock)
+        again = await self.open(place, clock)
         assert await again.balance("acme") == Balance("acme", 100, 60)
         assert await again.claim("acme", "id", "s", NOW) == "r"
         assert await again.get_receipt("full") == FULL
@@ -313,27 +279,25 @@ class LedgerSuite:
         assert await again.balance("acme") == Balance("acme", 41, 0)
         await again.close()
 
-    async def test_a_closed_ledger_says_so(self, path: Path, clock: Clock) -> None:
-        ledger = await self.open(path, clock)
+    async def test_a_closed_ledger_says_so(self, place: Database, clock: Clock) -> None:
+        ledger = await self.open(place, clock)
         await ledger.close()
         await ledger.close()
         assert await reason_of(ledger.balance("acme")) is Reason.LEDGER_UNAVAILABLE
 
-    killed_program = ""  # opens the store named by its first argument and runs spend_forever with 8 workers
-
     @pytest.mark.parametrize("acknowledged_count", [1, 20, 200])
     async def test_a_killed_process_loses_nothing_that_it_acknowledged(
-        self, path: Path, clock: Clock, acknowledged_count: int
+        self, place: Database, clock: Clock, acknowledged_count: int
     ) -> None:
         program = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", self.killed_program, str(path), stdout=asyncio.subprocess.PIPE
+            sys.executable, "-c", KILLED_PROGRAM, *arguments(place), stdout=asyncio.subprocess.PIPE
         )
         assert program.stdout is not None
         acknowledged = [(await program.stdout.readline()).decode().strip() for _ in range(acknowledged_count)]
         program.kill()
         acknowledged += [line.decode().strip() async for line in program.stdout if line.endswith(b"\n")]
         await program.wait()
-        ledger = await self.open(path, clock)
+        ledger = await self.open(place, clock)
         balance = await ledger.balance("acme")
         charged = 10**12 - balance.balance_nanos
         assert len(acknowledged) <= charged <= len(acknowledged) + 8  # one more that was under way in each worker

@@ -21,16 +21,17 @@ from router_service.core import faults as router_faults
 from router_service.transport import server as router_server
 from router_service.transport import status as router_status
 from router_service.transport.application_servicer import ApplicationServicer
+from router_service.transport.budget_servicer import BudgetServicer
 from router_service.transport.catalog_servicers import ModelServicer
 from router_service.transport.completion_servicer import CompletionServicer
 from router_service.transport.credential_test_servicer import CredentialTestServicer
 from router_service.transport.embedding_servicer import EmbeddingServicer
 from router_service.transport.interceptors.identity import Verifier
-from router_service.transport.money_servicers import BudgetServicer, UsageServicer
 from router_service.transport.organization_servicer import OrganizationServicer
 from router_service.transport.override_servicer import OverrideServicer
 from router_service.transport.provider_servicer import ProviderServicer
 from router_service.transport.routing_servicer import RoutingServicer
+from router_service.transport.usage_servicer import UsageServicer
 from vault_service.core import faults as vault_faults
 from vault_service.transport import server as vault_server
 from vault_service.transport.audit_servicer import AuditServicer

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from router_service.config import Address, Config, SettingsError, load_config
+from router_service.core.database import PostgresDatabase, SqliteDatabase
 
 
 def test_defaults() -> None:
@@ -23,12 +24,27 @@ def test_defaults() -> None:
 
 
 def test_everything_follows_home_unless_it_is_set_itself() -> None:
-    config = load_config({"KEYSWITCH_HOME": "/srv/k", "KEYSWITCH_LEDGER": "/data/r.db", "KEYSWITCH_CONFIG": ""})
+    config = load_config(
+        {"KEYSWITCH_HOME": "/srv/k", "KEYSWITCH_DATABASE_URL": "sqlite:////data/r.db", "KEYSWITCH_CONFIG": ""}
+    )
     assert config.configuration == Path("/srv/k/keyswitch.yaml")
     assert config.authority == Path("/srv/k/ca.pem")
     assert config.certificate == Path("/srv/k/router.pem")
     assert config.private_key == Path("/srv/k/router-key.pem")
-    assert config.ledger == Path("/data/r.db")
+    assert config.database == SqliteDatabase(Path("/data/r.db"))
+
+
+def test_a_database_on_a_server() -> None:
+    config = load_config(
+        {
+            "KEYSWITCH_DATABASE_URL": "postgresql://keys@db.internal/keyswitch?sslmode=verify-full",
+            "KEYSWITCH_DATABASE_PASSWORD_FILE": "/run/secrets/database",
+        }
+    )
+    assert config.database == PostgresDatabase(
+        "db.internal", 5432, "keyswitch", "keys", (("sslmode", "verify-full"),), Path("/run/secrets/database")
+    )
+    assert str(config.database) == "postgresql://keys@db.internal:5432/keyswitch"
 
 
 def test_values_are_read() -> None:
@@ -64,7 +80,12 @@ def test_values_are_read() -> None:
         ("LIMITS", "http://a", "must be memory, or redis://host:port/0, rediss://… or unix:///path; unset it for the default (memory)"),
         ("LIMITS", "redis://a:b:c", "must be memory, or redis://host:port/0, rediss://… or unix:///path; unset it for the default (memory)"),
         ("LIMITS_WHEN_AWAY", "open", "must be closed (refuse what cannot be counted) or local (each router its share); unset it for the default (closed)"),
-        ("LEDGER", "a\0b", "must be a path; unset it for the default (.keyswitch/router.db)"),
+            ("DATABASE_PASSWORD_FILE", "a\0b", "must be a path; unset it for the default (.)"),
+            ("LEDGER_AWAY", "guess", "must be one of serve, refuse; unset it for the default (serve)"),
+            ("DATABASE_URL", "mysql://a@b/c", "must be sqlite:///PATH or postgresql://USER@HOST:PORT/NAME; unset it for the default (sqlite:///.keyswitch/router.db)"),
+            ("DATABASE_URL", "postgresql://u:secret@h/d", "must not hold a password: name a file that does, in KEYSWITCH_DATABASE_PASSWORD_FILE; unset it for the default (sqlite:///.keyswitch/router.db)"),
+            ("DATABASE_URL", "postgresql://u@h:x/d", "must be sqlite:///PATH or postgresql://USER@HOST:PORT/NAME; unset it for the default (sqlite:///.keyswitch/router.db)"),
+            ("DATABASE_URL", "postgresql://u@h/d?options=-cfsync", "may have the parameters channel_binding, host, sslcert, sslkey, sslmode, sslrootcert, target_session_attrs, and no others; unset it for the default (sqlite:///.keyswitch/router.db)"),
     ],
 )  # fmt: skip
 def test_a_faulty_variable_is_named(variable: str, text: str, message: str) -> None:

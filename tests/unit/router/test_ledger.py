@@ -6,28 +6,30 @@ from pathlib import Path
 
 import pytest
 
+from router_service.core.database import Database, SqliteDatabase
 from router_service.core.faults import Reason
+from router_service.ledger.connection import Connection
 from router_service.ledger.ledger import Balance, Ledger, Mismatch
-from router_service.ledger.sqlite import SqliteLedger, open_ledger
-from tests.suites.ledger_suite import LATER, NOW, Clock, LedgerSuite, make_receipt, reason_of
+from router_service.ledger.sql_ledger import SqlLedger, open_ledger
+from tests.suites.ledger_suite import LedgerSuite
+from tests.suites.ledger_values import LATER, NOW, Clock, make_receipt, reason_of, spend
 
 
 class TestSqlite(LedgerSuite):
-    killed_program = """
-import asyncio, pathlib, sys
-from router_service.ledger.sqlite import open_ledger
-from tests.suites.ledger_suite import NOW, spend_forever
-async def main():
-    await spend_forever(await open_ledger(pathlib.Path(sys.argv[1]), lambda: NOW), 8)
-asyncio.run(main())
-"""
-
-    async def open(self, path: Path, clock: Clock) -> Ledger:
-        return await open_ledger(path, clock, flush_interval_seconds=3600)
+    async def open(self, place: Database, clock: Clock) -> SqlLedger:
+        return await open_ledger(place, clock, flush_interval_seconds=3600)
 
     @pytest.fixture
-    async def sqlite_ledger(self, ledger: Ledger) -> SqliteLedger:
-        assert isinstance(ledger, SqliteLedger)
+    def path(self, tmp_path: Path) -> Path:
+        return tmp_path / "ledger.db"
+
+    @pytest.fixture
+    def place(self, path: Path) -> Database:
+        return SqliteDatabase(path)
+
+    @pytest.fixture
+    async def sqlite_ledger(self, ledger: Ledger) -> SqlLedger:
+        assert isinstance(ledger, SqlLedger)
         return ledger
 
     async def test_the_file_is_private(self, ledger: Ledger, path: Path) -> None:
@@ -35,17 +37,17 @@ asyncio.run(main())
         for file in path.parent.iterdir():
             assert file.stat().st_mode & 0o777 == 0o600, file
 
-    async def test_a_commit_is_synced(self, sqlite_ledger: SqliteLedger) -> None:
-        def read(connection: sqlite3.Connection) -> list[object]:
+    async def test_a_commit_is_synced(self, sqlite_ledger: SqlLedger) -> None:
+        def read(connection: Connection) -> list[object]:
             return [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
 
         pragmas = await sqlite_ledger._writer.submit(read)
         assert pragmas == ["wal", 2]
 
-    async def test_a_full_disk_is_said_and_got_over(self, sqlite_ledger: SqliteLedger) -> None:
+    async def test_a_full_disk_is_said_and_got_over(self, sqlite_ledger: SqlLedger) -> None:
         ledger = sqlite_ledger
         await ledger.add_credits("acme", 10**9, "id", "", NOW)
-        await ledger.reserve("before", 1, "acme", 100, 0, LATER)
+        await ledger.reserve("before", 1, spend("acme", 100), LATER)
         await ledger._writer.submit(lambda connection: connection.execute("PRAGMA max_page_count = 1").fetchone())
         big = make_receipt("big", failure_reason=None, principal="x" * 100_000)
         assert await reason_of(ledger.record(big)) is Reason.LEDGER_UNAVAILABLE
@@ -62,7 +64,7 @@ asyncio.run(main())
         assert await ledger.balance("acme") == Balance("acme", 10**9 - 40, 0)
         assert (await ledger.verify()).mismatches == ()
 
-    async def test_a_failed_write_does_not_bring_an_older_receipt_back(self, sqlite_ledger: SqliteLedger) -> None:
+    async def test_a_failed_write_does_not_bring_an_older_receipt_back(self, sqlite_ledger: SqlLedger) -> None:
         ledger = sqlite_ledger
         await ledger.record(make_receipt("r", principal="y" * 200_000))
         pages = await ledger._writer.submit(lambda connection: connection.execute("PRAGMA page_count").fetchone()[0])
@@ -76,11 +78,11 @@ asyncio.run(main())
         await ledger.flush()
         assert await ledger.get_receipt("r") == make_receipt("r", principal="users/latest")
 
-    async def test_an_operation_that_fails_does_not_take_its_group_with_it(self, sqlite_ledger: SqliteLedger) -> None:
-        def fail(connection: sqlite3.Connection) -> None:
+    async def test_an_operation_that_fails_does_not_take_its_group_with_it(self, sqlite_ledger: SqlLedger) -> None:
+        def fail(connection: Connection) -> None:
             connection.execute("INSERT INTO accounts VALUES ('bad', 1, -1)")
 
-        def overflow(connection: sqlite3.Connection) -> None:
+        def overflow(connection: Connection) -> None:
             connection.execute("INSERT INTO accounts VALUES ('bad', ?, 0)", (2**70,))
 
         submit = sqlite_ledger._writer.submit
@@ -119,13 +121,13 @@ asyncio.run(main())
         assert verification.organization_count == 2
 
     async def test_a_full_queue_refuses(self, path: Path, clock: Clock) -> None:
-        ledger = await open_ledger(path, clock, flush_interval_seconds=3600, queued_receipts_max=2)
+        ledger = await open_ledger(SqliteDatabase(path), clock, flush_interval_seconds=3600, queued_receipts_max=2)
         taken = [ledger.record_soon(make_receipt(name)) for name in ("a", "b", "c", "b")]
         assert taken == [True, True, False, True]
         await ledger.close()
 
     async def test_queued_receipts_are_written_by_themselves(self, path: Path, clock: Clock) -> None:
-        ledger = await open_ledger(path, clock, flush_interval_seconds=0)
+        ledger = await open_ledger(SqliteDatabase(path), clock, flush_interval_seconds=0)
         ledger.record_soon(make_receipt("a"))
         connection = sqlite3.connect(path)
         async with asyncio.timeout(10):
@@ -148,4 +150,4 @@ async def test_a_store_that_cannot_be_opened_is_unavailable(tmp_path: Path, kind
         connection = sqlite3.connect(path)
         connection.execute("PRAGMA user_version = 99")
         connection.close()
-    assert await reason_of(open_ledger(path, Clock())) is Reason.LEDGER_UNAVAILABLE
+    assert await reason_of(open_ledger(SqliteDatabase(path), Clock())) is Reason.LEDGER_UNAVAILABLE

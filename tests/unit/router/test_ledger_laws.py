@@ -11,9 +11,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
+from router_service.core.database import SqliteDatabase
 from router_service.core.faults import Fault, Reason
-from router_service.ledger.sqlite import SqliteLedger, open_ledger
-from tests.suites.ledger_suite import NOW, Clock
+from router_service.ledger.sql_ledger import SqlLedger, open_ledger
+from tests.suites.ledger_values import NOW, Clock, spend
 
 ORGANIZATIONS = ("acme", "other")
 organizations = st.sampled_from(ORGANIZATIONS)
@@ -70,8 +71,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.books = Books()
         self.ledger = self.reopen_file()
 
-    def reopen_file(self) -> SqliteLedger:
-        return self.runner.run(open_ledger(self.folder / "ledger.db", self.clock, flush_interval_seconds=3600))
+    def reopen_file(self) -> SqlLedger:
+        return self.runner.run(
+            open_ledger(SqliteDatabase(self.folder / "ledger.db"), self.clock, flush_interval_seconds=3600)
+        )
 
     def refusal_of(self, operation: Coroutine[object, object, object]) -> Reason | None:
         try:
@@ -115,7 +118,7 @@ class LedgerMachine(RuleBasedStateMachine):
         known = self.books.reservations.get((response_id, attempt))
         available = self.books.balance(organization) - self.books.reserved(organization)
         expire_time = self.clock.now + seconds
-        reason = self.refusal_of(self.ledger.reserve(response_id, attempt, organization, amount, 0, expire_time))
+        reason = self.refusal_of(self.ledger.reserve(response_id, attempt, spend(organization, amount), expire_time))
         if known is None and available >= amount:
             assert reason is None
             self.books.reservations[response_id, attempt] = Held(organization, amount, expire_time)

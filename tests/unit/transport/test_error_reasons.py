@@ -16,6 +16,7 @@ PROTO = ROOT / "protos/keyswitch/router/v1/error_reason.proto"
 PREFIX = "ERROR_REASON_"
 
 BAD_INPUT = "tests/service/test_router_bad_input.py"
+BUDGETS = "tests/service/test_router_budgets.py"
 FAILURES = "tests/service/test_router_failures.py"
 KEYS = "tests/service/test_router_keys.py"
 LIMITS = "tests/service/test_router_limits.py"
@@ -32,6 +33,7 @@ SHOWN_BY = {
     "NO_USABLE_CREDENTIAL": (KEYS, "test_a_deleted_key_passes_the_next_call_to_the_next_payer"),
     "BYOK_DISABLED": (KEYS, "test_own_keys_that_are_switched_off_are_ignored"),
     "PRICE_UNKNOWN": (BAD_INPUT, "test_a_model_without_a_price_is_not_sold"),
+    "BUDGET_EXHAUSTED": (BUDGETS, "test_a_budget_of_list_prices_bounds_own_keys_too"),
     "CREDIT_EXHAUSTED": (BAD_INPUT, "test_credits_that_are_used_up_say_whose"),
     "RATE_LIMITED": (LIMITS, "test_a_rate_of_requests_refuses_and_says_when"),
     "CONCURRENCY_LIMITED": (LIMITS, "test_without_another_candidate_it_waits_until_the_deadline"),

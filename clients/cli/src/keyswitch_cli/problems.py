@@ -45,6 +45,7 @@ _ADVICE: Mapping[str, str] = {
     "NO_USABLE_CREDENTIAL": "Add a key with `keyswitch keys add PROVIDER`, or look at `keyswitch keys status`.",
     "BYOK_DISABLED": "An operator or administrator can allow own keys: `keyswitch policy byok set on`.",
     "PRICE_UNKNOWN": "Use an own key for this model, or ask the operator to give it a price.",
+    "BUDGET_EXHAUSTED": "See it with `keyswitch budgets list`; an administrator can raise it: `keyswitch budgets set`.",
     "CREDIT_EXHAUSTED": "The operator can add credits: `keyswitch credits add AMOUNT`.",
     "UPSTREAM_CREDENTIAL_REJECTED": "Test the key with `keyswitch keys test KEY`; put a new value in with "
     "`keyswitch keys add-version KEY`.",

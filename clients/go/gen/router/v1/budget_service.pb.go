@@ -9,6 +9,7 @@ package routerv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -22,6 +23,118 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// How long a window of a budget is. Windows follow the calendar, in UTC.
+type BudgetPeriod int32
+
+const (
+	// Unknown to this version.
+	BudgetPeriod_BUDGET_PERIOD_UNSPECIFIED BudgetPeriod = 0
+	// From midnight to midnight.
+	BudgetPeriod_BUDGET_PERIOD_DAY BudgetPeriod = 1
+	// From the first of a month to the next.
+	BudgetPeriod_BUDGET_PERIOD_MONTH BudgetPeriod = 2
+	// One window without an end.
+	BudgetPeriod_BUDGET_PERIOD_TOTAL BudgetPeriod = 3
+)
+
+// Enum value maps for BudgetPeriod.
+var (
+	BudgetPeriod_name = map[int32]string{
+		0: "BUDGET_PERIOD_UNSPECIFIED",
+		1: "BUDGET_PERIOD_DAY",
+		2: "BUDGET_PERIOD_MONTH",
+		3: "BUDGET_PERIOD_TOTAL",
+	}
+	BudgetPeriod_value = map[string]int32{
+		"BUDGET_PERIOD_UNSPECIFIED": 0,
+		"BUDGET_PERIOD_DAY":         1,
+		"BUDGET_PERIOD_MONTH":       2,
+		"BUDGET_PERIOD_TOTAL":       3,
+	}
+)
+
+func (x BudgetPeriod) Enum() *BudgetPeriod {
+	p := new(BudgetPeriod)
+	*p = x
+	return p
+}
+
+func (x BudgetPeriod) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (BudgetPeriod) Descriptor() protoreflect.EnumDescriptor {
+	return file_keyswitch_router_v1_budget_service_proto_enumTypes[0].Descriptor()
+}
+
+func (BudgetPeriod) Type() protoreflect.EnumType {
+	return &file_keyswitch_router_v1_budget_service_proto_enumTypes[0]
+}
+
+func (x BudgetPeriod) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use BudgetPeriod.Descriptor instead.
+func (BudgetPeriod) EnumDescriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{0}
+}
+
+// What counts against a budget.
+type BudgetBasis int32
+
+const (
+	// Unknown to this version.
+	BudgetBasis_BUDGET_BASIS_UNSPECIFIED BudgetBasis = 0
+	// What is charged to credits, markup included. Calls that somebody else pays
+	// for do not count.
+	BudgetBasis_BUDGET_BASIS_CHARGED BudgetBasis = 1
+	// The list price of every call, whoever pays for it, own keys included. A call
+	// whose model has no price is refused with PRICE_UNKNOWN.
+	BudgetBasis_BUDGET_BASIS_LIST_PRICE BudgetBasis = 2
+)
+
+// Enum value maps for BudgetBasis.
+var (
+	BudgetBasis_name = map[int32]string{
+		0: "BUDGET_BASIS_UNSPECIFIED",
+		1: "BUDGET_BASIS_CHARGED",
+		2: "BUDGET_BASIS_LIST_PRICE",
+	}
+	BudgetBasis_value = map[string]int32{
+		"BUDGET_BASIS_UNSPECIFIED": 0,
+		"BUDGET_BASIS_CHARGED":     1,
+		"BUDGET_BASIS_LIST_PRICE":  2,
+	}
+)
+
+func (x BudgetBasis) Enum() *BudgetBasis {
+	p := new(BudgetBasis)
+	*p = x
+	return p
+}
+
+func (x BudgetBasis) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (BudgetBasis) Descriptor() protoreflect.EnumDescriptor {
+	return file_keyswitch_router_v1_budget_service_proto_enumTypes[1].Descriptor()
+}
+
+func (BudgetBasis) Type() protoreflect.EnumType {
+	return &file_keyswitch_router_v1_budget_service_proto_enumTypes[1]
+}
+
+func (x BudgetBasis) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use BudgetBasis.Descriptor instead.
+func (BudgetBasis) EnumDescriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{1}
+}
+
 // The credits of an organization. One unit: 1 USD = 1,000,000,000 nanos.
 type Balance struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -34,8 +147,12 @@ type Balance struct {
 	ReservedUsdNanos int64 `protobuf:"varint,3,opt,name=reserved_usd_nanos,json=reservedUsdNanos,proto3" json:"reserved_usd_nanos,omitempty"`
 	// balance_usd_nanos minus reserved_usd_nanos: a new call may cost this much.
 	AvailableUsdNanos int64 `protobuf:"varint,4,opt,name=available_usd_nanos,json=availableUsdNanos,proto3" json:"available_usd_nanos,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Below this available_usd_nanos counts as low; absent where nobody said, from 0.
+	LowBalanceUsdNanos *int64 `protobuf:"varint,5,opt,name=low_balance_usd_nanos,json=lowBalanceUsdNanos,proto3,oneof" json:"low_balance_usd_nanos,omitempty"`
+	// True when it is low. Default false.
+	IsLow         bool `protobuf:"varint,6,opt,name=is_low,json=isLow,proto3" json:"is_low,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Balance) Reset() {
@@ -96,6 +213,188 @@ func (x *Balance) GetAvailableUsdNanos() int64 {
 	return 0
 }
 
+func (x *Balance) GetLowBalanceUsdNanos() int64 {
+	if x != nil && x.LowBalanceUsdNanos != nil {
+		return *x.LowBalanceUsdNanos
+	}
+	return 0
+}
+
+func (x *Balance) GetIsLow() bool {
+	if x != nil {
+		return x.IsLow
+	}
+	return false
+}
+
+// How much may be spent in a window of time. What a call may cost at most is
+// reserved before it is sent, in every budget that counts it or in none; so a
+// window is overshot by no more than answers that cost more than was reserved.
+type Budget struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "organizations/{organization}/budgets/{budget}".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Required, and fixed. Whose spending it bounds: "organizations/{organization}",
+	// "organizations/{organization}/applications/{application}" or
+	// "organizations/{organization}/users/{user}".
+	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	// Required, and fixed.
+	Period BudgetPeriod `protobuf:"varint,3,opt,name=period,proto3,enum=keyswitch.router.v1.BudgetPeriod" json:"period,omitempty"`
+	// Required, and fixed.
+	Basis BudgetBasis `protobuf:"varint,4,opt,name=basis,proto3,enum=keyswitch.router.v1.BudgetBasis" json:"basis,omitempty"`
+	// Required. What a window has, from 0 to 10^18; 0 refuses what costs anything.
+	LimitUsdNanos *int64 `protobuf:"varint,5,opt,name=limit_usd_nanos,json=limitUsdNanos,proto3,oneof" json:"limit_usd_nanos,omitempty"`
+	// Optional. From then on the budget bounds nothing. In the future.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// Changes with every change.
+	Etag string `protobuf:"bytes,7,opt,name=etag,proto3" json:"etag,omitempty"`
+	// When it was made. Output only, as is all that follows.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When it was last changed.
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	// When the window of now began; absent for BUDGET_PERIOD_TOTAL.
+	WindowStartTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=window_start_time,json=windowStartTime,proto3" json:"window_start_time,omitempty"`
+	// When the next one begins; absent for BUDGET_PERIOD_TOTAL.
+	WindowEndTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=window_end_time,json=windowEndTime,proto3" json:"window_end_time,omitempty"`
+	// What calls of this window cost, from 0.
+	SpentUsdNanos int64 `protobuf:"varint,12,opt,name=spent_usd_nanos,json=spentUsdNanos,proto3" json:"spent_usd_nanos,omitempty"`
+	// What calls under way may cost at most, from 0.
+	ReservedUsdNanos int64 `protobuf:"varint,13,opt,name=reserved_usd_nanos,json=reservedUsdNanos,proto3" json:"reserved_usd_nanos,omitempty"`
+	// The limit minus both: a new call may cost this much. Below 0 after an answer
+	// that cost more than was reserved.
+	RemainingUsdNanos int64 `protobuf:"varint,14,opt,name=remaining_usd_nanos,json=remainingUsdNanos,proto3" json:"remaining_usd_nanos,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *Budget) Reset() {
+	*x = Budget{}
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Budget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Budget) ProtoMessage() {}
+
+func (x *Budget) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Budget.ProtoReflect.Descriptor instead.
+func (*Budget) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Budget) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Budget) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Budget) GetPeriod() BudgetPeriod {
+	if x != nil {
+		return x.Period
+	}
+	return BudgetPeriod_BUDGET_PERIOD_UNSPECIFIED
+}
+
+func (x *Budget) GetBasis() BudgetBasis {
+	if x != nil {
+		return x.Basis
+	}
+	return BudgetBasis_BUDGET_BASIS_UNSPECIFIED
+}
+
+func (x *Budget) GetLimitUsdNanos() int64 {
+	if x != nil && x.LimitUsdNanos != nil {
+		return *x.LimitUsdNanos
+	}
+	return 0
+}
+
+func (x *Budget) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *Budget) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *Budget) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Budget) GetUpdateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpdateTime
+	}
+	return nil
+}
+
+func (x *Budget) GetWindowStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.WindowStartTime
+	}
+	return nil
+}
+
+func (x *Budget) GetWindowEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.WindowEndTime
+	}
+	return nil
+}
+
+func (x *Budget) GetSpentUsdNanos() int64 {
+	if x != nil {
+		return x.SpentUsdNanos
+	}
+	return 0
+}
+
+func (x *Budget) GetReservedUsdNanos() int64 {
+	if x != nil {
+		return x.ReservedUsdNanos
+	}
+	return 0
+}
+
+func (x *Budget) GetRemainingUsdNanos() int64 {
+	if x != nil {
+		return x.RemainingUsdNanos
+	}
+	return 0
+}
+
 // A movement of credits. Never changed and never removed.
 type LedgerEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -115,7 +414,7 @@ type LedgerEntry struct {
 
 func (x *LedgerEntry) Reset() {
 	*x = LedgerEntry{}
-	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[1]
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -127,7 +426,7 @@ func (x *LedgerEntry) String() string {
 func (*LedgerEntry) ProtoMessage() {}
 
 func (x *LedgerEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[1]
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -140,7 +439,7 @@ func (x *LedgerEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerEntry.ProtoReflect.Descriptor instead.
 func (*LedgerEntry) Descriptor() ([]byte, []int) {
-	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{1}
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *LedgerEntry) GetEntryId() int64 {
@@ -189,7 +488,7 @@ type GetBalanceRequest struct {
 
 func (x *GetBalanceRequest) Reset() {
 	*x = GetBalanceRequest{}
-	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[2]
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -201,7 +500,7 @@ func (x *GetBalanceRequest) String() string {
 func (*GetBalanceRequest) ProtoMessage() {}
 
 func (x *GetBalanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[2]
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -214,7 +513,7 @@ func (x *GetBalanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBalanceRequest.ProtoReflect.Descriptor instead.
 func (*GetBalanceRequest) Descriptor() ([]byte, []int) {
-	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{2}
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GetBalanceRequest) GetOrganization() string {
@@ -235,7 +534,7 @@ type GetBalanceResponse struct {
 
 func (x *GetBalanceResponse) Reset() {
 	*x = GetBalanceResponse{}
-	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[3]
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -247,7 +546,7 @@ func (x *GetBalanceResponse) String() string {
 func (*GetBalanceResponse) ProtoMessage() {}
 
 func (x *GetBalanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[3]
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -260,7 +559,7 @@ func (x *GetBalanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBalanceResponse.ProtoReflect.Descriptor instead.
 func (*GetBalanceResponse) Descriptor() ([]byte, []int) {
-	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{3}
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetBalanceResponse) GetBalance() *Balance {
@@ -288,7 +587,7 @@ type AddCreditsRequest struct {
 
 func (x *AddCreditsRequest) Reset() {
 	*x = AddCreditsRequest{}
-	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[4]
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -300,7 +599,7 @@ func (x *AddCreditsRequest) String() string {
 func (*AddCreditsRequest) ProtoMessage() {}
 
 func (x *AddCreditsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[4]
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -313,7 +612,7 @@ func (x *AddCreditsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddCreditsRequest.ProtoReflect.Descriptor instead.
 func (*AddCreditsRequest) Descriptor() ([]byte, []int) {
-	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{4}
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AddCreditsRequest) GetOrganization() string {
@@ -357,7 +656,7 @@ type AddCreditsResponse struct {
 
 func (x *AddCreditsResponse) Reset() {
 	*x = AddCreditsResponse{}
-	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[5]
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -369,7 +668,7 @@ func (x *AddCreditsResponse) String() string {
 func (*AddCreditsResponse) ProtoMessage() {}
 
 func (x *AddCreditsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[5]
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -382,7 +681,7 @@ func (x *AddCreditsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddCreditsResponse.ProtoReflect.Descriptor instead.
 func (*AddCreditsResponse) Descriptor() ([]byte, []int) {
-	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{5}
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AddCreditsResponse) GetEntry() *LedgerEntry {
@@ -399,16 +698,979 @@ func (x *AddCreditsResponse) GetBalance() *Balance {
 	return nil
 }
 
+// Request of SetLowBalance.
+type SetLowBalanceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. "organizations/{organization}".
+	Organization string `protobuf:"bytes,1,opt,name=organization,proto3" json:"organization,omitempty"`
+	// From 0 to 10^18; absent: never low.
+	LowBalanceUsdNanos *int64 `protobuf:"varint,2,opt,name=low_balance_usd_nanos,json=lowBalanceUsdNanos,proto3,oneof" json:"low_balance_usd_nanos,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *SetLowBalanceRequest) Reset() {
+	*x = SetLowBalanceRequest{}
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetLowBalanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetLowBalanceRequest) ProtoMessage() {}
+
+func (x *SetLowBalanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetLowBalanceRequest.ProtoReflect.Descriptor instead.
+func (*SetLowBalanceRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SetLowBalanceRequest) GetOrganization() string {
+	if x != nil {
+		return x.Organization
+	}
+	return ""
+}
+
+func (x *SetLowBalanceRequest) GetLowBalanceUsdNanos() int64 {
+	if x != nil && x.LowBalanceUsdNanos != nil {
+		return *x.LowBalanceUsdNanos
+	}
+	return 0
+}
+
+// Response of SetLowBalance.
+type SetLowBalanceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// With it.
+	Balance       *Balance `protobuf:"bytes,1,opt,name=balance,proto3" json:"balance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetLowBalanceResponse) Reset() {
+	*x = SetLowBalanceResponse{}
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetLowBalanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetLowBalanceResponse) ProtoMessage() {}
+
+func (x *SetLowBalanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetLowBalanceResponse.ProtoReflect.Descriptor instead.
+func (*SetLowBalanceResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SetLowBalanceResponse) GetBalance() *Balance {
+	if x != nil {
+		return x.Balance
+	}
+	return nil
+}
+
+// Request of ListEntries.
+type ListEntriesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. "organizations/{organization}".
+	Organization string `protobuf:"bytes,1,opt,name=organization,proto3" json:"organization,omitempty"`
+	// Optional. How many, at most 1000; 0 means 50.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// Optional. ListEntriesResponse.next_page_token of an earlier answer to the same
+	// request.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEntriesRequest) Reset() {
+	*x = ListEntriesRequest{}
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEntriesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEntriesRequest) ProtoMessage() {}
+
+func (x *ListEntriesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEntriesRequest.ProtoReflect.Descriptor instead.
+func (*ListEntriesRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ListEntriesRequest) GetOrganization() string {
+	if x != nil {
+		return x.Organization
+	}
+	return ""
+}
+
+func (x *ListEntriesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListEntriesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// Response of ListEntries.
+type ListEntriesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The latest first.
+	Entries []*LedgerEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	// For the next page; empty on the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEntriesResponse) Reset() {
+	*x = ListEntriesResponse{}
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEntriesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEntriesResponse) ProtoMessage() {}
+
+func (x *ListEntriesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEntriesResponse.ProtoReflect.Descriptor instead.
+func (*ListEntriesResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListEntriesResponse) GetEntries() []*LedgerEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *ListEntriesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// Request of VerifyLedger.
+type VerifyLedgerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyLedgerRequest) Reset() {
+	*x = VerifyLedgerRequest{}
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyLedgerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyLedgerRequest) ProtoMessage() {}
+
+func (x *VerifyLedgerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyLedgerRequest.ProtoReflect.Descriptor instead.
+func (*VerifyLedgerRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{11}
+}
+
+// Response of VerifyLedger.
+type VerifyLedgerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// True when everything adds up.
+	IsRight bool `protobuf:"varint,1,opt,name=is_right,json=isRight,proto3" json:"is_right,omitempty"`
+	// How many organizations have books, from 0.
+	OrganizationCount int64 `protobuf:"varint,2,opt,name=organization_count,json=organizationCount,proto3" json:"organization_count,omitempty"`
+	// How many movements there are, from 0.
+	EntryCount int64 `protobuf:"varint,3,opt,name=entry_count,json=entryCount,proto3" json:"entry_count,omitempty"`
+	// Organizations whose sums are not those of their rows, the first 100.
+	Mismatches []*LedgerMismatch `protobuf:"bytes,4,rep,name=mismatches,proto3" json:"mismatches,omitempty"`
+	// Budgets whose sums are not those of their calls, by the ledger's own ids; the
+	// first 100.
+	BudgetMismatches []string `protobuf:"bytes,5,rep,name=budget_mismatches,json=budgetMismatches,proto3" json:"budget_mismatches,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *VerifyLedgerResponse) Reset() {
+	*x = VerifyLedgerResponse{}
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyLedgerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyLedgerResponse) ProtoMessage() {}
+
+func (x *VerifyLedgerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyLedgerResponse.ProtoReflect.Descriptor instead.
+func (*VerifyLedgerResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *VerifyLedgerResponse) GetIsRight() bool {
+	if x != nil {
+		return x.IsRight
+	}
+	return false
+}
+
+func (x *VerifyLedgerResponse) GetOrganizationCount() int64 {
+	if x != nil {
+		return x.OrganizationCount
+	}
+	return 0
+}
+
+func (x *VerifyLedgerResponse) GetEntryCount() int64 {
+	if x != nil {
+		return x.EntryCount
+	}
+	return 0
+}
+
+func (x *VerifyLedgerResponse) GetMismatches() []*LedgerMismatch {
+	if x != nil {
+		return x.Mismatches
+	}
+	return nil
+}
+
+func (x *VerifyLedgerResponse) GetBudgetMismatches() []string {
+	if x != nil {
+		return x.BudgetMismatches
+	}
+	return nil
+}
+
+// An organization whose stored sums are not the sums of its rows.
+type LedgerMismatch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "organizations/{organization}".
+	Organization string `protobuf:"bytes,1,opt,name=organization,proto3" json:"organization,omitempty"`
+	// As stored.
+	BalanceUsdNanos int64 `protobuf:"varint,2,opt,name=balance_usd_nanos,json=balanceUsdNanos,proto3" json:"balance_usd_nanos,omitempty"`
+	// The sum of its entries.
+	EntriesUsdNanos int64 `protobuf:"varint,3,opt,name=entries_usd_nanos,json=entriesUsdNanos,proto3" json:"entries_usd_nanos,omitempty"`
+	// As stored.
+	ReservedUsdNanos int64 `protobuf:"varint,4,opt,name=reserved_usd_nanos,json=reservedUsdNanos,proto3" json:"reserved_usd_nanos,omitempty"`
+	// The sum of its reservations.
+	ReservationsUsdNanos int64 `protobuf:"varint,5,opt,name=reservations_usd_nanos,json=reservationsUsdNanos,proto3" json:"reservations_usd_nanos,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *LedgerMismatch) Reset() {
+	*x = LedgerMismatch{}
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LedgerMismatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LedgerMismatch) ProtoMessage() {}
+
+func (x *LedgerMismatch) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LedgerMismatch.ProtoReflect.Descriptor instead.
+func (*LedgerMismatch) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *LedgerMismatch) GetOrganization() string {
+	if x != nil {
+		return x.Organization
+	}
+	return ""
+}
+
+func (x *LedgerMismatch) GetBalanceUsdNanos() int64 {
+	if x != nil {
+		return x.BalanceUsdNanos
+	}
+	return 0
+}
+
+func (x *LedgerMismatch) GetEntriesUsdNanos() int64 {
+	if x != nil {
+		return x.EntriesUsdNanos
+	}
+	return 0
+}
+
+func (x *LedgerMismatch) GetReservedUsdNanos() int64 {
+	if x != nil {
+		return x.ReservedUsdNanos
+	}
+	return 0
+}
+
+func (x *LedgerMismatch) GetReservationsUsdNanos() int64 {
+	if x != nil {
+		return x.ReservationsUsdNanos
+	}
+	return 0
+}
+
+// Request of CreateBudget.
+type CreateBudgetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. "organizations/{organization}".
+	Organization string `protobuf:"bytes,1,opt,name=organization,proto3" json:"organization,omitempty"`
+	// Required. 3 to 63 lower-case letters, digits and hyphens, beginning with a
+	// letter and not ending with a hyphen.
+	BudgetId string `protobuf:"bytes,2,opt,name=budget_id,json=budgetId,proto3" json:"budget_id,omitempty"`
+	// Required. Its name and etag are not read.
+	Budget        *Budget `protobuf:"bytes,3,opt,name=budget,proto3" json:"budget,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateBudgetRequest) Reset() {
+	*x = CreateBudgetRequest{}
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateBudgetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateBudgetRequest) ProtoMessage() {}
+
+func (x *CreateBudgetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateBudgetRequest.ProtoReflect.Descriptor instead.
+func (*CreateBudgetRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *CreateBudgetRequest) GetOrganization() string {
+	if x != nil {
+		return x.Organization
+	}
+	return ""
+}
+
+func (x *CreateBudgetRequest) GetBudgetId() string {
+	if x != nil {
+		return x.BudgetId
+	}
+	return ""
+}
+
+func (x *CreateBudgetRequest) GetBudget() *Budget {
+	if x != nil {
+		return x.Budget
+	}
+	return nil
+}
+
+// Response of CreateBudget.
+type CreateBudgetResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was made.
+	Budget        *Budget `protobuf:"bytes,1,opt,name=budget,proto3" json:"budget,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateBudgetResponse) Reset() {
+	*x = CreateBudgetResponse{}
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateBudgetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateBudgetResponse) ProtoMessage() {}
+
+func (x *CreateBudgetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateBudgetResponse.ProtoReflect.Descriptor instead.
+func (*CreateBudgetResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *CreateBudgetResponse) GetBudget() *Budget {
+	if x != nil {
+		return x.Budget
+	}
+	return nil
+}
+
+// Request of GetBudget.
+type GetBudgetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. See Budget.name.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBudgetRequest) Reset() {
+	*x = GetBudgetRequest{}
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBudgetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBudgetRequest) ProtoMessage() {}
+
+func (x *GetBudgetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBudgetRequest.ProtoReflect.Descriptor instead.
+func (*GetBudgetRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GetBudgetRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// Response of GetBudget.
+type GetBudgetResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As of now.
+	Budget        *Budget `protobuf:"bytes,1,opt,name=budget,proto3" json:"budget,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBudgetResponse) Reset() {
+	*x = GetBudgetResponse{}
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBudgetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBudgetResponse) ProtoMessage() {}
+
+func (x *GetBudgetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBudgetResponse.ProtoReflect.Descriptor instead.
+func (*GetBudgetResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *GetBudgetResponse) GetBudget() *Budget {
+	if x != nil {
+		return x.Budget
+	}
+	return nil
+}
+
+// Request of ListBudgets.
+type ListBudgetsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. "organizations/{organization}".
+	Organization string `protobuf:"bytes,1,opt,name=organization,proto3" json:"organization,omitempty"`
+	// Optional. How many, at most 1000; 0 means 50.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// Optional. ListBudgetsResponse.next_page_token of an earlier answer to the same
+	// request.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBudgetsRequest) Reset() {
+	*x = ListBudgetsRequest{}
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBudgetsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBudgetsRequest) ProtoMessage() {}
+
+func (x *ListBudgetsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBudgetsRequest.ProtoReflect.Descriptor instead.
+func (*ListBudgetsRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ListBudgetsRequest) GetOrganization() string {
+	if x != nil {
+		return x.Organization
+	}
+	return ""
+}
+
+func (x *ListBudgetsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListBudgetsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// Response of ListBudgets.
+type ListBudgetsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By id.
+	Budgets []*Budget `protobuf:"bytes,1,rep,name=budgets,proto3" json:"budgets,omitempty"`
+	// For the next page; empty on the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBudgetsResponse) Reset() {
+	*x = ListBudgetsResponse{}
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBudgetsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBudgetsResponse) ProtoMessage() {}
+
+func (x *ListBudgetsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBudgetsResponse.ProtoReflect.Descriptor instead.
+func (*ListBudgetsResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ListBudgetsResponse) GetBudgets() []*Budget {
+	if x != nil {
+		return x.Budgets
+	}
+	return nil
+}
+
+func (x *ListBudgetsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// Request of UpdateBudget.
+type UpdateBudgetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. With its name; with an etag, only if that is still the budget's.
+	Budget *Budget `protobuf:"bytes,1,opt,name=budget,proto3" json:"budget,omitempty"`
+	// Required. "limit_usd_nanos", "expire_time" or both; expire_time absent in the
+	// budget and named here takes the end away.
+	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateBudgetRequest) Reset() {
+	*x = UpdateBudgetRequest{}
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateBudgetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateBudgetRequest) ProtoMessage() {}
+
+func (x *UpdateBudgetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateBudgetRequest.ProtoReflect.Descriptor instead.
+func (*UpdateBudgetRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *UpdateBudgetRequest) GetBudget() *Budget {
+	if x != nil {
+		return x.Budget
+	}
+	return nil
+}
+
+func (x *UpdateBudgetRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+// Response of UpdateBudget.
+type UpdateBudgetResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it is now.
+	Budget        *Budget `protobuf:"bytes,1,opt,name=budget,proto3" json:"budget,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateBudgetResponse) Reset() {
+	*x = UpdateBudgetResponse{}
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateBudgetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateBudgetResponse) ProtoMessage() {}
+
+func (x *UpdateBudgetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateBudgetResponse.ProtoReflect.Descriptor instead.
+func (*UpdateBudgetResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *UpdateBudgetResponse) GetBudget() *Budget {
+	if x != nil {
+		return x.Budget
+	}
+	return nil
+}
+
+// Request of DeleteBudget.
+type DeleteBudgetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. See Budget.name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Optional. Only if it is still the budget's.
+	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteBudgetRequest) Reset() {
+	*x = DeleteBudgetRequest{}
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteBudgetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteBudgetRequest) ProtoMessage() {}
+
+func (x *DeleteBudgetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteBudgetRequest.ProtoReflect.Descriptor instead.
+func (*DeleteBudgetRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DeleteBudgetRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeleteBudgetRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// Response of DeleteBudget.
+type DeleteBudgetResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteBudgetResponse) Reset() {
+	*x = DeleteBudgetResponse{}
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteBudgetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteBudgetResponse) ProtoMessage() {}
+
+func (x *DeleteBudgetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_budget_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteBudgetResponse.ProtoReflect.Descriptor instead.
+func (*DeleteBudgetResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_budget_service_proto_rawDescGZIP(), []int{23}
+}
+
 var File_keyswitch_router_v1_budget_service_proto protoreflect.FileDescriptor
 
 const file_keyswitch_router_v1_budget_service_proto_rawDesc = "" +
 	"\n" +
-	"(keyswitch/router/v1/budget_service.proto\x12\x13keyswitch.router.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\x01\n" +
+	"(keyswitch/router/v1/budget_service.proto\x12\x13keyswitch.router.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x02\n" +
 	"\aBalance\x12\"\n" +
 	"\forganization\x18\x01 \x01(\tR\forganization\x12*\n" +
 	"\x11balance_usd_nanos\x18\x02 \x01(\x03R\x0fbalanceUsdNanos\x12,\n" +
 	"\x12reserved_usd_nanos\x18\x03 \x01(\x03R\x10reservedUsdNanos\x12.\n" +
-	"\x13available_usd_nanos\x18\x04 \x01(\x03R\x11availableUsdNanos\"\xc7\x01\n" +
+	"\x13available_usd_nanos\x18\x04 \x01(\x03R\x11availableUsdNanos\x126\n" +
+	"\x15low_balance_usd_nanos\x18\x05 \x01(\x03H\x00R\x12lowBalanceUsdNanos\x88\x01\x01\x12\x15\n" +
+	"\x06is_low\x18\x06 \x01(\bR\x05isLowB\x18\n" +
+	"\x16_low_balance_usd_nanos\"\xc7\x05\n" +
+	"\x06Budget\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\asubject\x18\x02 \x01(\tR\asubject\x129\n" +
+	"\x06period\x18\x03 \x01(\x0e2!.keyswitch.router.v1.BudgetPeriodR\x06period\x126\n" +
+	"\x05basis\x18\x04 \x01(\x0e2 .keyswitch.router.v1.BudgetBasisR\x05basis\x12+\n" +
+	"\x0flimit_usd_nanos\x18\x05 \x01(\x03H\x00R\rlimitUsdNanos\x88\x01\x01\x12;\n" +
+	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x12\n" +
+	"\x04etag\x18\a \x01(\tR\x04etag\x12;\n" +
+	"\vcreate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vupdate_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"updateTime\x12F\n" +
+	"\x11window_start_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x0fwindowStartTime\x12B\n" +
+	"\x0fwindow_end_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\rwindowEndTime\x12&\n" +
+	"\x0fspent_usd_nanos\x18\f \x01(\x03R\rspentUsdNanos\x12,\n" +
+	"\x12reserved_usd_nanos\x18\r \x01(\x03R\x10reservedUsdNanos\x12.\n" +
+	"\x13remaining_usd_nanos\x18\x0e \x01(\x03R\x11remainingUsdNanosB\x12\n" +
+	"\x10_limit_usd_nanos\"\xc7\x01\n" +
 	"\vLedgerEntry\x12\x19\n" +
 	"\bentry_id\x18\x01 \x01(\x03R\aentryId\x12\"\n" +
 	"\forganization\x18\x02 \x01(\tR\forganization\x12(\n" +
@@ -428,12 +1690,87 @@ const file_keyswitch_router_v1_budget_service_proto_rawDesc = "" +
 	"\x04note\x18\x04 \x01(\tR\x04note\"\x84\x01\n" +
 	"\x12AddCreditsResponse\x126\n" +
 	"\x05entry\x18\x01 \x01(\v2 .keyswitch.router.v1.LedgerEntryR\x05entry\x126\n" +
-	"\abalance\x18\x02 \x01(\v2\x1c.keyswitch.router.v1.BalanceR\abalance2\xcd\x01\n" +
+	"\abalance\x18\x02 \x01(\v2\x1c.keyswitch.router.v1.BalanceR\abalance\"\x8c\x01\n" +
+	"\x14SetLowBalanceRequest\x12\"\n" +
+	"\forganization\x18\x01 \x01(\tR\forganization\x126\n" +
+	"\x15low_balance_usd_nanos\x18\x02 \x01(\x03H\x00R\x12lowBalanceUsdNanos\x88\x01\x01B\x18\n" +
+	"\x16_low_balance_usd_nanos\"O\n" +
+	"\x15SetLowBalanceResponse\x126\n" +
+	"\abalance\x18\x01 \x01(\v2\x1c.keyswitch.router.v1.BalanceR\abalance\"t\n" +
+	"\x12ListEntriesRequest\x12\"\n" +
+	"\forganization\x18\x01 \x01(\tR\forganization\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"y\n" +
+	"\x13ListEntriesResponse\x12:\n" +
+	"\aentries\x18\x01 \x03(\v2 .keyswitch.router.v1.LedgerEntryR\aentries\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x15\n" +
+	"\x13VerifyLedgerRequest\"\xf3\x01\n" +
+	"\x14VerifyLedgerResponse\x12\x19\n" +
+	"\bis_right\x18\x01 \x01(\bR\aisRight\x12-\n" +
+	"\x12organization_count\x18\x02 \x01(\x03R\x11organizationCount\x12\x1f\n" +
+	"\ventry_count\x18\x03 \x01(\x03R\n" +
+	"entryCount\x12C\n" +
+	"\n" +
+	"mismatches\x18\x04 \x03(\v2#.keyswitch.router.v1.LedgerMismatchR\n" +
+	"mismatches\x12+\n" +
+	"\x11budget_mismatches\x18\x05 \x03(\tR\x10budgetMismatches\"\xf0\x01\n" +
+	"\x0eLedgerMismatch\x12\"\n" +
+	"\forganization\x18\x01 \x01(\tR\forganization\x12*\n" +
+	"\x11balance_usd_nanos\x18\x02 \x01(\x03R\x0fbalanceUsdNanos\x12*\n" +
+	"\x11entries_usd_nanos\x18\x03 \x01(\x03R\x0fentriesUsdNanos\x12,\n" +
+	"\x12reserved_usd_nanos\x18\x04 \x01(\x03R\x10reservedUsdNanos\x124\n" +
+	"\x16reservations_usd_nanos\x18\x05 \x01(\x03R\x14reservationsUsdNanos\"\x8b\x01\n" +
+	"\x13CreateBudgetRequest\x12\"\n" +
+	"\forganization\x18\x01 \x01(\tR\forganization\x12\x1b\n" +
+	"\tbudget_id\x18\x02 \x01(\tR\bbudgetId\x123\n" +
+	"\x06budget\x18\x03 \x01(\v2\x1b.keyswitch.router.v1.BudgetR\x06budget\"K\n" +
+	"\x14CreateBudgetResponse\x123\n" +
+	"\x06budget\x18\x01 \x01(\v2\x1b.keyswitch.router.v1.BudgetR\x06budget\"&\n" +
+	"\x10GetBudgetRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"H\n" +
+	"\x11GetBudgetResponse\x123\n" +
+	"\x06budget\x18\x01 \x01(\v2\x1b.keyswitch.router.v1.BudgetR\x06budget\"t\n" +
+	"\x12ListBudgetsRequest\x12\"\n" +
+	"\forganization\x18\x01 \x01(\tR\forganization\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"t\n" +
+	"\x13ListBudgetsResponse\x125\n" +
+	"\abudgets\x18\x01 \x03(\v2\x1b.keyswitch.router.v1.BudgetR\abudgets\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x87\x01\n" +
+	"\x13UpdateBudgetRequest\x123\n" +
+	"\x06budget\x18\x01 \x01(\v2\x1b.keyswitch.router.v1.BudgetR\x06budget\x12;\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\"K\n" +
+	"\x14UpdateBudgetResponse\x123\n" +
+	"\x06budget\x18\x01 \x01(\v2\x1b.keyswitch.router.v1.BudgetR\x06budget\"=\n" +
+	"\x13DeleteBudgetRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\"\x16\n" +
+	"\x14DeleteBudgetResponse*v\n" +
+	"\fBudgetPeriod\x12\x1d\n" +
+	"\x19BUDGET_PERIOD_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11BUDGET_PERIOD_DAY\x10\x01\x12\x17\n" +
+	"\x13BUDGET_PERIOD_MONTH\x10\x02\x12\x17\n" +
+	"\x13BUDGET_PERIOD_TOTAL\x10\x03*b\n" +
+	"\vBudgetBasis\x12\x1c\n" +
+	"\x18BUDGET_BASIS_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14BUDGET_BASIS_CHARGED\x10\x01\x12\x1b\n" +
+	"\x17BUDGET_BASIS_LIST_PRICE\x10\x022\xe9\a\n" +
 	"\rBudgetService\x12]\n" +
 	"\n" +
 	"GetBalance\x12&.keyswitch.router.v1.GetBalanceRequest\x1a'.keyswitch.router.v1.GetBalanceResponse\x12]\n" +
 	"\n" +
-	"AddCredits\x12&.keyswitch.router.v1.AddCreditsRequest\x1a'.keyswitch.router.v1.AddCreditsResponseb\x06proto3"
+	"AddCredits\x12&.keyswitch.router.v1.AddCreditsRequest\x1a'.keyswitch.router.v1.AddCreditsResponse\x12f\n" +
+	"\rSetLowBalance\x12).keyswitch.router.v1.SetLowBalanceRequest\x1a*.keyswitch.router.v1.SetLowBalanceResponse\x12`\n" +
+	"\vListEntries\x12'.keyswitch.router.v1.ListEntriesRequest\x1a(.keyswitch.router.v1.ListEntriesResponse\x12c\n" +
+	"\fVerifyLedger\x12(.keyswitch.router.v1.VerifyLedgerRequest\x1a).keyswitch.router.v1.VerifyLedgerResponse\x12c\n" +
+	"\fCreateBudget\x12(.keyswitch.router.v1.CreateBudgetRequest\x1a).keyswitch.router.v1.CreateBudgetResponse\x12Z\n" +
+	"\tGetBudget\x12%.keyswitch.router.v1.GetBudgetRequest\x1a&.keyswitch.router.v1.GetBudgetResponse\x12`\n" +
+	"\vListBudgets\x12'.keyswitch.router.v1.ListBudgetsRequest\x1a(.keyswitch.router.v1.ListBudgetsResponse\x12c\n" +
+	"\fUpdateBudget\x12(.keyswitch.router.v1.UpdateBudgetRequest\x1a).keyswitch.router.v1.UpdateBudgetResponse\x12c\n" +
+	"\fDeleteBudget\x12(.keyswitch.router.v1.DeleteBudgetRequest\x1a).keyswitch.router.v1.DeleteBudgetResponseb\x06proto3"
 
 var (
 	file_keyswitch_router_v1_budget_service_proto_rawDescOnce sync.Once
@@ -447,30 +1784,85 @@ func file_keyswitch_router_v1_budget_service_proto_rawDescGZIP() []byte {
 	return file_keyswitch_router_v1_budget_service_proto_rawDescData
 }
 
-var file_keyswitch_router_v1_budget_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_keyswitch_router_v1_budget_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_keyswitch_router_v1_budget_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_keyswitch_router_v1_budget_service_proto_goTypes = []any{
-	(*Balance)(nil),               // 0: keyswitch.router.v1.Balance
-	(*LedgerEntry)(nil),           // 1: keyswitch.router.v1.LedgerEntry
-	(*GetBalanceRequest)(nil),     // 2: keyswitch.router.v1.GetBalanceRequest
-	(*GetBalanceResponse)(nil),    // 3: keyswitch.router.v1.GetBalanceResponse
-	(*AddCreditsRequest)(nil),     // 4: keyswitch.router.v1.AddCreditsRequest
-	(*AddCreditsResponse)(nil),    // 5: keyswitch.router.v1.AddCreditsResponse
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(BudgetPeriod)(0),             // 0: keyswitch.router.v1.BudgetPeriod
+	(BudgetBasis)(0),              // 1: keyswitch.router.v1.BudgetBasis
+	(*Balance)(nil),               // 2: keyswitch.router.v1.Balance
+	(*Budget)(nil),                // 3: keyswitch.router.v1.Budget
+	(*LedgerEntry)(nil),           // 4: keyswitch.router.v1.LedgerEntry
+	(*GetBalanceRequest)(nil),     // 5: keyswitch.router.v1.GetBalanceRequest
+	(*GetBalanceResponse)(nil),    // 6: keyswitch.router.v1.GetBalanceResponse
+	(*AddCreditsRequest)(nil),     // 7: keyswitch.router.v1.AddCreditsRequest
+	(*AddCreditsResponse)(nil),    // 8: keyswitch.router.v1.AddCreditsResponse
+	(*SetLowBalanceRequest)(nil),  // 9: keyswitch.router.v1.SetLowBalanceRequest
+	(*SetLowBalanceResponse)(nil), // 10: keyswitch.router.v1.SetLowBalanceResponse
+	(*ListEntriesRequest)(nil),    // 11: keyswitch.router.v1.ListEntriesRequest
+	(*ListEntriesResponse)(nil),   // 12: keyswitch.router.v1.ListEntriesResponse
+	(*VerifyLedgerRequest)(nil),   // 13: keyswitch.router.v1.VerifyLedgerRequest
+	(*VerifyLedgerResponse)(nil),  // 14: keyswitch.router.v1.VerifyLedgerResponse
+	(*LedgerMismatch)(nil),        // 15: keyswitch.router.v1.LedgerMismatch
+	(*CreateBudgetRequest)(nil),   // 16: keyswitch.router.v1.CreateBudgetRequest
+	(*CreateBudgetResponse)(nil),  // 17: keyswitch.router.v1.CreateBudgetResponse
+	(*GetBudgetRequest)(nil),      // 18: keyswitch.router.v1.GetBudgetRequest
+	(*GetBudgetResponse)(nil),     // 19: keyswitch.router.v1.GetBudgetResponse
+	(*ListBudgetsRequest)(nil),    // 20: keyswitch.router.v1.ListBudgetsRequest
+	(*ListBudgetsResponse)(nil),   // 21: keyswitch.router.v1.ListBudgetsResponse
+	(*UpdateBudgetRequest)(nil),   // 22: keyswitch.router.v1.UpdateBudgetRequest
+	(*UpdateBudgetResponse)(nil),  // 23: keyswitch.router.v1.UpdateBudgetResponse
+	(*DeleteBudgetRequest)(nil),   // 24: keyswitch.router.v1.DeleteBudgetRequest
+	(*DeleteBudgetResponse)(nil),  // 25: keyswitch.router.v1.DeleteBudgetResponse
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil), // 27: google.protobuf.FieldMask
 }
 var file_keyswitch_router_v1_budget_service_proto_depIdxs = []int32{
-	6, // 0: keyswitch.router.v1.LedgerEntry.create_time:type_name -> google.protobuf.Timestamp
-	0, // 1: keyswitch.router.v1.GetBalanceResponse.balance:type_name -> keyswitch.router.v1.Balance
-	1, // 2: keyswitch.router.v1.AddCreditsResponse.entry:type_name -> keyswitch.router.v1.LedgerEntry
-	0, // 3: keyswitch.router.v1.AddCreditsResponse.balance:type_name -> keyswitch.router.v1.Balance
-	2, // 4: keyswitch.router.v1.BudgetService.GetBalance:input_type -> keyswitch.router.v1.GetBalanceRequest
-	4, // 5: keyswitch.router.v1.BudgetService.AddCredits:input_type -> keyswitch.router.v1.AddCreditsRequest
-	3, // 6: keyswitch.router.v1.BudgetService.GetBalance:output_type -> keyswitch.router.v1.GetBalanceResponse
-	5, // 7: keyswitch.router.v1.BudgetService.AddCredits:output_type -> keyswitch.router.v1.AddCreditsResponse
-	6, // [6:8] is the sub-list for method output_type
-	4, // [4:6] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	0,  // 0: keyswitch.router.v1.Budget.period:type_name -> keyswitch.router.v1.BudgetPeriod
+	1,  // 1: keyswitch.router.v1.Budget.basis:type_name -> keyswitch.router.v1.BudgetBasis
+	26, // 2: keyswitch.router.v1.Budget.expire_time:type_name -> google.protobuf.Timestamp
+	26, // 3: keyswitch.router.v1.Budget.create_time:type_name -> google.protobuf.Timestamp
+	26, // 4: keyswitch.router.v1.Budget.update_time:type_name -> google.protobuf.Timestamp
+	26, // 5: keyswitch.router.v1.Budget.window_start_time:type_name -> google.protobuf.Timestamp
+	26, // 6: keyswitch.router.v1.Budget.window_end_time:type_name -> google.protobuf.Timestamp
+	26, // 7: keyswitch.router.v1.LedgerEntry.create_time:type_name -> google.protobuf.Timestamp
+	2,  // 8: keyswitch.router.v1.GetBalanceResponse.balance:type_name -> keyswitch.router.v1.Balance
+	4,  // 9: keyswitch.router.v1.AddCreditsResponse.entry:type_name -> keyswitch.router.v1.LedgerEntry
+	2,  // 10: keyswitch.router.v1.AddCreditsResponse.balance:type_name -> keyswitch.router.v1.Balance
+	2,  // 11: keyswitch.router.v1.SetLowBalanceResponse.balance:type_name -> keyswitch.router.v1.Balance
+	4,  // 12: keyswitch.router.v1.ListEntriesResponse.entries:type_name -> keyswitch.router.v1.LedgerEntry
+	15, // 13: keyswitch.router.v1.VerifyLedgerResponse.mismatches:type_name -> keyswitch.router.v1.LedgerMismatch
+	3,  // 14: keyswitch.router.v1.CreateBudgetRequest.budget:type_name -> keyswitch.router.v1.Budget
+	3,  // 15: keyswitch.router.v1.CreateBudgetResponse.budget:type_name -> keyswitch.router.v1.Budget
+	3,  // 16: keyswitch.router.v1.GetBudgetResponse.budget:type_name -> keyswitch.router.v1.Budget
+	3,  // 17: keyswitch.router.v1.ListBudgetsResponse.budgets:type_name -> keyswitch.router.v1.Budget
+	3,  // 18: keyswitch.router.v1.UpdateBudgetRequest.budget:type_name -> keyswitch.router.v1.Budget
+	27, // 19: keyswitch.router.v1.UpdateBudgetRequest.update_mask:type_name -> google.protobuf.FieldMask
+	3,  // 20: keyswitch.router.v1.UpdateBudgetResponse.budget:type_name -> keyswitch.router.v1.Budget
+	5,  // 21: keyswitch.router.v1.BudgetService.GetBalance:input_type -> keyswitch.router.v1.GetBalanceRequest
+	7,  // 22: keyswitch.router.v1.BudgetService.AddCredits:input_type -> keyswitch.router.v1.AddCreditsRequest
+	9,  // 23: keyswitch.router.v1.BudgetService.SetLowBalance:input_type -> keyswitch.router.v1.SetLowBalanceRequest
+	11, // 24: keyswitch.router.v1.BudgetService.ListEntries:input_type -> keyswitch.router.v1.ListEntriesRequest
+	13, // 25: keyswitch.router.v1.BudgetService.VerifyLedger:input_type -> keyswitch.router.v1.VerifyLedgerRequest
+	16, // 26: keyswitch.router.v1.BudgetService.CreateBudget:input_type -> keyswitch.router.v1.CreateBudgetRequest
+	18, // 27: keyswitch.router.v1.BudgetService.GetBudget:input_type -> keyswitch.router.v1.GetBudgetRequest
+	20, // 28: keyswitch.router.v1.BudgetService.ListBudgets:input_type -> keyswitch.router.v1.ListBudgetsRequest
+	22, // 29: keyswitch.router.v1.BudgetService.UpdateBudget:input_type -> keyswitch.router.v1.UpdateBudgetRequest
+	24, // 30: keyswitch.router.v1.BudgetService.DeleteBudget:input_type -> keyswitch.router.v1.DeleteBudgetRequest
+	6,  // 31: keyswitch.router.v1.BudgetService.GetBalance:output_type -> keyswitch.router.v1.GetBalanceResponse
+	8,  // 32: keyswitch.router.v1.BudgetService.AddCredits:output_type -> keyswitch.router.v1.AddCreditsResponse
+	10, // 33: keyswitch.router.v1.BudgetService.SetLowBalance:output_type -> keyswitch.router.v1.SetLowBalanceResponse
+	12, // 34: keyswitch.router.v1.BudgetService.ListEntries:output_type -> keyswitch.router.v1.ListEntriesResponse
+	14, // 35: keyswitch.router.v1.BudgetService.VerifyLedger:output_type -> keyswitch.router.v1.VerifyLedgerResponse
+	17, // 36: keyswitch.router.v1.BudgetService.CreateBudget:output_type -> keyswitch.router.v1.CreateBudgetResponse
+	19, // 37: keyswitch.router.v1.BudgetService.GetBudget:output_type -> keyswitch.router.v1.GetBudgetResponse
+	21, // 38: keyswitch.router.v1.BudgetService.ListBudgets:output_type -> keyswitch.router.v1.ListBudgetsResponse
+	23, // 39: keyswitch.router.v1.BudgetService.UpdateBudget:output_type -> keyswitch.router.v1.UpdateBudgetResponse
+	25, // 40: keyswitch.router.v1.BudgetService.DeleteBudget:output_type -> keyswitch.router.v1.DeleteBudgetResponse
+	31, // [31:41] is the sub-list for method output_type
+	21, // [21:31] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_keyswitch_router_v1_budget_service_proto_init() }
@@ -478,18 +1870,22 @@ func file_keyswitch_router_v1_budget_service_proto_init() {
 	if File_keyswitch_router_v1_budget_service_proto != nil {
 		return
 	}
+	file_keyswitch_router_v1_budget_service_proto_msgTypes[0].OneofWrappers = []any{}
+	file_keyswitch_router_v1_budget_service_proto_msgTypes[1].OneofWrappers = []any{}
+	file_keyswitch_router_v1_budget_service_proto_msgTypes[7].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyswitch_router_v1_budget_service_proto_rawDesc), len(file_keyswitch_router_v1_budget_service_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   6,
+			NumEnums:      2,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_keyswitch_router_v1_budget_service_proto_goTypes,
 		DependencyIndexes: file_keyswitch_router_v1_budget_service_proto_depIdxs,
+		EnumInfos:         file_keyswitch_router_v1_budget_service_proto_enumTypes,
 		MessageInfos:      file_keyswitch_router_v1_budget_service_proto_msgTypes,
 	}.Build()
 	File_keyswitch_router_v1_budget_service_proto = out.File

@@ -19,22 +19,52 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	BudgetService_GetBalance_FullMethodName = "/keyswitch.router.v1.BudgetService/GetBalance"
-	BudgetService_AddCredits_FullMethodName = "/keyswitch.router.v1.BudgetService/AddCredits"
+	BudgetService_GetBalance_FullMethodName    = "/keyswitch.router.v1.BudgetService/GetBalance"
+	BudgetService_AddCredits_FullMethodName    = "/keyswitch.router.v1.BudgetService/AddCredits"
+	BudgetService_SetLowBalance_FullMethodName = "/keyswitch.router.v1.BudgetService/SetLowBalance"
+	BudgetService_ListEntries_FullMethodName   = "/keyswitch.router.v1.BudgetService/ListEntries"
+	BudgetService_VerifyLedger_FullMethodName  = "/keyswitch.router.v1.BudgetService/VerifyLedger"
+	BudgetService_CreateBudget_FullMethodName  = "/keyswitch.router.v1.BudgetService/CreateBudget"
+	BudgetService_GetBudget_FullMethodName     = "/keyswitch.router.v1.BudgetService/GetBudget"
+	BudgetService_ListBudgets_FullMethodName   = "/keyswitch.router.v1.BudgetService/ListBudgets"
+	BudgetService_UpdateBudget_FullMethodName  = "/keyswitch.router.v1.BudgetService/UpdateBudget"
+	BudgetService_DeleteBudget_FullMethodName  = "/keyswitch.router.v1.BudgetService/DeleteBudget"
 )
 
 // BudgetServiceClient is the client API for BudgetService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Keeps an organization's credits: what the platform pays providers for on its
-// account. A balance is the sum of its entries, and entries are only added.
+// Keeps an organization's credits, which are what the platform pays providers
+// for on its account, and budgets, which bound what may be spent in a window of
+// time. A balance is the sum of its entries, and entries are only added.
 type BudgetServiceClient interface {
 	// Gets the credits of an organization. Its administrators, members and
 	// auditors may ask, and the operator.
 	GetBalance(ctx context.Context, in *GetBalanceRequest, opts ...grpc.CallOption) (*GetBalanceResponse, error)
 	// Adds credits, or takes them back. Only the operator.
 	AddCredits(ctx context.Context, in *AddCreditsRequest, opts ...grpc.CallOption) (*AddCreditsResponse, error)
+	// Says below which an organization's credits count as low. Its administrators
+	// and the operator.
+	SetLowBalance(ctx context.Context, in *SetLowBalanceRequest, opts ...grpc.CallOption) (*SetLowBalanceResponse, error)
+	// Lists movements of credits, the latest first. Administrators and auditors of
+	// the organization, and of the deployment.
+	ListEntries(ctx context.Context, in *ListEntriesRequest, opts ...grpc.CallOption) (*ListEntriesResponse, error)
+	// Adds the books of all organizations up anew and compares. The operator and
+	// the deployment's auditors.
+	VerifyLedger(ctx context.Context, in *VerifyLedgerRequest, opts ...grpc.CallOption) (*VerifyLedgerResponse, error)
+	// Creates a budget. Administrators of the organization and the operator, as for
+	// every change of one.
+	CreateBudget(ctx context.Context, in *CreateBudgetRequest, opts ...grpc.CallOption) (*CreateBudgetResponse, error)
+	// Gets a budget with what its window of now has used. Administrators, members
+	// and auditors of the organization may ask, and the operator.
+	GetBudget(ctx context.Context, in *GetBudgetRequest, opts ...grpc.CallOption) (*GetBudgetResponse, error)
+	// Lists the budgets of an organization by id. Who may ask: see GetBudget.
+	ListBudgets(ctx context.Context, in *ListBudgetsRequest, opts ...grpc.CallOption) (*ListBudgetsResponse, error)
+	// Changes a budget's limit or end. What was spent stays spent.
+	UpdateBudget(ctx context.Context, in *UpdateBudgetRequest, opts ...grpc.CallOption) (*UpdateBudgetResponse, error)
+	// Deletes a budget. One that is made anew under its id begins at nothing.
+	DeleteBudget(ctx context.Context, in *DeleteBudgetRequest, opts ...grpc.CallOption) (*DeleteBudgetResponse, error)
 }
 
 type budgetServiceClient struct {
@@ -65,18 +95,120 @@ func (c *budgetServiceClient) AddCredits(ctx context.Context, in *AddCreditsRequ
 	return out, nil
 }
 
+func (c *budgetServiceClient) SetLowBalance(ctx context.Context, in *SetLowBalanceRequest, opts ...grpc.CallOption) (*SetLowBalanceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetLowBalanceResponse)
+	err := c.cc.Invoke(ctx, BudgetService_SetLowBalance_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *budgetServiceClient) ListEntries(ctx context.Context, in *ListEntriesRequest, opts ...grpc.CallOption) (*ListEntriesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListEntriesResponse)
+	err := c.cc.Invoke(ctx, BudgetService_ListEntries_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *budgetServiceClient) VerifyLedger(ctx context.Context, in *VerifyLedgerRequest, opts ...grpc.CallOption) (*VerifyLedgerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(VerifyLedgerResponse)
+	err := c.cc.Invoke(ctx, BudgetService_VerifyLedger_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *budgetServiceClient) CreateBudget(ctx context.Context, in *CreateBudgetRequest, opts ...grpc.CallOption) (*CreateBudgetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateBudgetResponse)
+	err := c.cc.Invoke(ctx, BudgetService_CreateBudget_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *budgetServiceClient) GetBudget(ctx context.Context, in *GetBudgetRequest, opts ...grpc.CallOption) (*GetBudgetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetBudgetResponse)
+	err := c.cc.Invoke(ctx, BudgetService_GetBudget_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *budgetServiceClient) ListBudgets(ctx context.Context, in *ListBudgetsRequest, opts ...grpc.CallOption) (*ListBudgetsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListBudgetsResponse)
+	err := c.cc.Invoke(ctx, BudgetService_ListBudgets_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *budgetServiceClient) UpdateBudget(ctx context.Context, in *UpdateBudgetRequest, opts ...grpc.CallOption) (*UpdateBudgetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateBudgetResponse)
+	err := c.cc.Invoke(ctx, BudgetService_UpdateBudget_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *budgetServiceClient) DeleteBudget(ctx context.Context, in *DeleteBudgetRequest, opts ...grpc.CallOption) (*DeleteBudgetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteBudgetResponse)
+	err := c.cc.Invoke(ctx, BudgetService_DeleteBudget_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // BudgetServiceServer is the server API for BudgetService service.
 // All implementations must embed UnimplementedBudgetServiceServer
 // for forward compatibility.
 //
-// Keeps an organization's credits: what the platform pays providers for on its
-// account. A balance is the sum of its entries, and entries are only added.
+// Keeps an organization's credits, which are what the platform pays providers
+// for on its account, and budgets, which bound what may be spent in a window of
+// time. A balance is the sum of its entries, and entries are only added.
 type BudgetServiceServer interface {
 	// Gets the credits of an organization. Its administrators, members and
 	// auditors may ask, and the operator.
 	GetBalance(context.Context, *GetBalanceRequest) (*GetBalanceResponse, error)
 	// Adds credits, or takes them back. Only the operator.
 	AddCredits(context.Context, *AddCreditsRequest) (*AddCreditsResponse, error)
+	// Says below which an organization's credits count as low. Its administrators
+	// and the operator.
+	SetLowBalance(context.Context, *SetLowBalanceRequest) (*SetLowBalanceResponse, error)
+	// Lists movements of credits, the latest first. Administrators and auditors of
+	// the organization, and of the deployment.
+	ListEntries(context.Context, *ListEntriesRequest) (*ListEntriesResponse, error)
+	// Adds the books of all organizations up anew and compares. The operator and
+	// the deployment's auditors.
+	VerifyLedger(context.Context, *VerifyLedgerRequest) (*VerifyLedgerResponse, error)
+	// Creates a budget. Administrators of the organization and the operator, as for
+	// every change of one.
+	CreateBudget(context.Context, *CreateBudgetRequest) (*CreateBudgetResponse, error)
+	// Gets a budget with what its window of now has used. Administrators, members
+	// and auditors of the organization may ask, and the operator.
+	GetBudget(context.Context, *GetBudgetRequest) (*GetBudgetResponse, error)
+	// Lists the budgets of an organization by id. Who may ask: see GetBudget.
+	ListBudgets(context.Context, *ListBudgetsRequest) (*ListBudgetsResponse, error)
+	// Changes a budget's limit or end. What was spent stays spent.
+	UpdateBudget(context.Context, *UpdateBudgetRequest) (*UpdateBudgetResponse, error)
+	// Deletes a budget. One that is made anew under its id begins at nothing.
+	DeleteBudget(context.Context, *DeleteBudgetRequest) (*DeleteBudgetResponse, error)
 	mustEmbedUnimplementedBudgetServiceServer()
 }
 
@@ -92,6 +224,30 @@ func (UnimplementedBudgetServiceServer) GetBalance(context.Context, *GetBalanceR
 }
 func (UnimplementedBudgetServiceServer) AddCredits(context.Context, *AddCreditsRequest) (*AddCreditsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AddCredits not implemented")
+}
+func (UnimplementedBudgetServiceServer) SetLowBalance(context.Context, *SetLowBalanceRequest) (*SetLowBalanceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetLowBalance not implemented")
+}
+func (UnimplementedBudgetServiceServer) ListEntries(context.Context, *ListEntriesRequest) (*ListEntriesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListEntries not implemented")
+}
+func (UnimplementedBudgetServiceServer) VerifyLedger(context.Context, *VerifyLedgerRequest) (*VerifyLedgerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method VerifyLedger not implemented")
+}
+func (UnimplementedBudgetServiceServer) CreateBudget(context.Context, *CreateBudgetRequest) (*CreateBudgetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateBudget not implemented")
+}
+func (UnimplementedBudgetServiceServer) GetBudget(context.Context, *GetBudgetRequest) (*GetBudgetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetBudget not implemented")
+}
+func (UnimplementedBudgetServiceServer) ListBudgets(context.Context, *ListBudgetsRequest) (*ListBudgetsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListBudgets not implemented")
+}
+func (UnimplementedBudgetServiceServer) UpdateBudget(context.Context, *UpdateBudgetRequest) (*UpdateBudgetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateBudget not implemented")
+}
+func (UnimplementedBudgetServiceServer) DeleteBudget(context.Context, *DeleteBudgetRequest) (*DeleteBudgetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteBudget not implemented")
 }
 func (UnimplementedBudgetServiceServer) mustEmbedUnimplementedBudgetServiceServer() {}
 func (UnimplementedBudgetServiceServer) testEmbeddedByValue()                       {}
@@ -150,6 +306,150 @@ func _BudgetService_AddCredits_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _BudgetService_SetLowBalance_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetLowBalanceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BudgetServiceServer).SetLowBalance(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: BudgetService_SetLowBalance_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BudgetServiceServer).SetLowBalance(ctx, req.(*SetLowBalanceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _BudgetService_ListEntries_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListEntriesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BudgetServiceServer).ListEntries(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: BudgetService_ListEntries_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BudgetServiceServer).ListEntries(ctx, req.(*ListEntriesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _BudgetService_VerifyLedger_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(VerifyLedgerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BudgetServiceServer).VerifyLedger(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: BudgetService_VerifyLedger_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BudgetServiceServer).VerifyLedger(ctx, req.(*VerifyLedgerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _BudgetService_CreateBudget_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateBudgetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BudgetServiceServer).CreateBudget(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: BudgetService_CreateBudget_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BudgetServiceServer).CreateBudget(ctx, req.(*CreateBudgetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _BudgetService_GetBudget_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetBudgetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BudgetServiceServer).GetBudget(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: BudgetService_GetBudget_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BudgetServiceServer).GetBudget(ctx, req.(*GetBudgetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _BudgetService_ListBudgets_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListBudgetsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BudgetServiceServer).ListBudgets(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: BudgetService_ListBudgets_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BudgetServiceServer).ListBudgets(ctx, req.(*ListBudgetsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _BudgetService_UpdateBudget_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateBudgetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BudgetServiceServer).UpdateBudget(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: BudgetService_UpdateBudget_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BudgetServiceServer).UpdateBudget(ctx, req.(*UpdateBudgetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _BudgetService_DeleteBudget_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteBudgetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BudgetServiceServer).DeleteBudget(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: BudgetService_DeleteBudget_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BudgetServiceServer).DeleteBudget(ctx, req.(*DeleteBudgetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // BudgetService_ServiceDesc is the grpc.ServiceDesc for BudgetService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -164,6 +464,38 @@ var BudgetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "AddCredits",
 			Handler:    _BudgetService_AddCredits_Handler,
+		},
+		{
+			MethodName: "SetLowBalance",
+			Handler:    _BudgetService_SetLowBalance_Handler,
+		},
+		{
+			MethodName: "ListEntries",
+			Handler:    _BudgetService_ListEntries_Handler,
+		},
+		{
+			MethodName: "VerifyLedger",
+			Handler:    _BudgetService_VerifyLedger_Handler,
+		},
+		{
+			MethodName: "CreateBudget",
+			Handler:    _BudgetService_CreateBudget_Handler,
+		},
+		{
+			MethodName: "GetBudget",
+			Handler:    _BudgetService_GetBudget_Handler,
+		},
+		{
+			MethodName: "ListBudgets",
+			Handler:    _BudgetService_ListBudgets_Handler,
+		},
+		{
+			MethodName: "UpdateBudget",
+			Handler:    _BudgetService_UpdateBudget_Handler,
+		},
+		{
+			MethodName: "DeleteBudget",
+			Handler:    _BudgetService_DeleteBudget_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

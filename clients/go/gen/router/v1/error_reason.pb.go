@@ -96,6 +96,13 @@ const (
 	//	  "domain": "router.keyswitch.dev",
 	//	  "metadata": { "model": "novita:my-finetune", "payer": "PAYER_CREDITS" } }
 	ErrorReason_ERROR_REASON_PRICE_UNKNOWN ErrorReason = 9
+	// A budget that counts the call is used up. Status RESOURCE_EXHAUSTED, with
+	// google.rpc.QuotaFailure.
+	//
+	//	{ "reason": "ERROR_REASON_BUDGET_EXHAUSTED",
+	//	  "domain": "router.keyswitch.dev",
+	//	  "metadata": { "budget": "organizations/acme/budgets/monthly", "subject": "organizations/acme" } }
+	ErrorReason_ERROR_REASON_BUDGET_EXHAUSTED ErrorReason = 10
 	// The organization's credits are used up. Status RESOURCE_EXHAUSTED, with
 	// google.rpc.QuotaFailure.
 	//
@@ -284,6 +291,7 @@ var (
 		7:  "ERROR_REASON_NO_USABLE_CREDENTIAL",
 		8:  "ERROR_REASON_BYOK_DISABLED",
 		9:  "ERROR_REASON_PRICE_UNKNOWN",
+		10: "ERROR_REASON_BUDGET_EXHAUSTED",
 		11: "ERROR_REASON_CREDIT_EXHAUSTED",
 		12: "ERROR_REASON_RATE_LIMITED",
 		13: "ERROR_REASON_CONCURRENCY_LIMITED",
@@ -320,6 +328,7 @@ var (
 		"ERROR_REASON_NO_USABLE_CREDENTIAL":           7,
 		"ERROR_REASON_BYOK_DISABLED":                  8,
 		"ERROR_REASON_PRICE_UNKNOWN":                  9,
+		"ERROR_REASON_BUDGET_EXHAUSTED":               10,
 		"ERROR_REASON_CREDIT_EXHAUSTED":               11,
 		"ERROR_REASON_RATE_LIMITED":                   12,
 		"ERROR_REASON_CONCURRENCY_LIMITED":            13,
@@ -378,7 +387,8 @@ var File_keyswitch_router_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_keyswitch_router_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"&keyswitch/router/v1/error_reason.proto\x12\x13keyswitch.router.v1*\xf9\t\n" +
+	"&keyswitch/router/v1/error_reason.proto\x12\x13keyswitch.router.v1*\x9c\n" +
+	"\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\x01\x12\x1f\n" +
@@ -390,6 +400,8 @@ const file_keyswitch_router_v1_error_reason_proto_rawDesc = "" +
 	"!ERROR_REASON_NO_USABLE_CREDENTIAL\x10\a\x12\x1e\n" +
 	"\x1aERROR_REASON_BYOK_DISABLED\x10\b\x12\x1e\n" +
 	"\x1aERROR_REASON_PRICE_UNKNOWN\x10\t\x12!\n" +
+	"\x1dERROR_REASON_BUDGET_EXHAUSTED\x10\n" +
+	"\x12!\n" +
 	"\x1dERROR_REASON_CREDIT_EXHAUSTED\x10\v\x12\x1d\n" +
 	"\x19ERROR_REASON_RATE_LIMITED\x10\f\x12$\n" +
 	" ERROR_REASON_CONCURRENCY_LIMITED\x10\r\x12\"\n" +

@@ -9,6 +9,7 @@ package routerv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -20,6 +21,79 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// What a summary may be broken down by.
+type UsageDimension int32
+
+const (
+	// Unknown to this version.
+	UsageDimension_USAGE_DIMENSION_UNSPECIFIED UsageDimension = 0
+	// The model that was tried.
+	UsageDimension_USAGE_DIMENSION_MODEL UsageDimension = 1
+	// The provider that was tried.
+	UsageDimension_USAGE_DIMENSION_PROVIDER UsageDimension = 2
+	// Who paid.
+	UsageDimension_USAGE_DIMENSION_PAYER UsageDimension = 3
+	// The application that called.
+	UsageDimension_USAGE_DIMENSION_APPLICATION UsageDimension = 4
+	// Whom the call served: a user or an application.
+	UsageDimension_USAGE_DIMENSION_PRINCIPAL UsageDimension = 5
+	// The organization.
+	UsageDimension_USAGE_DIMENSION_ORGANIZATION UsageDimension = 6
+	// The day, in UTC.
+	UsageDimension_USAGE_DIMENSION_DAY UsageDimension = 7
+)
+
+// Enum value maps for UsageDimension.
+var (
+	UsageDimension_name = map[int32]string{
+		0: "USAGE_DIMENSION_UNSPECIFIED",
+		1: "USAGE_DIMENSION_MODEL",
+		2: "USAGE_DIMENSION_PROVIDER",
+		3: "USAGE_DIMENSION_PAYER",
+		4: "USAGE_DIMENSION_APPLICATION",
+		5: "USAGE_DIMENSION_PRINCIPAL",
+		6: "USAGE_DIMENSION_ORGANIZATION",
+		7: "USAGE_DIMENSION_DAY",
+	}
+	UsageDimension_value = map[string]int32{
+		"USAGE_DIMENSION_UNSPECIFIED":  0,
+		"USAGE_DIMENSION_MODEL":        1,
+		"USAGE_DIMENSION_PROVIDER":     2,
+		"USAGE_DIMENSION_PAYER":        3,
+		"USAGE_DIMENSION_APPLICATION":  4,
+		"USAGE_DIMENSION_PRINCIPAL":    5,
+		"USAGE_DIMENSION_ORGANIZATION": 6,
+		"USAGE_DIMENSION_DAY":          7,
+	}
+)
+
+func (x UsageDimension) Enum() *UsageDimension {
+	p := new(UsageDimension)
+	*p = x
+	return p
+}
+
+func (x UsageDimension) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UsageDimension) Descriptor() protoreflect.EnumDescriptor {
+	return file_keyswitch_router_v1_usage_service_proto_enumTypes[0].Descriptor()
+}
+
+func (UsageDimension) Type() protoreflect.EnumType {
+	return &file_keyswitch_router_v1_usage_service_proto_enumTypes[0]
+}
+
+func (x UsageDimension) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UsageDimension.Descriptor instead.
+func (UsageDimension) EnumDescriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_usage_service_proto_rawDescGZIP(), []int{0}
+}
 
 // Request of GetReceipt. Exactly one of the two ids.
 type GetReceiptRequest struct {
@@ -122,21 +196,618 @@ func (x *GetReceiptResponse) GetReceipt() *Receipt {
 	return nil
 }
 
+// Which calls. What is empty asks for nothing.
+type UsageFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "organizations/{organization}". Empty means the caller's own, and all of them
+	// for callers who belong to none.
+	Organization string `protobuf:"bytes,1,opt,name=organization,proto3" json:"organization,omitempty"`
+	// "organizations/{organization}/applications/{application}".
+	Application string `protobuf:"bytes,2,opt,name=application,proto3" json:"application,omitempty"`
+	// Whom the calls served: "organizations/{organization}/users/{user}" or an
+	// application's name. Members without another role see only their own.
+	Principal string `protobuf:"bytes,3,opt,name=principal,proto3" json:"principal,omitempty"`
+	// A model by its catalog id; calls with an attempt at it.
+	Model string `protobuf:"bytes,4,opt,name=model,proto3" json:"model,omitempty"`
+	// "providers/{provider}"; calls with an attempt there.
+	Provider string `protobuf:"bytes,5,opt,name=provider,proto3" json:"provider,omitempty"`
+	// Calls with an attempt that it paid for.
+	Payer Payer `protobuf:"varint,6,opt,name=payer,proto3,enum=keyswitch.router.v1.Payer" json:"payer,omitempty"`
+	// From this moment on.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Before this moment.
+	EndTime       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageFilter) Reset() {
+	*x = UsageFilter{}
+	mi := &file_keyswitch_router_v1_usage_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageFilter) ProtoMessage() {}
+
+func (x *UsageFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_usage_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageFilter.ProtoReflect.Descriptor instead.
+func (*UsageFilter) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_usage_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *UsageFilter) GetOrganization() string {
+	if x != nil {
+		return x.Organization
+	}
+	return ""
+}
+
+func (x *UsageFilter) GetApplication() string {
+	if x != nil {
+		return x.Application
+	}
+	return ""
+}
+
+func (x *UsageFilter) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *UsageFilter) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *UsageFilter) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *UsageFilter) GetPayer() Payer {
+	if x != nil {
+		return x.Payer
+	}
+	return Payer_PAYER_UNSPECIFIED
+}
+
+func (x *UsageFilter) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *UsageFilter) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+// Request of ListReceipts.
+type ListReceiptsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Optional.
+	Filter *UsageFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Optional. Only calls in this state.
+	State ReceiptState `protobuf:"varint,2,opt,name=state,proto3,enum=keyswitch.router.v1.ReceiptState" json:"state,omitempty"`
+	// Optional. How many, at most 1000; 0 means 50.
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// Optional. ListReceiptsResponse.next_page_token of an earlier answer to the same
+	// request.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReceiptsRequest) Reset() {
+	*x = ListReceiptsRequest{}
+	mi := &file_keyswitch_router_v1_usage_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReceiptsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReceiptsRequest) ProtoMessage() {}
+
+func (x *ListReceiptsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_usage_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReceiptsRequest.ProtoReflect.Descriptor instead.
+func (*ListReceiptsRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_usage_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ListReceiptsRequest) GetFilter() *UsageFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *ListReceiptsRequest) GetState() ReceiptState {
+	if x != nil {
+		return x.State
+	}
+	return ReceiptState_RECEIPT_STATE_UNSPECIFIED
+}
+
+func (x *ListReceiptsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListReceiptsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// Response of ListReceipts.
+type ListReceiptsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The latest first.
+	Receipts []*Receipt `protobuf:"bytes,1,rep,name=receipts,proto3" json:"receipts,omitempty"`
+	// For the next page; empty on the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReceiptsResponse) Reset() {
+	*x = ListReceiptsResponse{}
+	mi := &file_keyswitch_router_v1_usage_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReceiptsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReceiptsResponse) ProtoMessage() {}
+
+func (x *ListReceiptsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_usage_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReceiptsResponse.ProtoReflect.Descriptor instead.
+func (*ListReceiptsResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_usage_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ListReceiptsResponse) GetReceipts() []*Receipt {
+	if x != nil {
+		return x.Receipts
+	}
+	return nil
+}
+
+func (x *ListReceiptsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// Request of Summarize.
+type SummarizeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Optional.
+	Filter *UsageFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Optional. Each at most once; none adds up everything in one row.
+	GroupBy       []UsageDimension `protobuf:"varint,2,rep,packed,name=group_by,json=groupBy,proto3,enum=keyswitch.router.v1.UsageDimension" json:"group_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SummarizeRequest) Reset() {
+	*x = SummarizeRequest{}
+	mi := &file_keyswitch_router_v1_usage_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SummarizeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SummarizeRequest) ProtoMessage() {}
+
+func (x *SummarizeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_usage_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SummarizeRequest.ProtoReflect.Descriptor instead.
+func (*SummarizeRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_usage_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *SummarizeRequest) GetFilter() *UsageFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *SummarizeRequest) GetGroupBy() []UsageDimension {
+	if x != nil {
+		return x.GroupBy
+	}
+	return nil
+}
+
+// Response of Summarize.
+type SummarizeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ordered by their keys; at most 10000.
+	Rows          []*UsageSummary `protobuf:"bytes,1,rep,name=rows,proto3" json:"rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SummarizeResponse) Reset() {
+	*x = SummarizeResponse{}
+	mi := &file_keyswitch_router_v1_usage_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SummarizeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SummarizeResponse) ProtoMessage() {}
+
+func (x *SummarizeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_usage_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SummarizeResponse.ProtoReflect.Descriptor instead.
+func (*SummarizeResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_usage_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *SummarizeResponse) GetRows() []*UsageSummary {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+// Attempts added up: those that were sent to a provider. Tokens are in disjoint
+// buckets, but for reasoning, which is a part of the output.
+type UsageSummary struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The values of the dimensions, in the order of group_by: resource names, model
+	// ids, a payer such as "PAYER_CREDITS", a day such as "2026-11-21". Empty where a
+	// call had none.
+	Keys []string `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// How many attempts, from 0.
+	AttemptCount int64 `protobuf:"varint,2,opt,name=attempt_count,json=attemptCount,proto3" json:"attempt_count,omitempty"`
+	// Of how many calls, from 0.
+	CallCount int64 `protobuf:"varint,3,opt,name=call_count,json=callCount,proto3" json:"call_count,omitempty"`
+	// For how many of the attempts usage or list price is an estimate.
+	EstimateCount int64 `protobuf:"varint,4,opt,name=estimate_count,json=estimateCount,proto3" json:"estimate_count,omitempty"`
+	// Prompt tokens that were neither read from a cache nor written to one.
+	UncachedInputTokens *UsageSum `protobuf:"bytes,5,opt,name=uncached_input_tokens,json=uncachedInputTokens,proto3" json:"uncached_input_tokens,omitempty"`
+	// Prompt tokens read from a provider's cache.
+	CacheReadTokens *UsageSum `protobuf:"bytes,6,opt,name=cache_read_tokens,json=cacheReadTokens,proto3" json:"cache_read_tokens,omitempty"`
+	// Prompt tokens written to a provider's cache.
+	CacheWriteTokens *UsageSum `protobuf:"bytes,7,opt,name=cache_write_tokens,json=cacheWriteTokens,proto3" json:"cache_write_tokens,omitempty"`
+	// Generated tokens, reasoning included.
+	OutputTokens *UsageSum `protobuf:"bytes,8,opt,name=output_tokens,json=outputTokens,proto3" json:"output_tokens,omitempty"`
+	// The part of output_tokens spent on reasoning.
+	ReasoningTokens *UsageSum `protobuf:"bytes,9,opt,name=reasoning_tokens,json=reasoningTokens,proto3" json:"reasoning_tokens,omitempty"`
+	// What the upstreams say that they charged, in nano-USD.
+	UpstreamChargedUsdNanos *UsageSum `protobuf:"bytes,10,opt,name=upstream_charged_usd_nanos,json=upstreamChargedUsdNanos,proto3" json:"upstream_charged_usd_nanos,omitempty"`
+	// At list price, in nano-USD.
+	ListPriceUsdNanos *UsageSum `protobuf:"bytes,11,opt,name=list_price_usd_nanos,json=listPriceUsdNanos,proto3" json:"list_price_usd_nanos,omitempty"`
+	// What was charged to credits, in nano-USD.
+	ChargedUsdNanos *UsageSum `protobuf:"bytes,12,opt,name=charged_usd_nanos,json=chargedUsdNanos,proto3" json:"charged_usd_nanos,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *UsageSummary) Reset() {
+	*x = UsageSummary{}
+	mi := &file_keyswitch_router_v1_usage_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageSummary) ProtoMessage() {}
+
+func (x *UsageSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_usage_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageSummary.ProtoReflect.Descriptor instead.
+func (*UsageSummary) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_usage_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *UsageSummary) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *UsageSummary) GetAttemptCount() int64 {
+	if x != nil {
+		return x.AttemptCount
+	}
+	return 0
+}
+
+func (x *UsageSummary) GetCallCount() int64 {
+	if x != nil {
+		return x.CallCount
+	}
+	return 0
+}
+
+func (x *UsageSummary) GetEstimateCount() int64 {
+	if x != nil {
+		return x.EstimateCount
+	}
+	return 0
+}
+
+func (x *UsageSummary) GetUncachedInputTokens() *UsageSum {
+	if x != nil {
+		return x.UncachedInputTokens
+	}
+	return nil
+}
+
+func (x *UsageSummary) GetCacheReadTokens() *UsageSum {
+	if x != nil {
+		return x.CacheReadTokens
+	}
+	return nil
+}
+
+func (x *UsageSummary) GetCacheWriteTokens() *UsageSum {
+	if x != nil {
+		return x.CacheWriteTokens
+	}
+	return nil
+}
+
+func (x *UsageSummary) GetOutputTokens() *UsageSum {
+	if x != nil {
+		return x.OutputTokens
+	}
+	return nil
+}
+
+func (x *UsageSummary) GetReasoningTokens() *UsageSum {
+	if x != nil {
+		return x.ReasoningTokens
+	}
+	return nil
+}
+
+func (x *UsageSummary) GetUpstreamChargedUsdNanos() *UsageSum {
+	if x != nil {
+		return x.UpstreamChargedUsdNanos
+	}
+	return nil
+}
+
+func (x *UsageSummary) GetListPriceUsdNanos() *UsageSum {
+	if x != nil {
+		return x.ListPriceUsdNanos
+	}
+	return nil
+}
+
+func (x *UsageSummary) GetChargedUsdNanos() *UsageSum {
+	if x != nil {
+		return x.ChargedUsdNanos
+	}
+	return nil
+}
+
+// A total that does not count what is not known as 0.
+type UsageSum struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sum of what is known.
+	Total int64 `protobuf:"varint,1,opt,name=total,proto3" json:"total,omitempty"`
+	// Of how many attempts it is not known.
+	UnknownCount  int64 `protobuf:"varint,2,opt,name=unknown_count,json=unknownCount,proto3" json:"unknown_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageSum) Reset() {
+	*x = UsageSum{}
+	mi := &file_keyswitch_router_v1_usage_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageSum) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageSum) ProtoMessage() {}
+
+func (x *UsageSum) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_usage_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageSum.ProtoReflect.Descriptor instead.
+func (*UsageSum) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_usage_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *UsageSum) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *UsageSum) GetUnknownCount() int64 {
+	if x != nil {
+		return x.UnknownCount
+	}
+	return 0
+}
+
 var File_keyswitch_router_v1_usage_service_proto protoreflect.FileDescriptor
 
 const file_keyswitch_router_v1_usage_service_proto_rawDesc = "" +
 	"\n" +
-	"'keyswitch/router/v1/usage_service.proto\x12\x13keyswitch.router.v1\x1a!keyswitch/router/v1/receipt.proto\"S\n" +
+	"'keyswitch/router/v1/usage_service.proto\x12\x13keyswitch.router.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkeyswitch/router/v1/payer.proto\x1a!keyswitch/router/v1/receipt.proto\"S\n" +
 	"\x11GetReceiptRequest\x12\x1f\n" +
 	"\vresponse_id\x18\x01 \x01(\tR\n" +
 	"responseId\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tR\trequestId\"L\n" +
 	"\x12GetReceiptResponse\x126\n" +
-	"\areceipt\x18\x01 \x01(\v2\x1c.keyswitch.router.v1.ReceiptR\areceipt2m\n" +
+	"\areceipt\x18\x01 \x01(\v2\x1c.keyswitch.router.v1.ReceiptR\areceipt\"\xc7\x02\n" +
+	"\vUsageFilter\x12\"\n" +
+	"\forganization\x18\x01 \x01(\tR\forganization\x12 \n" +
+	"\vapplication\x18\x02 \x01(\tR\vapplication\x12\x1c\n" +
+	"\tprincipal\x18\x03 \x01(\tR\tprincipal\x12\x14\n" +
+	"\x05model\x18\x04 \x01(\tR\x05model\x12\x1a\n" +
+	"\bprovider\x18\x05 \x01(\tR\bprovider\x120\n" +
+	"\x05payer\x18\x06 \x01(\x0e2\x1a.keyswitch.router.v1.PayerR\x05payer\x129\n" +
+	"\n" +
+	"start_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\xc4\x01\n" +
+	"\x13ListReceiptsRequest\x128\n" +
+	"\x06filter\x18\x01 \x01(\v2 .keyswitch.router.v1.UsageFilterR\x06filter\x127\n" +
+	"\x05state\x18\x02 \x01(\x0e2!.keyswitch.router.v1.ReceiptStateR\x05state\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"x\n" +
+	"\x14ListReceiptsResponse\x128\n" +
+	"\breceipts\x18\x01 \x03(\v2\x1c.keyswitch.router.v1.ReceiptR\breceipts\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8c\x01\n" +
+	"\x10SummarizeRequest\x128\n" +
+	"\x06filter\x18\x01 \x01(\v2 .keyswitch.router.v1.UsageFilterR\x06filter\x12>\n" +
+	"\bgroup_by\x18\x02 \x03(\x0e2#.keyswitch.router.v1.UsageDimensionR\agroupBy\"J\n" +
+	"\x11SummarizeResponse\x125\n" +
+	"\x04rows\x18\x01 \x03(\v2!.keyswitch.router.v1.UsageSummaryR\x04rows\"\xfd\x05\n" +
+	"\fUsageSummary\x12\x12\n" +
+	"\x04keys\x18\x01 \x03(\tR\x04keys\x12#\n" +
+	"\rattempt_count\x18\x02 \x01(\x03R\fattemptCount\x12\x1d\n" +
+	"\n" +
+	"call_count\x18\x03 \x01(\x03R\tcallCount\x12%\n" +
+	"\x0eestimate_count\x18\x04 \x01(\x03R\restimateCount\x12Q\n" +
+	"\x15uncached_input_tokens\x18\x05 \x01(\v2\x1d.keyswitch.router.v1.UsageSumR\x13uncachedInputTokens\x12I\n" +
+	"\x11cache_read_tokens\x18\x06 \x01(\v2\x1d.keyswitch.router.v1.UsageSumR\x0fcacheReadTokens\x12K\n" +
+	"\x12cache_write_tokens\x18\a \x01(\v2\x1d.keyswitch.router.v1.UsageSumR\x10cacheWriteTokens\x12B\n" +
+	"\routput_tokens\x18\b \x01(\v2\x1d.keyswitch.router.v1.UsageSumR\foutputTokens\x12H\n" +
+	"\x10reasoning_tokens\x18\t \x01(\v2\x1d.keyswitch.router.v1.UsageSumR\x0freasoningTokens\x12Z\n" +
+	"\x1aupstream_charged_usd_nanos\x18\n" +
+	" \x01(\v2\x1d.keyswitch.router.v1.UsageSumR\x17upstreamChargedUsdNanos\x12N\n" +
+	"\x14list_price_usd_nanos\x18\v \x01(\v2\x1d.keyswitch.router.v1.UsageSumR\x11listPriceUsdNanos\x12I\n" +
+	"\x11charged_usd_nanos\x18\f \x01(\v2\x1d.keyswitch.router.v1.UsageSumR\x0fchargedUsdNanos\"E\n" +
+	"\bUsageSum\x12\x14\n" +
+	"\x05total\x18\x01 \x01(\x03R\x05total\x12#\n" +
+	"\runknown_count\x18\x02 \x01(\x03R\funknownCount*\x80\x02\n" +
+	"\x0eUsageDimension\x12\x1f\n" +
+	"\x1bUSAGE_DIMENSION_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15USAGE_DIMENSION_MODEL\x10\x01\x12\x1c\n" +
+	"\x18USAGE_DIMENSION_PROVIDER\x10\x02\x12\x19\n" +
+	"\x15USAGE_DIMENSION_PAYER\x10\x03\x12\x1f\n" +
+	"\x1bUSAGE_DIMENSION_APPLICATION\x10\x04\x12\x1d\n" +
+	"\x19USAGE_DIMENSION_PRINCIPAL\x10\x05\x12 \n" +
+	"\x1cUSAGE_DIMENSION_ORGANIZATION\x10\x06\x12\x17\n" +
+	"\x13USAGE_DIMENSION_DAY\x10\a2\xae\x02\n" +
 	"\fUsageService\x12]\n" +
 	"\n" +
-	"GetReceipt\x12&.keyswitch.router.v1.GetReceiptRequest\x1a'.keyswitch.router.v1.GetReceiptResponseb\x06proto3"
+	"GetReceipt\x12&.keyswitch.router.v1.GetReceiptRequest\x1a'.keyswitch.router.v1.GetReceiptResponse\x12c\n" +
+	"\fListReceipts\x12(.keyswitch.router.v1.ListReceiptsRequest\x1a).keyswitch.router.v1.ListReceiptsResponse\x12Z\n" +
+	"\tSummarize\x12%.keyswitch.router.v1.SummarizeRequest\x1a&.keyswitch.router.v1.SummarizeResponseb\x06proto3"
 
 var (
 	file_keyswitch_router_v1_usage_service_proto_rawDescOnce sync.Once
@@ -150,21 +821,54 @@ func file_keyswitch_router_v1_usage_service_proto_rawDescGZIP() []byte {
 	return file_keyswitch_router_v1_usage_service_proto_rawDescData
 }
 
-var file_keyswitch_router_v1_usage_service_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_keyswitch_router_v1_usage_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_keyswitch_router_v1_usage_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_keyswitch_router_v1_usage_service_proto_goTypes = []any{
-	(*GetReceiptRequest)(nil),  // 0: keyswitch.router.v1.GetReceiptRequest
-	(*GetReceiptResponse)(nil), // 1: keyswitch.router.v1.GetReceiptResponse
-	(*Receipt)(nil),            // 2: keyswitch.router.v1.Receipt
+	(UsageDimension)(0),           // 0: keyswitch.router.v1.UsageDimension
+	(*GetReceiptRequest)(nil),     // 1: keyswitch.router.v1.GetReceiptRequest
+	(*GetReceiptResponse)(nil),    // 2: keyswitch.router.v1.GetReceiptResponse
+	(*UsageFilter)(nil),           // 3: keyswitch.router.v1.UsageFilter
+	(*ListReceiptsRequest)(nil),   // 4: keyswitch.router.v1.ListReceiptsRequest
+	(*ListReceiptsResponse)(nil),  // 5: keyswitch.router.v1.ListReceiptsResponse
+	(*SummarizeRequest)(nil),      // 6: keyswitch.router.v1.SummarizeRequest
+	(*SummarizeResponse)(nil),     // 7: keyswitch.router.v1.SummarizeResponse
+	(*UsageSummary)(nil),          // 8: keyswitch.router.v1.UsageSummary
+	(*UsageSum)(nil),              // 9: keyswitch.router.v1.UsageSum
+	(*Receipt)(nil),               // 10: keyswitch.router.v1.Receipt
+	(Payer)(0),                    // 11: keyswitch.router.v1.Payer
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(ReceiptState)(0),             // 13: keyswitch.router.v1.ReceiptState
 }
 var file_keyswitch_router_v1_usage_service_proto_depIdxs = []int32{
-	2, // 0: keyswitch.router.v1.GetReceiptResponse.receipt:type_name -> keyswitch.router.v1.Receipt
-	0, // 1: keyswitch.router.v1.UsageService.GetReceipt:input_type -> keyswitch.router.v1.GetReceiptRequest
-	1, // 2: keyswitch.router.v1.UsageService.GetReceipt:output_type -> keyswitch.router.v1.GetReceiptResponse
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	10, // 0: keyswitch.router.v1.GetReceiptResponse.receipt:type_name -> keyswitch.router.v1.Receipt
+	11, // 1: keyswitch.router.v1.UsageFilter.payer:type_name -> keyswitch.router.v1.Payer
+	12, // 2: keyswitch.router.v1.UsageFilter.start_time:type_name -> google.protobuf.Timestamp
+	12, // 3: keyswitch.router.v1.UsageFilter.end_time:type_name -> google.protobuf.Timestamp
+	3,  // 4: keyswitch.router.v1.ListReceiptsRequest.filter:type_name -> keyswitch.router.v1.UsageFilter
+	13, // 5: keyswitch.router.v1.ListReceiptsRequest.state:type_name -> keyswitch.router.v1.ReceiptState
+	10, // 6: keyswitch.router.v1.ListReceiptsResponse.receipts:type_name -> keyswitch.router.v1.Receipt
+	3,  // 7: keyswitch.router.v1.SummarizeRequest.filter:type_name -> keyswitch.router.v1.UsageFilter
+	0,  // 8: keyswitch.router.v1.SummarizeRequest.group_by:type_name -> keyswitch.router.v1.UsageDimension
+	8,  // 9: keyswitch.router.v1.SummarizeResponse.rows:type_name -> keyswitch.router.v1.UsageSummary
+	9,  // 10: keyswitch.router.v1.UsageSummary.uncached_input_tokens:type_name -> keyswitch.router.v1.UsageSum
+	9,  // 11: keyswitch.router.v1.UsageSummary.cache_read_tokens:type_name -> keyswitch.router.v1.UsageSum
+	9,  // 12: keyswitch.router.v1.UsageSummary.cache_write_tokens:type_name -> keyswitch.router.v1.UsageSum
+	9,  // 13: keyswitch.router.v1.UsageSummary.output_tokens:type_name -> keyswitch.router.v1.UsageSum
+	9,  // 14: keyswitch.router.v1.UsageSummary.reasoning_tokens:type_name -> keyswitch.router.v1.UsageSum
+	9,  // 15: keyswitch.router.v1.UsageSummary.upstream_charged_usd_nanos:type_name -> keyswitch.router.v1.UsageSum
+	9,  // 16: keyswitch.router.v1.UsageSummary.list_price_usd_nanos:type_name -> keyswitch.router.v1.UsageSum
+	9,  // 17: keyswitch.router.v1.UsageSummary.charged_usd_nanos:type_name -> keyswitch.router.v1.UsageSum
+	1,  // 18: keyswitch.router.v1.UsageService.GetReceipt:input_type -> keyswitch.router.v1.GetReceiptRequest
+	4,  // 19: keyswitch.router.v1.UsageService.ListReceipts:input_type -> keyswitch.router.v1.ListReceiptsRequest
+	6,  // 20: keyswitch.router.v1.UsageService.Summarize:input_type -> keyswitch.router.v1.SummarizeRequest
+	2,  // 21: keyswitch.router.v1.UsageService.GetReceipt:output_type -> keyswitch.router.v1.GetReceiptResponse
+	5,  // 22: keyswitch.router.v1.UsageService.ListReceipts:output_type -> keyswitch.router.v1.ListReceiptsResponse
+	7,  // 23: keyswitch.router.v1.UsageService.Summarize:output_type -> keyswitch.router.v1.SummarizeResponse
+	21, // [21:24] is the sub-list for method output_type
+	18, // [18:21] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_keyswitch_router_v1_usage_service_proto_init() }
@@ -172,19 +876,21 @@ func file_keyswitch_router_v1_usage_service_proto_init() {
 	if File_keyswitch_router_v1_usage_service_proto != nil {
 		return
 	}
+	file_keyswitch_router_v1_payer_proto_init()
 	file_keyswitch_router_v1_receipt_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyswitch_router_v1_usage_service_proto_rawDesc), len(file_keyswitch_router_v1_usage_service_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   2,
+			NumEnums:      1,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_keyswitch_router_v1_usage_service_proto_goTypes,
 		DependencyIndexes: file_keyswitch_router_v1_usage_service_proto_depIdxs,
+		EnumInfos:         file_keyswitch_router_v1_usage_service_proto_enumTypes,
 		MessageInfos:      file_keyswitch_router_v1_usage_service_proto_msgTypes,
 	}.Build()
 	File_keyswitch_router_v1_usage_service_proto = out.File

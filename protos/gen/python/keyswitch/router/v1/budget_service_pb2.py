@@ -22,28 +22,69 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(keyswitch/router/v1/budget_service.proto\x12\x13keyswitch.router.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"s\n\x07\x42\x61lance\x12\x14\n\x0corganization\x18\x01 \x01(\t\x12\x19\n\x11\x62\x61lance_usd_nanos\x18\x02 \x01(\x03\x12\x1a\n\x12reserved_usd_nanos\x18\x03 \x01(\x03\x12\x1b\n\x13\x61vailable_usd_nanos\x18\x04 \x01(\x03\"\x8e\x01\n\x0bLedgerEntry\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\x03\x12\x14\n\x0corganization\x18\x02 \x01(\t\x12\x18\n\x10\x61mount_usd_nanos\x18\x03 \x01(\x03\x12\x0c\n\x04note\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\")\n\x11GetBalanceRequest\x12\x14\n\x0corganization\x18\x01 \x01(\t\"C\n\x12GetBalanceResponse\x12-\n\x07\x62\x61lance\x18\x01 \x01(\x0b\x32\x1c.keyswitch.router.v1.Balance\"e\n\x11\x41\x64\x64\x43reditsRequest\x12\x14\n\x0corganization\x18\x01 \x01(\t\x12\x18\n\x10\x61mount_usd_nanos\x18\x02 \x01(\x03\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0c\n\x04note\x18\x04 \x01(\t\"t\n\x12\x41\x64\x64\x43reditsResponse\x12/\n\x05\x65ntry\x18\x01 \x01(\x0b\x32 .keyswitch.router.v1.LedgerEntry\x12-\n\x07\x62\x61lance\x18\x02 \x01(\x0b\x32\x1c.keyswitch.router.v1.Balance2\xcd\x01\n\rBudgetService\x12]\n\nGetBalance\x12&.keyswitch.router.v1.GetBalanceRequest\x1a\'.keyswitch.router.v1.GetBalanceResponse\x12]\n\nAddCredits\x12&.keyswitch.router.v1.AddCreditsRequest\x1a\'.keyswitch.router.v1.AddCreditsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(keyswitch/router/v1/budget_service.proto\x12\x13keyswitch.router.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x01\n\x07\x42\x61lance\x12\x14\n\x0corganization\x18\x01 \x01(\t\x12\x19\n\x11\x62\x61lance_usd_nanos\x18\x02 \x01(\x03\x12\x1a\n\x12reserved_usd_nanos\x18\x03 \x01(\x03\x12\x1b\n\x13\x61vailable_usd_nanos\x18\x04 \x01(\x03\x12\"\n\x15low_balance_usd_nanos\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06is_low\x18\x06 \x01(\x08\x42\x18\n\x16_low_balance_usd_nanos\"\x9c\x04\n\x06\x42udget\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x31\n\x06period\x18\x03 \x01(\x0e\x32!.keyswitch.router.v1.BudgetPeriod\x12/\n\x05\x62\x61sis\x18\x04 \x01(\x0e\x32 .keyswitch.router.v1.BudgetBasis\x12\x1c\n\x0flimit_usd_nanos\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11window_start_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fwindow_end_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fspent_usd_nanos\x18\x0c \x01(\x03\x12\x1a\n\x12reserved_usd_nanos\x18\r \x01(\x03\x12\x1b\n\x13remaining_usd_nanos\x18\x0e \x01(\x03\x42\x12\n\x10_limit_usd_nanos\"\x8e\x01\n\x0bLedgerEntry\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\x03\x12\x14\n\x0corganization\x18\x02 \x01(\t\x12\x18\n\x10\x61mount_usd_nanos\x18\x03 \x01(\x03\x12\x0c\n\x04note\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\")\n\x11GetBalanceRequest\x12\x14\n\x0corganization\x18\x01 \x01(\t\"C\n\x12GetBalanceResponse\x12-\n\x07\x62\x61lance\x18\x01 \x01(\x0b\x32\x1c.keyswitch.router.v1.Balance\"e\n\x11\x41\x64\x64\x43reditsRequest\x12\x14\n\x0corganization\x18\x01 \x01(\t\x12\x18\n\x10\x61mount_usd_nanos\x18\x02 \x01(\x03\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0c\n\x04note\x18\x04 \x01(\t\"t\n\x12\x41\x64\x64\x43reditsResponse\x12/\n\x05\x65ntry\x18\x01 \x01(\x0b\x32 .keyswitch.router.v1.LedgerEntry\x12-\n\x07\x62\x61lance\x18\x02 \x01(\x0b\x32\x1c.keyswitch.router.v1.Balance\"j\n\x14SetLowBalanceRequest\x12\x14\n\x0corganization\x18\x01 \x01(\t\x12\"\n\x15low_balance_usd_nanos\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x18\n\x16_low_balance_usd_nanos\"F\n\x15SetLowBalanceResponse\x12-\n\x07\x62\x61lance\x18\x01 \x01(\x0b\x32\x1c.keyswitch.router.v1.Balance\"Q\n\x12ListEntriesRequest\x12\x14\n\x0corganization\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"a\n\x13ListEntriesResponse\x12\x31\n\x07\x65ntries\x18\x01 \x03(\x0b\x32 .keyswitch.router.v1.LedgerEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x15\n\x13VerifyLedgerRequest\"\xad\x01\n\x14VerifyLedgerResponse\x12\x10\n\x08is_right\x18\x01 \x01(\x08\x12\x1a\n\x12organization_count\x18\x02 \x01(\x03\x12\x13\n\x0b\x65ntry_count\x18\x03 \x01(\x03\x12\x37\n\nmismatches\x18\x04 \x03(\x0b\x32#.keyswitch.router.v1.LedgerMismatch\x12\x19\n\x11\x62udget_mismatches\x18\x05 \x03(\t\"\x98\x01\n\x0eLedgerMismatch\x12\x14\n\x0corganization\x18\x01 \x01(\t\x12\x19\n\x11\x62\x61lance_usd_nanos\x18\x02 \x01(\x03\x12\x19\n\x11\x65ntries_usd_nanos\x18\x03 \x01(\x03\x12\x1a\n\x12reserved_usd_nanos\x18\x04 \x01(\x03\x12\x1e\n\x16reservations_usd_nanos\x18\x05 \x01(\x03\"k\n\x13\x43reateBudgetRequest\x12\x14\n\x0corganization\x18\x01 \x01(\t\x12\x11\n\tbudget_id\x18\x02 \x01(\t\x12+\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x1b.keyswitch.router.v1.Budget\"C\n\x14\x43reateBudgetResponse\x12+\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1b.keyswitch.router.v1.Budget\" \n\x10GetBudgetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"@\n\x11GetBudgetResponse\x12+\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1b.keyswitch.router.v1.Budget\"Q\n\x12ListBudgetsRequest\x12\x14\n\x0corganization\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\\\n\x13ListBudgetsResponse\x12,\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x1b.keyswitch.router.v1.Budget\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"s\n\x13UpdateBudgetRequest\x12+\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1b.keyswitch.router.v1.Budget\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"C\n\x14UpdateBudgetResponse\x12+\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1b.keyswitch.router.v1.Budget\"1\n\x13\x44\x65leteBudgetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x16\n\x14\x44\x65leteBudgetResponse*v\n\x0c\x42udgetPeriod\x12\x1d\n\x19\x42UDGET_PERIOD_UNSPECIFIED\x10\x00\x12\x15\n\x11\x42UDGET_PERIOD_DAY\x10\x01\x12\x17\n\x13\x42UDGET_PERIOD_MONTH\x10\x02\x12\x17\n\x13\x42UDGET_PERIOD_TOTAL\x10\x03*b\n\x0b\x42udgetBasis\x12\x1c\n\x18\x42UDGET_BASIS_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42UDGET_BASIS_CHARGED\x10\x01\x12\x1b\n\x17\x42UDGET_BASIS_LIST_PRICE\x10\x02\x32\xe9\x07\n\rBudgetService\x12]\n\nGetBalance\x12&.keyswitch.router.v1.GetBalanceRequest\x1a\'.keyswitch.router.v1.GetBalanceResponse\x12]\n\nAddCredits\x12&.keyswitch.router.v1.AddCreditsRequest\x1a\'.keyswitch.router.v1.AddCreditsResponse\x12\x66\n\rSetLowBalance\x12).keyswitch.router.v1.SetLowBalanceRequest\x1a*.keyswitch.router.v1.SetLowBalanceResponse\x12`\n\x0bListEntries\x12\'.keyswitch.router.v1.ListEntriesRequest\x1a(.keyswitch.router.v1.ListEntriesResponse\x12\x63\n\x0cVerifyLedger\x12(.keyswitch.router.v1.VerifyLedgerRequest\x1a).keyswitch.router.v1.VerifyLedgerResponse\x12\x63\n\x0c\x43reateBudget\x12(.keyswitch.router.v1.CreateBudgetRequest\x1a).keyswitch.router.v1.CreateBudgetResponse\x12Z\n\tGetBudget\x12%.keyswitch.router.v1.GetBudgetRequest\x1a&.keyswitch.router.v1.GetBudgetResponse\x12`\n\x0bListBudgets\x12\'.keyswitch.router.v1.ListBudgetsRequest\x1a(.keyswitch.router.v1.ListBudgetsResponse\x12\x63\n\x0cUpdateBudget\x12(.keyswitch.router.v1.UpdateBudgetRequest\x1a).keyswitch.router.v1.UpdateBudgetResponse\x12\x63\n\x0c\x44\x65leteBudget\x12(.keyswitch.router.v1.DeleteBudgetRequest\x1a).keyswitch.router.v1.DeleteBudgetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'keyswitch.router.v1.budget_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BALANCE']._serialized_start=98
-  _globals['_BALANCE']._serialized_end=213
-  _globals['_LEDGERENTRY']._serialized_start=216
-  _globals['_LEDGERENTRY']._serialized_end=358
-  _globals['_GETBALANCEREQUEST']._serialized_start=360
-  _globals['_GETBALANCEREQUEST']._serialized_end=401
-  _globals['_GETBALANCERESPONSE']._serialized_start=403
-  _globals['_GETBALANCERESPONSE']._serialized_end=470
-  _globals['_ADDCREDITSREQUEST']._serialized_start=472
-  _globals['_ADDCREDITSREQUEST']._serialized_end=573
-  _globals['_ADDCREDITSRESPONSE']._serialized_start=575
-  _globals['_ADDCREDITSRESPONSE']._serialized_end=691
-  _globals['_BUDGETSERVICE']._serialized_start=694
-  _globals['_BUDGETSERVICE']._serialized_end=899
+  _globals['_BUDGETPERIOD']._serialized_start=2781
+  _globals['_BUDGETPERIOD']._serialized_end=2899
+  _globals['_BUDGETBASIS']._serialized_start=2901
+  _globals['_BUDGETBASIS']._serialized_end=2999
+  _globals['_BALANCE']._serialized_start=133
+  _globals['_BALANCE']._serialized_end=326
+  _globals['_BUDGET']._serialized_start=329
+  _globals['_BUDGET']._serialized_end=869
+  _globals['_LEDGERENTRY']._serialized_start=872
+  _globals['_LEDGERENTRY']._serialized_end=1014
+  _globals['_GETBALANCEREQUEST']._serialized_start=1016
+  _globals['_GETBALANCEREQUEST']._serialized_end=1057
+  _globals['_GETBALANCERESPONSE']._serialized_start=1059
+  _globals['_GETBALANCERESPONSE']._serialized_end=1126
+  _globals['_ADDCREDITSREQUEST']._serialized_start=1128
+  _globals['_ADDCREDITSREQUEST']._serialized_end=1229
+  _globals['_ADDCREDITSRESPONSE']._serialized_start=1231
+  _globals['_ADDCREDITSRESPONSE']._serialized_end=1347
+  _globals['_SETLOWBALANCEREQUEST']._serialized_start=1349
+  _globals['_SETLOWBALANCEREQUEST']._serialized_end=1455
+  _globals['_SETLOWBALANCERESPONSE']._serialized_start=1457
+  _globals['_SETLOWBALANCERESPONSE']._serialized_end=1527
+  _globals['_LISTENTRIESREQUEST']._serialized_start=1529
+  _globals['_LISTENTRIESREQUEST']._serialized_end=1610
+  _globals['_LISTENTRIESRESPONSE']._serialized_start=1612
+  _globals['_LISTENTRIESRESPONSE']._serialized_end=1709
+  _globals['_VERIFYLEDGERREQUEST']._serialized_start=1711
+  _globals['_VERIFYLEDGERREQUEST']._serialized_end=1732
+  _globals['_VERIFYLEDGERRESPONSE']._serialized_start=1735
+  _globals['_VERIFYLEDGERRESPONSE']._serialized_end=1908
+  _globals['_LEDGERMISMATCH']._serialized_start=1911
+  _globals['_LEDGERMISMATCH']._serialized_end=2063
+  _globals['_CREATEBUDGETREQUEST']._serialized_start=2065
+  _globals['_CREATEBUDGETREQUEST']._serialized_end=2172
+  _globals['_CREATEBUDGETRESPONSE']._serialized_start=2174
+  _globals['_CREATEBUDGETRESPONSE']._serialized_end=2241
+  _globals['_GETBUDGETREQUEST']._serialized_start=2243
+  _globals['_GETBUDGETREQUEST']._serialized_end=2275
+  _globals['_GETBUDGETRESPONSE']._serialized_start=2277
+  _globals['_GETBUDGETRESPONSE']._serialized_end=2341
+  _globals['_LISTBUDGETSREQUEST']._serialized_start=2343
+  _globals['_LISTBUDGETSREQUEST']._serialized_end=2424
+  _globals['_LISTBUDGETSRESPONSE']._serialized_start=2426
+  _globals['_LISTBUDGETSRESPONSE']._serialized_end=2518
+  _globals['_UPDATEBUDGETREQUEST']._serialized_start=2520
+  _globals['_UPDATEBUDGETREQUEST']._serialized_end=2635
+  _globals['_UPDATEBUDGETRESPONSE']._serialized_start=2637
+  _globals['_UPDATEBUDGETRESPONSE']._serialized_end=2704
+  _globals['_DELETEBUDGETREQUEST']._serialized_start=2706
+  _globals['_DELETEBUDGETREQUEST']._serialized_end=2755
+  _globals['_DELETEBUDGETRESPONSE']._serialized_start=2757
+  _globals['_DELETEBUDGETRESPONSE']._serialized_end=2779
+  _globals['_BUDGETSERVICE']._serialized_start=3002
+  _globals['_BUDGETSERVICE']._serialized_end=4003
 # @@protoc_insertion_point(module_scope)

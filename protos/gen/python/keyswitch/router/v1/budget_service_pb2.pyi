@@ -3,9 +3,13 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +21,66 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _BudgetPeriod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BudgetPeriodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BudgetPeriod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BUDGET_PERIOD_UNSPECIFIED: _BudgetPeriod.ValueType  # 0
+    """Unknown to this version."""
+    BUDGET_PERIOD_DAY: _BudgetPeriod.ValueType  # 1
+    """From midnight to midnight."""
+    BUDGET_PERIOD_MONTH: _BudgetPeriod.ValueType  # 2
+    """From the first of a month to the next."""
+    BUDGET_PERIOD_TOTAL: _BudgetPeriod.ValueType  # 3
+    """One window without an end."""
+
+class BudgetPeriod(_BudgetPeriod, metaclass=_BudgetPeriodEnumTypeWrapper):
+    """How long a window of a budget is. Windows follow the calendar, in UTC."""
+
+BUDGET_PERIOD_UNSPECIFIED: BudgetPeriod.ValueType  # 0
+"""Unknown to this version."""
+BUDGET_PERIOD_DAY: BudgetPeriod.ValueType  # 1
+"""From midnight to midnight."""
+BUDGET_PERIOD_MONTH: BudgetPeriod.ValueType  # 2
+"""From the first of a month to the next."""
+BUDGET_PERIOD_TOTAL: BudgetPeriod.ValueType  # 3
+"""One window without an end."""
+Global___BudgetPeriod: _TypeAlias = BudgetPeriod  # noqa: Y015
+
+class _BudgetBasis:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BudgetBasisEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BudgetBasis.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BUDGET_BASIS_UNSPECIFIED: _BudgetBasis.ValueType  # 0
+    """Unknown to this version."""
+    BUDGET_BASIS_CHARGED: _BudgetBasis.ValueType  # 1
+    """What is charged to credits, markup included. Calls that somebody else pays
+    for do not count.
+    """
+    BUDGET_BASIS_LIST_PRICE: _BudgetBasis.ValueType  # 2
+    """The list price of every call, whoever pays for it, own keys included. A call
+    whose model has no price is refused with PRICE_UNKNOWN.
+    """
+
+class BudgetBasis(_BudgetBasis, metaclass=_BudgetBasisEnumTypeWrapper):
+    """What counts against a budget."""
+
+BUDGET_BASIS_UNSPECIFIED: BudgetBasis.ValueType  # 0
+"""Unknown to this version."""
+BUDGET_BASIS_CHARGED: BudgetBasis.ValueType  # 1
+"""What is charged to credits, markup included. Calls that somebody else pays
+for do not count.
+"""
+BUDGET_BASIS_LIST_PRICE: BudgetBasis.ValueType  # 2
+"""The list price of every call, whoever pays for it, own keys included. A call
+whose model has no price is refused with PRICE_UNKNOWN.
+"""
+Global___BudgetBasis: _TypeAlias = BudgetBasis  # noqa: Y015
+
 @_typing.final
 class Balance(_message.Message):
     """The credits of an organization. One unit: 1 USD = 1,000,000,000 nanos."""
@@ -27,6 +91,8 @@ class Balance(_message.Message):
     BALANCE_USD_NANOS_FIELD_NUMBER: _builtins.int
     RESERVED_USD_NANOS_FIELD_NUMBER: _builtins.int
     AVAILABLE_USD_NANOS_FIELD_NUMBER: _builtins.int
+    LOW_BALANCE_USD_NANOS_FIELD_NUMBER: _builtins.int
+    IS_LOW_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """"organizations/{organization}"."""
     balance_usd_nanos: _builtins.int
@@ -37,6 +103,10 @@ class Balance(_message.Message):
     """What calls under way may cost at most, from 0."""
     available_usd_nanos: _builtins.int
     """balance_usd_nanos minus reserved_usd_nanos: a new call may cost this much."""
+    low_balance_usd_nanos: _builtins.int
+    """Below this available_usd_nanos counts as low; absent where nobody said, from 0."""
+    is_low: _builtins.bool
+    """True when it is low. Default false."""
     def __init__(
         self,
         *,
@@ -44,14 +114,112 @@ class Balance(_message.Message):
         balance_usd_nanos: _builtins.int = ...,
         reserved_usd_nanos: _builtins.int = ...,
         available_usd_nanos: _builtins.int = ...,
+        low_balance_usd_nanos: _builtins.int | None = ...,
+        is_low: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_low_balance_usd_nanos", b"_low_balance_usd_nanos", "low_balance_usd_nanos", b"low_balance_usd_nanos"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_usd_nanos", b"available_usd_nanos", "balance_usd_nanos", b"balance_usd_nanos", "organization", b"organization", "reserved_usd_nanos", b"reserved_usd_nanos"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_low_balance_usd_nanos", b"_low_balance_usd_nanos", "available_usd_nanos", b"available_usd_nanos", "balance_usd_nanos", b"balance_usd_nanos", "is_low", b"is_low", "low_balance_usd_nanos", b"low_balance_usd_nanos", "organization", b"organization", "reserved_usd_nanos", b"reserved_usd_nanos"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__low_balance_usd_nanos: _TypeAlias = _typing.Literal["low_balance_usd_nanos"]  # noqa: Y015
+    _WhichOneofArgType__low_balance_usd_nanos: _TypeAlias = _typing.Literal["_low_balance_usd_nanos", b"_low_balance_usd_nanos"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__low_balance_usd_nanos) -> _WhichOneofReturnType__low_balance_usd_nanos | None: ...
 
 Global___Balance: _TypeAlias = Balance  # noqa: Y015
+
+@_typing.final
+class Budget(_message.Message):
+    """How much may be spent in a window of time. What a call may cost at most is
+    reserved before it is sent, in every budget that counts it or in none; so a
+    window is overshot by no more than answers that cost more than was reserved.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    BASIS_FIELD_NUMBER: _builtins.int
+    LIMIT_USD_NANOS_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    WINDOW_START_TIME_FIELD_NUMBER: _builtins.int
+    WINDOW_END_TIME_FIELD_NUMBER: _builtins.int
+    SPENT_USD_NANOS_FIELD_NUMBER: _builtins.int
+    RESERVED_USD_NANOS_FIELD_NUMBER: _builtins.int
+    REMAINING_USD_NANOS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"organizations/{organization}/budgets/{budget}"."""
+    subject: _builtins.str
+    """Required, and fixed. Whose spending it bounds: "organizations/{organization}",
+    "organizations/{organization}/applications/{application}" or
+    "organizations/{organization}/users/{user}".
+    """
+    period: Global___BudgetPeriod.ValueType
+    """Required, and fixed."""
+    basis: Global___BudgetBasis.ValueType
+    """Required, and fixed."""
+    limit_usd_nanos: _builtins.int
+    """Required. What a window has, from 0 to 10^18; 0 refuses what costs anything."""
+    etag: _builtins.str
+    """Changes with every change."""
+    spent_usd_nanos: _builtins.int
+    """What calls of this window cost, from 0."""
+    reserved_usd_nanos: _builtins.int
+    """What calls under way may cost at most, from 0."""
+    remaining_usd_nanos: _builtins.int
+    """The limit minus both: a new call may cost this much. Below 0 after an answer
+    that cost more than was reserved.
+    """
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Optional. From then on the budget bounds nothing. In the future."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made. Output only, as is all that follows."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last changed."""
+
+    @_builtins.property
+    def window_start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the window of now began; absent for BUDGET_PERIOD_TOTAL."""
+
+    @_builtins.property
+    def window_end_time(self) -> _timestamp_pb2.Timestamp:
+        """When the next one begins; absent for BUDGET_PERIOD_TOTAL."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        period: Global___BudgetPeriod.ValueType = ...,
+        basis: Global___BudgetBasis.ValueType = ...,
+        limit_usd_nanos: _builtins.int | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        window_start_time: _timestamp_pb2.Timestamp | None = ...,
+        window_end_time: _timestamp_pb2.Timestamp | None = ...,
+        spent_usd_nanos: _builtins.int = ...,
+        reserved_usd_nanos: _builtins.int = ...,
+        remaining_usd_nanos: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit_usd_nanos", b"_limit_usd_nanos", "create_time", b"create_time", "expire_time", b"expire_time", "limit_usd_nanos", b"limit_usd_nanos", "update_time", b"update_time", "window_end_time", b"window_end_time", "window_start_time", b"window_start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit_usd_nanos", b"_limit_usd_nanos", "basis", b"basis", "create_time", b"create_time", "etag", b"etag", "expire_time", b"expire_time", "limit_usd_nanos", b"limit_usd_nanos", "name", b"name", "period", b"period", "remaining_usd_nanos", b"remaining_usd_nanos", "reserved_usd_nanos", b"reserved_usd_nanos", "spent_usd_nanos", b"spent_usd_nanos", "subject", b"subject", "update_time", b"update_time", "window_end_time", b"window_end_time", "window_start_time", b"window_start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit_usd_nanos: _TypeAlias = _typing.Literal["limit_usd_nanos"]  # noqa: Y015
+    _WhichOneofArgType__limit_usd_nanos: _TypeAlias = _typing.Literal["_limit_usd_nanos", b"_limit_usd_nanos"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit_usd_nanos) -> _WhichOneofReturnType__limit_usd_nanos | None: ...
+
+Global___Budget: _TypeAlias = Budget  # noqa: Y015
 
 @_typing.final
 class LedgerEntry(_message.Message):
@@ -204,3 +372,477 @@ class AddCreditsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AddCreditsResponse: _TypeAlias = AddCreditsResponse  # noqa: Y015
+
+@_typing.final
+class SetLowBalanceRequest(_message.Message):
+    """Request of SetLowBalance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    LOW_BALANCE_USD_NANOS_FIELD_NUMBER: _builtins.int
+    organization: _builtins.str
+    """Required. "organizations/{organization}"."""
+    low_balance_usd_nanos: _builtins.int
+    """From 0 to 10^18; absent: never low."""
+    def __init__(
+        self,
+        *,
+        organization: _builtins.str = ...,
+        low_balance_usd_nanos: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_low_balance_usd_nanos", b"_low_balance_usd_nanos", "low_balance_usd_nanos", b"low_balance_usd_nanos"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_low_balance_usd_nanos", b"_low_balance_usd_nanos", "low_balance_usd_nanos", b"low_balance_usd_nanos", "organization", b"organization"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__low_balance_usd_nanos: _TypeAlias = _typing.Literal["low_balance_usd_nanos"]  # noqa: Y015
+    _WhichOneofArgType__low_balance_usd_nanos: _TypeAlias = _typing.Literal["_low_balance_usd_nanos", b"_low_balance_usd_nanos"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__low_balance_usd_nanos) -> _WhichOneofReturnType__low_balance_usd_nanos | None: ...
+
+Global___SetLowBalanceRequest: _TypeAlias = SetLowBalanceRequest  # noqa: Y015
+
+@_typing.final
+class SetLowBalanceResponse(_message.Message):
+    """Response of SetLowBalance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def balance(self) -> Global___Balance:
+        """With it."""
+
+    def __init__(
+        self,
+        *,
+        balance: Global___Balance | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLowBalanceResponse: _TypeAlias = SetLowBalanceResponse  # noqa: Y015
+
+@_typing.final
+class ListEntriesRequest(_message.Message):
+    """Request of ListEntries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    organization: _builtins.str
+    """Required. "organizations/{organization}"."""
+    page_size: _builtins.int
+    """Optional. How many, at most 1000; 0 means 50."""
+    page_token: _builtins.str
+    """Optional. ListEntriesResponse.next_page_token of an earlier answer to the same
+    request.
+    """
+    def __init__(
+        self,
+        *,
+        organization: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEntriesRequest: _TypeAlias = ListEntriesRequest  # noqa: Y015
+
+@_typing.final
+class ListEntriesResponse(_message.Message):
+    """Response of ListEntries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty on the last."""
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LedgerEntry]:
+        """The latest first."""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[Global___LedgerEntry] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEntriesResponse: _TypeAlias = ListEntriesResponse  # noqa: Y015
+
+@_typing.final
+class VerifyLedgerRequest(_message.Message):
+    """Request of VerifyLedger."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyLedgerRequest: _TypeAlias = VerifyLedgerRequest  # noqa: Y015
+
+@_typing.final
+class VerifyLedgerResponse(_message.Message):
+    """Response of VerifyLedger."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IS_RIGHT_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_COUNT_FIELD_NUMBER: _builtins.int
+    ENTRY_COUNT_FIELD_NUMBER: _builtins.int
+    MISMATCHES_FIELD_NUMBER: _builtins.int
+    BUDGET_MISMATCHES_FIELD_NUMBER: _builtins.int
+    is_right: _builtins.bool
+    """True when everything adds up."""
+    organization_count: _builtins.int
+    """How many organizations have books, from 0."""
+    entry_count: _builtins.int
+    """How many movements there are, from 0."""
+    @_builtins.property
+    def mismatches(self) -> _containers.RepeatedCompositeFieldContainer[Global___LedgerMismatch]:
+        """Organizations whose sums are not those of their rows, the first 100."""
+
+    @_builtins.property
+    def budget_mismatches(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Budgets whose sums are not those of their calls, by the ledger's own ids; the
+        first 100.
+        """
+
+    def __init__(
+        self,
+        *,
+        is_right: _builtins.bool = ...,
+        organization_count: _builtins.int = ...,
+        entry_count: _builtins.int = ...,
+        mismatches: _abc.Iterable[Global___LedgerMismatch] | None = ...,
+        budget_mismatches: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_mismatches", b"budget_mismatches", "entry_count", b"entry_count", "is_right", b"is_right", "mismatches", b"mismatches", "organization_count", b"organization_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyLedgerResponse: _TypeAlias = VerifyLedgerResponse  # noqa: Y015
+
+@_typing.final
+class LedgerMismatch(_message.Message):
+    """An organization whose stored sums are not the sums of its rows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    BALANCE_USD_NANOS_FIELD_NUMBER: _builtins.int
+    ENTRIES_USD_NANOS_FIELD_NUMBER: _builtins.int
+    RESERVED_USD_NANOS_FIELD_NUMBER: _builtins.int
+    RESERVATIONS_USD_NANOS_FIELD_NUMBER: _builtins.int
+    organization: _builtins.str
+    """"organizations/{organization}"."""
+    balance_usd_nanos: _builtins.int
+    """As stored."""
+    entries_usd_nanos: _builtins.int
+    """The sum of its entries."""
+    reserved_usd_nanos: _builtins.int
+    """As stored."""
+    reservations_usd_nanos: _builtins.int
+    """The sum of its reservations."""
+    def __init__(
+        self,
+        *,
+        organization: _builtins.str = ...,
+        balance_usd_nanos: _builtins.int = ...,
+        entries_usd_nanos: _builtins.int = ...,
+        reserved_usd_nanos: _builtins.int = ...,
+        reservations_usd_nanos: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_usd_nanos", b"balance_usd_nanos", "entries_usd_nanos", b"entries_usd_nanos", "organization", b"organization", "reservations_usd_nanos", b"reservations_usd_nanos", "reserved_usd_nanos", b"reserved_usd_nanos"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LedgerMismatch: _TypeAlias = LedgerMismatch  # noqa: Y015
+
+@_typing.final
+class CreateBudgetRequest(_message.Message):
+    """Request of CreateBudget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    BUDGET_ID_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    organization: _builtins.str
+    """Required. "organizations/{organization}"."""
+    budget_id: _builtins.str
+    """Required. 3 to 63 lower-case letters, digits and hyphens, beginning with a
+    letter and not ending with a hyphen.
+    """
+    @_builtins.property
+    def budget(self) -> Global___Budget:
+        """Required. Its name and etag are not read."""
+
+    def __init__(
+        self,
+        *,
+        organization: _builtins.str = ...,
+        budget_id: _builtins.str = ...,
+        budget: Global___Budget | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "budget_id", b"budget_id", "organization", b"organization"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateBudgetRequest: _TypeAlias = CreateBudgetRequest  # noqa: Y015
+
+@_typing.final
+class CreateBudgetResponse(_message.Message):
+    """Response of CreateBudget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def budget(self) -> Global___Budget:
+        """What was made."""
+
+    def __init__(
+        self,
+        *,
+        budget: Global___Budget | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateBudgetResponse: _TypeAlias = CreateBudgetResponse  # noqa: Y015
+
+@_typing.final
+class GetBudgetRequest(_message.Message):
+    """Request of GetBudget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. See Budget.name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBudgetRequest: _TypeAlias = GetBudgetRequest  # noqa: Y015
+
+@_typing.final
+class GetBudgetResponse(_message.Message):
+    """Response of GetBudget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def budget(self) -> Global___Budget:
+        """As of now."""
+
+    def __init__(
+        self,
+        *,
+        budget: Global___Budget | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBudgetResponse: _TypeAlias = GetBudgetResponse  # noqa: Y015
+
+@_typing.final
+class ListBudgetsRequest(_message.Message):
+    """Request of ListBudgets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    organization: _builtins.str
+    """Required. "organizations/{organization}"."""
+    page_size: _builtins.int
+    """Optional. How many, at most 1000; 0 means 50."""
+    page_token: _builtins.str
+    """Optional. ListBudgetsResponse.next_page_token of an earlier answer to the same
+    request.
+    """
+    def __init__(
+        self,
+        *,
+        organization: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBudgetsRequest: _TypeAlias = ListBudgetsRequest  # noqa: Y015
+
+@_typing.final
+class ListBudgetsResponse(_message.Message):
+    """Response of ListBudgets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGETS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty on the last."""
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Budget]:
+        """By id."""
+
+    def __init__(
+        self,
+        *,
+        budgets: _abc.Iterable[Global___Budget] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBudgetsResponse: _TypeAlias = ListBudgetsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateBudgetRequest(_message.Message):
+    """Request of UpdateBudget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def budget(self) -> Global___Budget:
+        """Required. With its name; with an etag, only if that is still the budget's."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Required. "limit_usd_nanos", "expire_time" or both; expire_time absent in the
+        budget and named here takes the end away.
+        """
+
+    def __init__(
+        self,
+        *,
+        budget: Global___Budget | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateBudgetRequest: _TypeAlias = UpdateBudgetRequest  # noqa: Y015
+
+@_typing.final
+class UpdateBudgetResponse(_message.Message):
+    """Response of UpdateBudget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def budget(self) -> Global___Budget:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        budget: Global___Budget | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateBudgetResponse: _TypeAlias = UpdateBudgetResponse  # noqa: Y015
+
+@_typing.final
+class DeleteBudgetRequest(_message.Message):
+    """Request of DeleteBudget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. See Budget.name."""
+    etag: _builtins.str
+    """Optional. Only if it is still the budget's."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteBudgetRequest: _TypeAlias = DeleteBudgetRequest  # noqa: Y015
+
+@_typing.final
+class DeleteBudgetResponse(_message.Message):
+    """Response of DeleteBudget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteBudgetResponse: _TypeAlias = DeleteBudgetResponse  # noqa: Y015

@@ -26,8 +26,9 @@ if _version_not_supported:
 
 
 class BudgetServiceStub:
-    """Keeps an organization's credits: what the platform pays providers for on its
-    account. A balance is the sum of its entries, and entries are only added.
+    """Keeps an organization's credits, which are what the platform pays providers
+    for on its account, and budgets, which bound what may be spent in a window of
+    time. A balance is the sum of its entries, and entries are only added.
     """
 
     def __init__(self, channel):
@@ -46,11 +47,52 @@ class BudgetServiceStub:
                 request_serializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.AddCreditsRequest.SerializeToString,
                 response_deserializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.AddCreditsResponse.FromString,
                 _registered_method=True)
+        self.SetLowBalance = channel.unary_unary(
+                '/keyswitch.router.v1.BudgetService/SetLowBalance',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.SetLowBalanceRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.SetLowBalanceResponse.FromString,
+                _registered_method=True)
+        self.ListEntries = channel.unary_unary(
+                '/keyswitch.router.v1.BudgetService/ListEntries',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.ListEntriesRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.ListEntriesResponse.FromString,
+                _registered_method=True)
+        self.VerifyLedger = channel.unary_unary(
+                '/keyswitch.router.v1.BudgetService/VerifyLedger',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.VerifyLedgerRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.VerifyLedgerResponse.FromString,
+                _registered_method=True)
+        self.CreateBudget = channel.unary_unary(
+                '/keyswitch.router.v1.BudgetService/CreateBudget',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.CreateBudgetRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.CreateBudgetResponse.FromString,
+                _registered_method=True)
+        self.GetBudget = channel.unary_unary(
+                '/keyswitch.router.v1.BudgetService/GetBudget',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.GetBudgetRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.GetBudgetResponse.FromString,
+                _registered_method=True)
+        self.ListBudgets = channel.unary_unary(
+                '/keyswitch.router.v1.BudgetService/ListBudgets',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.ListBudgetsRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.ListBudgetsResponse.FromString,
+                _registered_method=True)
+        self.UpdateBudget = channel.unary_unary(
+                '/keyswitch.router.v1.BudgetService/UpdateBudget',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.UpdateBudgetRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.UpdateBudgetResponse.FromString,
+                _registered_method=True)
+        self.DeleteBudget = channel.unary_unary(
+                '/keyswitch.router.v1.BudgetService/DeleteBudget',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.DeleteBudgetRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.DeleteBudgetResponse.FromString,
+                _registered_method=True)
 
 
 class BudgetServiceServicer:
-    """Keeps an organization's credits: what the platform pays providers for on its
-    account. A balance is the sum of its entries, and entries are only added.
+    """Keeps an organization's credits, which are what the platform pays providers
+    for on its account, and budgets, which bound what may be spent in a window of
+    time. A balance is the sum of its entries, and entries are only added.
     """
 
     def GetBalance(self, request, context):
@@ -63,6 +105,67 @@ class BudgetServiceServicer:
 
     def AddCredits(self, request, context):
         """Adds credits, or takes them back. Only the operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLowBalance(self, request, context):
+        """Says below which an organization's credits count as low. Its administrators
+        and the operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEntries(self, request, context):
+        """Lists movements of credits, the latest first. Administrators and auditors of
+        the organization, and of the deployment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyLedger(self, request, context):
+        """Adds the books of all organizations up anew and compares. The operator and
+        the deployment's auditors.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateBudget(self, request, context):
+        """Creates a budget. Administrators of the organization and the operator, as for
+        every change of one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBudget(self, request, context):
+        """Gets a budget with what its window of now has used. Administrators, members
+        and auditors of the organization may ask, and the operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBudgets(self, request, context):
+        """Lists the budgets of an organization by id. Who may ask: see GetBudget.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateBudget(self, request, context):
+        """Changes a budget's limit or end. What was spent stays spent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteBudget(self, request, context):
+        """Deletes a budget. One that is made anew under its id begins at nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -81,6 +184,46 @@ def add_BudgetServiceServicer_to_server(servicer, server):
                     request_deserializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.AddCreditsRequest.FromString,
                     response_serializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.AddCreditsResponse.SerializeToString,
             ),
+            'SetLowBalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLowBalance,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.SetLowBalanceRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.SetLowBalanceResponse.SerializeToString,
+            ),
+            'ListEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEntries,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.ListEntriesRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.ListEntriesResponse.SerializeToString,
+            ),
+            'VerifyLedger': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyLedger,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.VerifyLedgerRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.VerifyLedgerResponse.SerializeToString,
+            ),
+            'CreateBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateBudget,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.CreateBudgetRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.CreateBudgetResponse.SerializeToString,
+            ),
+            'GetBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBudget,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.GetBudgetRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.GetBudgetResponse.SerializeToString,
+            ),
+            'ListBudgets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBudgets,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.ListBudgetsRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.ListBudgetsResponse.SerializeToString,
+            ),
+            'UpdateBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateBudget,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.UpdateBudgetRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.UpdateBudgetResponse.SerializeToString,
+            ),
+            'DeleteBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteBudget,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.DeleteBudgetRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_budget__service__pb2.DeleteBudgetResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'keyswitch.router.v1.BudgetService', rpc_method_handlers)
@@ -90,8 +233,9 @@ def add_BudgetServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BudgetService:
-    """Keeps an organization's credits: what the platform pays providers for on its
-    account. A balance is the sum of its entries, and entries are only added.
+    """Keeps an organization's credits, which are what the platform pays providers
+    for on its account, and budgets, which bound what may be spent in a window of
+    time. A balance is the sum of its entries, and entries are only added.
     """
 
     @staticmethod
@@ -138,6 +282,222 @@ class BudgetService:
             '/keyswitch.router.v1.BudgetService/AddCredits',
             keyswitch_dot_router_dot_v1_dot_budget__service__pb2.AddCreditsRequest.SerializeToString,
             keyswitch_dot_router_dot_v1_dot_budget__service__pb2.AddCreditsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLowBalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.BudgetService/SetLowBalance',
+            keyswitch_dot_router_dot_v1_dot_budget__service__pb2.SetLowBalanceRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_budget__service__pb2.SetLowBalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.BudgetService/ListEntries',
+            keyswitch_dot_router_dot_v1_dot_budget__service__pb2.ListEntriesRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_budget__service__pb2.ListEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyLedger(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.BudgetService/VerifyLedger',
+            keyswitch_dot_router_dot_v1_dot_budget__service__pb2.VerifyLedgerRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_budget__service__pb2.VerifyLedgerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.BudgetService/CreateBudget',
+            keyswitch_dot_router_dot_v1_dot_budget__service__pb2.CreateBudgetRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_budget__service__pb2.CreateBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.BudgetService/GetBudget',
+            keyswitch_dot_router_dot_v1_dot_budget__service__pb2.GetBudgetRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_budget__service__pb2.GetBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBudgets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.BudgetService/ListBudgets',
+            keyswitch_dot_router_dot_v1_dot_budget__service__pb2.ListBudgetsRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_budget__service__pb2.ListBudgetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.BudgetService/UpdateBudget',
+            keyswitch_dot_router_dot_v1_dot_budget__service__pb2.UpdateBudgetRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_budget__service__pb2.UpdateBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.BudgetService/DeleteBudget',
+            keyswitch_dot_router_dot_v1_dot_budget__service__pb2.DeleteBudgetRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_budget__service__pb2.DeleteBudgetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,8 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BudgetServiceStub:
-    """Keeps an organization's credits: what the platform pays providers for on its
-    account. A balance is the sum of its entries, and entries are only added.
+    """Keeps an organization's credits, which are what the platform pays providers
+    for on its account, and budgets, which bound what may be spent in a window of
+    time. A balance is the sum of its entries, and entries are only added.
     """
 
     @_typing.overload
@@ -41,11 +42,38 @@ class BudgetServiceStub:
     """
     AddCredits: _grpc.UnaryUnaryMultiCallable[_budget_service_pb2.AddCreditsRequest, _budget_service_pb2.AddCreditsResponse]
     """Adds credits, or takes them back. Only the operator."""
+    SetLowBalance: _grpc.UnaryUnaryMultiCallable[_budget_service_pb2.SetLowBalanceRequest, _budget_service_pb2.SetLowBalanceResponse]
+    """Says below which an organization's credits count as low. Its administrators
+    and the operator.
+    """
+    ListEntries: _grpc.UnaryUnaryMultiCallable[_budget_service_pb2.ListEntriesRequest, _budget_service_pb2.ListEntriesResponse]
+    """Lists movements of credits, the latest first. Administrators and auditors of
+    the organization, and of the deployment.
+    """
+    VerifyLedger: _grpc.UnaryUnaryMultiCallable[_budget_service_pb2.VerifyLedgerRequest, _budget_service_pb2.VerifyLedgerResponse]
+    """Adds the books of all organizations up anew and compares. The operator and
+    the deployment's auditors.
+    """
+    CreateBudget: _grpc.UnaryUnaryMultiCallable[_budget_service_pb2.CreateBudgetRequest, _budget_service_pb2.CreateBudgetResponse]
+    """Creates a budget. Administrators of the organization and the operator, as for
+    every change of one.
+    """
+    GetBudget: _grpc.UnaryUnaryMultiCallable[_budget_service_pb2.GetBudgetRequest, _budget_service_pb2.GetBudgetResponse]
+    """Gets a budget with what its window of now has used. Administrators, members
+    and auditors of the organization may ask, and the operator.
+    """
+    ListBudgets: _grpc.UnaryUnaryMultiCallable[_budget_service_pb2.ListBudgetsRequest, _budget_service_pb2.ListBudgetsResponse]
+    """Lists the budgets of an organization by id. Who may ask: see GetBudget."""
+    UpdateBudget: _grpc.UnaryUnaryMultiCallable[_budget_service_pb2.UpdateBudgetRequest, _budget_service_pb2.UpdateBudgetResponse]
+    """Changes a budget's limit or end. What was spent stays spent."""
+    DeleteBudget: _grpc.UnaryUnaryMultiCallable[_budget_service_pb2.DeleteBudgetRequest, _budget_service_pb2.DeleteBudgetResponse]
+    """Deletes a budget. One that is made anew under its id begins at nothing."""
 
 @_typing.type_check_only
 class BudgetServiceAsyncStub(BudgetServiceStub):
-    """Keeps an organization's credits: what the platform pays providers for on its
-    account. A balance is the sum of its entries, and entries are only added.
+    """Keeps an organization's credits, which are what the platform pays providers
+    for on its account, and budgets, which bound what may be spent in a window of
+    time. A balance is the sum of its entries, and entries are only added.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -55,10 +83,37 @@ class BudgetServiceAsyncStub(BudgetServiceStub):
     """
     AddCredits: _aio.UnaryUnaryMultiCallable[_budget_service_pb2.AddCreditsRequest, _budget_service_pb2.AddCreditsResponse]  # type: ignore[assignment]
     """Adds credits, or takes them back. Only the operator."""
+    SetLowBalance: _aio.UnaryUnaryMultiCallable[_budget_service_pb2.SetLowBalanceRequest, _budget_service_pb2.SetLowBalanceResponse]  # type: ignore[assignment]
+    """Says below which an organization's credits count as low. Its administrators
+    and the operator.
+    """
+    ListEntries: _aio.UnaryUnaryMultiCallable[_budget_service_pb2.ListEntriesRequest, _budget_service_pb2.ListEntriesResponse]  # type: ignore[assignment]
+    """Lists movements of credits, the latest first. Administrators and auditors of
+    the organization, and of the deployment.
+    """
+    VerifyLedger: _aio.UnaryUnaryMultiCallable[_budget_service_pb2.VerifyLedgerRequest, _budget_service_pb2.VerifyLedgerResponse]  # type: ignore[assignment]
+    """Adds the books of all organizations up anew and compares. The operator and
+    the deployment's auditors.
+    """
+    CreateBudget: _aio.UnaryUnaryMultiCallable[_budget_service_pb2.CreateBudgetRequest, _budget_service_pb2.CreateBudgetResponse]  # type: ignore[assignment]
+    """Creates a budget. Administrators of the organization and the operator, as for
+    every change of one.
+    """
+    GetBudget: _aio.UnaryUnaryMultiCallable[_budget_service_pb2.GetBudgetRequest, _budget_service_pb2.GetBudgetResponse]  # type: ignore[assignment]
+    """Gets a budget with what its window of now has used. Administrators, members
+    and auditors of the organization may ask, and the operator.
+    """
+    ListBudgets: _aio.UnaryUnaryMultiCallable[_budget_service_pb2.ListBudgetsRequest, _budget_service_pb2.ListBudgetsResponse]  # type: ignore[assignment]
+    """Lists the budgets of an organization by id. Who may ask: see GetBudget."""
+    UpdateBudget: _aio.UnaryUnaryMultiCallable[_budget_service_pb2.UpdateBudgetRequest, _budget_service_pb2.UpdateBudgetResponse]  # type: ignore[assignment]
+    """Changes a budget's limit or end. What was spent stays spent."""
+    DeleteBudget: _aio.UnaryUnaryMultiCallable[_budget_service_pb2.DeleteBudgetRequest, _budget_service_pb2.DeleteBudgetResponse]  # type: ignore[assignment]
+    """Deletes a budget. One that is made anew under its id begins at nothing."""
 
 class BudgetServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Keeps an organization's credits: what the platform pays providers for on its
-    account. A balance is the sum of its entries, and entries are only added.
+    """Keeps an organization's credits, which are what the platform pays providers
+    for on its account, and budgets, which bound what may be spent in a window of
+    time. A balance is the sum of its entries, and entries are only added.
     """
 
     @_abc_1.abstractmethod
@@ -78,5 +133,79 @@ class BudgetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_budget_service_pb2.AddCreditsResponse, _abc.Awaitable[_budget_service_pb2.AddCreditsResponse]]:
         """Adds credits, or takes them back. Only the operator."""
+
+    @_abc_1.abstractmethod
+    def SetLowBalance(
+        self,
+        request: _budget_service_pb2.SetLowBalanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_budget_service_pb2.SetLowBalanceResponse, _abc.Awaitable[_budget_service_pb2.SetLowBalanceResponse]]:
+        """Says below which an organization's credits count as low. Its administrators
+        and the operator.
+        """
+
+    @_abc_1.abstractmethod
+    def ListEntries(
+        self,
+        request: _budget_service_pb2.ListEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_budget_service_pb2.ListEntriesResponse, _abc.Awaitable[_budget_service_pb2.ListEntriesResponse]]:
+        """Lists movements of credits, the latest first. Administrators and auditors of
+        the organization, and of the deployment.
+        """
+
+    @_abc_1.abstractmethod
+    def VerifyLedger(
+        self,
+        request: _budget_service_pb2.VerifyLedgerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_budget_service_pb2.VerifyLedgerResponse, _abc.Awaitable[_budget_service_pb2.VerifyLedgerResponse]]:
+        """Adds the books of all organizations up anew and compares. The operator and
+        the deployment's auditors.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateBudget(
+        self,
+        request: _budget_service_pb2.CreateBudgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_budget_service_pb2.CreateBudgetResponse, _abc.Awaitable[_budget_service_pb2.CreateBudgetResponse]]:
+        """Creates a budget. Administrators of the organization and the operator, as for
+        every change of one.
+        """
+
+    @_abc_1.abstractmethod
+    def GetBudget(
+        self,
+        request: _budget_service_pb2.GetBudgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_budget_service_pb2.GetBudgetResponse, _abc.Awaitable[_budget_service_pb2.GetBudgetResponse]]:
+        """Gets a budget with what its window of now has used. Administrators, members
+        and auditors of the organization may ask, and the operator.
+        """
+
+    @_abc_1.abstractmethod
+    def ListBudgets(
+        self,
+        request: _budget_service_pb2.ListBudgetsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_budget_service_pb2.ListBudgetsResponse, _abc.Awaitable[_budget_service_pb2.ListBudgetsResponse]]:
+        """Lists the budgets of an organization by id. Who may ask: see GetBudget."""
+
+    @_abc_1.abstractmethod
+    def UpdateBudget(
+        self,
+        request: _budget_service_pb2.UpdateBudgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_budget_service_pb2.UpdateBudgetResponse, _abc.Awaitable[_budget_service_pb2.UpdateBudgetResponse]]:
+        """Changes a budget's limit or end. What was spent stays spent."""
+
+    @_abc_1.abstractmethod
+    def DeleteBudget(
+        self,
+        request: _budget_service_pb2.DeleteBudgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_budget_service_pb2.DeleteBudgetResponse, _abc.Awaitable[_budget_service_pb2.DeleteBudgetResponse]]:
+        """Deletes a budget. One that is made anew under its id begins at nothing."""
 
 def add_BudgetServiceServicer_to_server(servicer: BudgetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -94,6 +94,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "domain": "router.keyswitch.dev",
           "metadata": { "model": "novita:my-finetune", "payer": "PAYER_CREDITS" } }
     """
+    ERROR_REASON_BUDGET_EXHAUSTED: _ErrorReason.ValueType  # 10
+    """A budget that counts the call is used up. Status RESOURCE_EXHAUSTED, with
+    google.rpc.QuotaFailure.
+
+        { "reason": "ERROR_REASON_BUDGET_EXHAUSTED",
+          "domain": "router.keyswitch.dev",
+          "metadata": { "budget": "organizations/acme/budgets/monthly", "subject": "organizations/acme" } }
+    """
     ERROR_REASON_CREDIT_EXHAUSTED: _ErrorReason.ValueType  # 11
     """The organization's credits are used up. Status RESOURCE_EXHAUSTED, with
     google.rpc.QuotaFailure.
@@ -375,6 +383,14 @@ ERROR_REASON_PRICE_UNKNOWN: ErrorReason.ValueType  # 9
     { "reason": "ERROR_REASON_PRICE_UNKNOWN",
       "domain": "router.keyswitch.dev",
       "metadata": { "model": "novita:my-finetune", "payer": "PAYER_CREDITS" } }
+"""
+ERROR_REASON_BUDGET_EXHAUSTED: ErrorReason.ValueType  # 10
+"""A budget that counts the call is used up. Status RESOURCE_EXHAUSTED, with
+google.rpc.QuotaFailure.
+
+    { "reason": "ERROR_REASON_BUDGET_EXHAUSTED",
+      "domain": "router.keyswitch.dev",
+      "metadata": { "budget": "organizations/acme/budgets/monthly", "subject": "organizations/acme" } }
 """
 ERROR_REASON_CREDIT_EXHAUSTED: ErrorReason.ValueType  # 11
 """The organization's credits are used up. Status RESOURCE_EXHAUSTED, with

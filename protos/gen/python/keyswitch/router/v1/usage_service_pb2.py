@@ -22,20 +22,38 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from keyswitch.router.v1 import payer_pb2 as keyswitch_dot_router_dot_v1_dot_payer__pb2
 from keyswitch.router.v1 import receipt_pb2 as keyswitch_dot_router_dot_v1_dot_receipt__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'keyswitch/router/v1/usage_service.proto\x12\x13keyswitch.router.v1\x1a!keyswitch/router/v1/receipt.proto\"<\n\x11GetReceiptRequest\x12\x13\n\x0bresponse_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"C\n\x12GetReceiptResponse\x12-\n\x07receipt\x18\x01 \x01(\x0b\x32\x1c.keyswitch.router.v1.Receipt2m\n\x0cUsageService\x12]\n\nGetReceipt\x12&.keyswitch.router.v1.GetReceiptRequest\x1a\'.keyswitch.router.v1.GetReceiptResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'keyswitch/router/v1/usage_service.proto\x12\x13keyswitch.router.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkeyswitch/router/v1/payer.proto\x1a!keyswitch/router/v1/receipt.proto\"<\n\x11GetReceiptRequest\x12\x13\n\x0bresponse_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"C\n\x12GetReceiptResponse\x12-\n\x07receipt\x18\x01 \x01(\x0b\x32\x1c.keyswitch.router.v1.Receipt\"\xf5\x01\n\x0bUsageFilter\x12\x14\n\x0corganization\x18\x01 \x01(\t\x12\x13\n\x0b\x61pplication\x18\x02 \x01(\t\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x10\n\x08provider\x18\x05 \x01(\t\x12)\n\x05payer\x18\x06 \x01(\x0e\x32\x1a.keyswitch.router.v1.Payer\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa0\x01\n\x13ListReceiptsRequest\x12\x30\n\x06\x66ilter\x18\x01 \x01(\x0b\x32 .keyswitch.router.v1.UsageFilter\x12\x30\n\x05state\x18\x02 \x01(\x0e\x32!.keyswitch.router.v1.ReceiptState\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"_\n\x14ListReceiptsResponse\x12.\n\x08receipts\x18\x01 \x03(\x0b\x32\x1c.keyswitch.router.v1.Receipt\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"{\n\x10SummarizeRequest\x12\x30\n\x06\x66ilter\x18\x01 \x01(\x0b\x32 .keyswitch.router.v1.UsageFilter\x12\x35\n\x08group_by\x18\x02 \x03(\x0e\x32#.keyswitch.router.v1.UsageDimension\"D\n\x11SummarizeResponse\x12/\n\x04rows\x18\x01 \x03(\x0b\x32!.keyswitch.router.v1.UsageSummary\"\xbb\x04\n\x0cUsageSummary\x12\x0c\n\x04keys\x18\x01 \x03(\t\x12\x15\n\rattempt_count\x18\x02 \x01(\x03\x12\x12\n\ncall_count\x18\x03 \x01(\x03\x12\x16\n\x0e\x65stimate_count\x18\x04 \x01(\x03\x12<\n\x15uncached_input_tokens\x18\x05 \x01(\x0b\x32\x1d.keyswitch.router.v1.UsageSum\x12\x38\n\x11\x63\x61\x63he_read_tokens\x18\x06 \x01(\x0b\x32\x1d.keyswitch.router.v1.UsageSum\x12\x39\n\x12\x63\x61\x63he_write_tokens\x18\x07 \x01(\x0b\x32\x1d.keyswitch.router.v1.UsageSum\x12\x34\n\routput_tokens\x18\x08 \x01(\x0b\x32\x1d.keyswitch.router.v1.UsageSum\x12\x37\n\x10reasoning_tokens\x18\t \x01(\x0b\x32\x1d.keyswitch.router.v1.UsageSum\x12\x41\n\x1aupstream_charged_usd_nanos\x18\n \x01(\x0b\x32\x1d.keyswitch.router.v1.UsageSum\x12;\n\x14list_price_usd_nanos\x18\x0b \x01(\x0b\x32\x1d.keyswitch.router.v1.UsageSum\x12\x38\n\x11\x63harged_usd_nanos\x18\x0c \x01(\x0b\x32\x1d.keyswitch.router.v1.UsageSum\"0\n\x08UsageSum\x12\r\n\x05total\x18\x01 \x01(\x03\x12\x15\n\runknown_count\x18\x02 \x01(\x03*\x80\x02\n\x0eUsageDimension\x12\x1f\n\x1bUSAGE_DIMENSION_UNSPECIFIED\x10\x00\x12\x19\n\x15USAGE_DIMENSION_MODEL\x10\x01\x12\x1c\n\x18USAGE_DIMENSION_PROVIDER\x10\x02\x12\x19\n\x15USAGE_DIMENSION_PAYER\x10\x03\x12\x1f\n\x1bUSAGE_DIMENSION_APPLICATION\x10\x04\x12\x1d\n\x19USAGE_DIMENSION_PRINCIPAL\x10\x05\x12 \n\x1cUSAGE_DIMENSION_ORGANIZATION\x10\x06\x12\x17\n\x13USAGE_DIMENSION_DAY\x10\x07\x32\xae\x02\n\x0cUsageService\x12]\n\nGetReceipt\x12&.keyswitch.router.v1.GetReceiptRequest\x1a\'.keyswitch.router.v1.GetReceiptResponse\x12\x63\n\x0cListReceipts\x12(.keyswitch.router.v1.ListReceiptsRequest\x1a).keyswitch.router.v1.ListReceiptsResponse\x12Z\n\tSummarize\x12%.keyswitch.router.v1.SummarizeRequest\x1a&.keyswitch.router.v1.SummarizeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'keyswitch.router.v1.usage_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETRECEIPTREQUEST']._serialized_start=99
-  _globals['_GETRECEIPTREQUEST']._serialized_end=159
-  _globals['_GETRECEIPTRESPONSE']._serialized_start=161
-  _globals['_GETRECEIPTRESPONSE']._serialized_end=228
-  _globals['_USAGESERVICE']._serialized_start=230
-  _globals['_USAGESERVICE']._serialized_end=339
+  _globals['_USAGEDIMENSION']._serialized_start=1624
+  _globals['_USAGEDIMENSION']._serialized_end=1880
+  _globals['_GETRECEIPTREQUEST']._serialized_start=165
+  _globals['_GETRECEIPTREQUEST']._serialized_end=225
+  _globals['_GETRECEIPTRESPONSE']._serialized_start=227
+  _globals['_GETRECEIPTRESPONSE']._serialized_end=294
+  _globals['_USAGEFILTER']._serialized_start=297
+  _globals['_USAGEFILTER']._serialized_end=542
+  _globals['_LISTRECEIPTSREQUEST']._serialized_start=545
+  _globals['_LISTRECEIPTSREQUEST']._serialized_end=705
+  _globals['_LISTRECEIPTSRESPONSE']._serialized_start=707
+  _globals['_LISTRECEIPTSRESPONSE']._serialized_end=802
+  _globals['_SUMMARIZEREQUEST']._serialized_start=804
+  _globals['_SUMMARIZEREQUEST']._serialized_end=927
+  _globals['_SUMMARIZERESPONSE']._serialized_start=929
+  _globals['_SUMMARIZERESPONSE']._serialized_end=997
+  _globals['_USAGESUMMARY']._serialized_start=1000
+  _globals['_USAGESUMMARY']._serialized_end=1571
+  _globals['_USAGESUM']._serialized_start=1573
+  _globals['_USAGESUM']._serialized_end=1621
+  _globals['_USAGESERVICE']._serialized_start=1883
+  _globals['_USAGESERVICE']._serialized_end=2185
 # @@protoc_insertion_point(module_scope)

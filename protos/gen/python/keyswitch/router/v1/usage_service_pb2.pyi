@@ -3,8 +3,13 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from keyswitch.router.v1 import payer_pb2 as _payer_pb2
 from keyswitch.router.v1 import receipt_pb2 as _receipt_pb2
 import builtins as _builtins
 import sys
@@ -16,6 +21,50 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _UsageDimension:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UsageDimensionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageDimension.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    USAGE_DIMENSION_UNSPECIFIED: _UsageDimension.ValueType  # 0
+    """Unknown to this version."""
+    USAGE_DIMENSION_MODEL: _UsageDimension.ValueType  # 1
+    """The model that was tried."""
+    USAGE_DIMENSION_PROVIDER: _UsageDimension.ValueType  # 2
+    """The provider that was tried."""
+    USAGE_DIMENSION_PAYER: _UsageDimension.ValueType  # 3
+    """Who paid."""
+    USAGE_DIMENSION_APPLICATION: _UsageDimension.ValueType  # 4
+    """The application that called."""
+    USAGE_DIMENSION_PRINCIPAL: _UsageDimension.ValueType  # 5
+    """Whom the call served: a user or an application."""
+    USAGE_DIMENSION_ORGANIZATION: _UsageDimension.ValueType  # 6
+    """The organization."""
+    USAGE_DIMENSION_DAY: _UsageDimension.ValueType  # 7
+    """The day, in UTC."""
+
+class UsageDimension(_UsageDimension, metaclass=_UsageDimensionEnumTypeWrapper):
+    """What a summary may be broken down by."""
+
+USAGE_DIMENSION_UNSPECIFIED: UsageDimension.ValueType  # 0
+"""Unknown to this version."""
+USAGE_DIMENSION_MODEL: UsageDimension.ValueType  # 1
+"""The model that was tried."""
+USAGE_DIMENSION_PROVIDER: UsageDimension.ValueType  # 2
+"""The provider that was tried."""
+USAGE_DIMENSION_PAYER: UsageDimension.ValueType  # 3
+"""Who paid."""
+USAGE_DIMENSION_APPLICATION: UsageDimension.ValueType  # 4
+"""The application that called."""
+USAGE_DIMENSION_PRINCIPAL: UsageDimension.ValueType  # 5
+"""Whom the call served: a user or an application."""
+USAGE_DIMENSION_ORGANIZATION: UsageDimension.ValueType  # 6
+"""The organization."""
+USAGE_DIMENSION_DAY: UsageDimension.ValueType  # 7
+"""The day, in UTC."""
+Global___UsageDimension: _TypeAlias = UsageDimension  # noqa: Y015
 
 @_typing.final
 class GetReceiptRequest(_message.Message):
@@ -66,3 +115,296 @@ class GetReceiptResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetReceiptResponse: _TypeAlias = GetReceiptResponse  # noqa: Y015
+
+@_typing.final
+class UsageFilter(_message.Message):
+    """Which calls. What is empty asks for nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    APPLICATION_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    PAYER_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    organization: _builtins.str
+    """"organizations/{organization}". Empty means the caller's own, and all of them
+    for callers who belong to none.
+    """
+    application: _builtins.str
+    """"organizations/{organization}/applications/{application}"."""
+    principal: _builtins.str
+    """Whom the calls served: "organizations/{organization}/users/{user}" or an
+    application's name. Members without another role see only their own.
+    """
+    model: _builtins.str
+    """A model by its catalog id; calls with an attempt at it."""
+    provider: _builtins.str
+    """"providers/{provider}"; calls with an attempt there."""
+    payer: _payer_pb2.Payer.ValueType
+    """Calls with an attempt that it paid for."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """From this moment on."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Before this moment."""
+
+    def __init__(
+        self,
+        *,
+        organization: _builtins.str = ...,
+        application: _builtins.str = ...,
+        principal: _builtins.str = ...,
+        model: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        payer: _payer_pb2.Payer.ValueType = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "end_time", b"end_time", "model", b"model", "organization", b"organization", "payer", b"payer", "principal", b"principal", "provider", b"provider", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageFilter: _TypeAlias = UsageFilter  # noqa: Y015
+
+@_typing.final
+class ListReceiptsRequest(_message.Message):
+    """Request of ListReceipts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    state: _receipt_pb2.ReceiptState.ValueType
+    """Optional. Only calls in this state."""
+    page_size: _builtins.int
+    """Optional. How many, at most 1000; 0 means 50."""
+    page_token: _builtins.str
+    """Optional. ListReceiptsResponse.next_page_token of an earlier answer to the same
+    request.
+    """
+    @_builtins.property
+    def filter(self) -> Global___UsageFilter:
+        """Optional."""
+
+    def __init__(
+        self,
+        *,
+        filter: Global___UsageFilter | None = ...,
+        state: _receipt_pb2.ReceiptState.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReceiptsRequest: _TypeAlias = ListReceiptsRequest  # noqa: Y015
+
+@_typing.final
+class ListReceiptsResponse(_message.Message):
+    """Response of ListReceipts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty on the last."""
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[_receipt_pb2.Receipt]:
+        """The latest first."""
+
+    def __init__(
+        self,
+        *,
+        receipts: _abc.Iterable[_receipt_pb2.Receipt] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "receipts", b"receipts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReceiptsResponse: _TypeAlias = ListReceiptsResponse  # noqa: Y015
+
+@_typing.final
+class SummarizeRequest(_message.Message):
+    """Request of Summarize."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def filter(self) -> Global___UsageFilter:
+        """Optional."""
+
+    @_builtins.property
+    def group_by(self) -> _containers.RepeatedScalarFieldContainer[Global___UsageDimension.ValueType]:
+        """Optional. Each at most once; none adds up everything in one row."""
+
+    def __init__(
+        self,
+        *,
+        filter: Global___UsageFilter | None = ...,
+        group_by: _abc.Iterable[Global___UsageDimension.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "group_by", b"group_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SummarizeRequest: _TypeAlias = SummarizeRequest  # noqa: Y015
+
+@_typing.final
+class SummarizeResponse(_message.Message):
+    """Response of Summarize."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageSummary]:
+        """Ordered by their keys; at most 10000."""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[Global___UsageSummary] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SummarizeResponse: _TypeAlias = SummarizeResponse  # noqa: Y015
+
+@_typing.final
+class UsageSummary(_message.Message):
+    """Attempts added up: those that were sent to a provider. Tokens are in disjoint
+    buckets, but for reasoning, which is a part of the output.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
+    CALL_COUNT_FIELD_NUMBER: _builtins.int
+    ESTIMATE_COUNT_FIELD_NUMBER: _builtins.int
+    UNCACHED_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHE_READ_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    REASONING_TOKENS_FIELD_NUMBER: _builtins.int
+    UPSTREAM_CHARGED_USD_NANOS_FIELD_NUMBER: _builtins.int
+    LIST_PRICE_USD_NANOS_FIELD_NUMBER: _builtins.int
+    CHARGED_USD_NANOS_FIELD_NUMBER: _builtins.int
+    attempt_count: _builtins.int
+    """How many attempts, from 0."""
+    call_count: _builtins.int
+    """Of how many calls, from 0."""
+    estimate_count: _builtins.int
+    """For how many of the attempts usage or list price is an estimate."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The values of the dimensions, in the order of group_by: resource names, model
+        ids, a payer such as "PAYER_CREDITS", a day such as "2026-11-21". Empty where a
+        call had none.
+        """
+
+    @_builtins.property
+    def uncached_input_tokens(self) -> Global___UsageSum:
+        """Prompt tokens that were neither read from a cache nor written to one."""
+
+    @_builtins.property
+    def cache_read_tokens(self) -> Global___UsageSum:
+        """Prompt tokens read from a provider's cache."""
+
+    @_builtins.property
+    def cache_write_tokens(self) -> Global___UsageSum:
+        """Prompt tokens written to a provider's cache."""
+
+    @_builtins.property
+    def output_tokens(self) -> Global___UsageSum:
+        """Generated tokens, reasoning included."""
+
+    @_builtins.property
+    def reasoning_tokens(self) -> Global___UsageSum:
+        """The part of output_tokens spent on reasoning."""
+
+    @_builtins.property
+    def upstream_charged_usd_nanos(self) -> Global___UsageSum:
+        """What the upstreams say that they charged, in nano-USD."""
+
+    @_builtins.property
+    def list_price_usd_nanos(self) -> Global___UsageSum:
+        """At list price, in nano-USD."""
+
+    @_builtins.property
+    def charged_usd_nanos(self) -> Global___UsageSum:
+        """What was charged to credits, in nano-USD."""
+
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+        attempt_count: _builtins.int = ...,
+        call_count: _builtins.int = ...,
+        estimate_count: _builtins.int = ...,
+        uncached_input_tokens: Global___UsageSum | None = ...,
+        cache_read_tokens: Global___UsageSum | None = ...,
+        cache_write_tokens: Global___UsageSum | None = ...,
+        output_tokens: Global___UsageSum | None = ...,
+        reasoning_tokens: Global___UsageSum | None = ...,
+        upstream_charged_usd_nanos: Global___UsageSum | None = ...,
+        list_price_usd_nanos: Global___UsageSum | None = ...,
+        charged_usd_nanos: Global___UsageSum | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache_read_tokens", b"cache_read_tokens", "cache_write_tokens", b"cache_write_tokens", "charged_usd_nanos", b"charged_usd_nanos", "list_price_usd_nanos", b"list_price_usd_nanos", "output_tokens", b"output_tokens", "reasoning_tokens", b"reasoning_tokens", "uncached_input_tokens", b"uncached_input_tokens", "upstream_charged_usd_nanos", b"upstream_charged_usd_nanos"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "cache_read_tokens", b"cache_read_tokens", "cache_write_tokens", b"cache_write_tokens", "call_count", b"call_count", "charged_usd_nanos", b"charged_usd_nanos", "estimate_count", b"estimate_count", "keys", b"keys", "list_price_usd_nanos", b"list_price_usd_nanos", "output_tokens", b"output_tokens", "reasoning_tokens", b"reasoning_tokens", "uncached_input_tokens", b"uncached_input_tokens", "upstream_charged_usd_nanos", b"upstream_charged_usd_nanos"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageSummary: _TypeAlias = UsageSummary  # noqa: Y015
+
+@_typing.final
+class UsageSum(_message.Message):
+    """A total that does not count what is not known as 0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: _builtins.int
+    UNKNOWN_COUNT_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """The sum of what is known."""
+    unknown_count: _builtins.int
+    """Of how many attempts it is not known."""
+    def __init__(
+        self,
+        *,
+        total: _builtins.int = ...,
+        unknown_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["total", b"total", "unknown_count", b"unknown_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageSum: _TypeAlias = UsageSum  # noqa: Y015

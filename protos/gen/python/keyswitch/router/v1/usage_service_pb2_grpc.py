@@ -40,6 +40,16 @@ class UsageServiceStub:
                 request_serializer=keyswitch_dot_router_dot_v1_dot_usage__service__pb2.GetReceiptRequest.SerializeToString,
                 response_deserializer=keyswitch_dot_router_dot_v1_dot_usage__service__pb2.GetReceiptResponse.FromString,
                 _registered_method=True)
+        self.ListReceipts = channel.unary_unary(
+                '/keyswitch.router.v1.UsageService/ListReceipts',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_usage__service__pb2.ListReceiptsRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_usage__service__pb2.ListReceiptsResponse.FromString,
+                _registered_method=True)
+        self.Summarize = channel.unary_unary(
+                '/keyswitch.router.v1.UsageService/Summarize',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_usage__service__pb2.SummarizeRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_usage__service__pb2.SummarizeResponse.FromString,
+                _registered_method=True)
 
 
 class UsageServiceServicer:
@@ -55,6 +65,22 @@ class UsageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListReceipts(self, request, context):
+        """Lists receipts of calls that have ended, the latest first. Whose: see
+        GetReceipt.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Summarize(self, request, context):
+        """Adds up what attempts used and cost, for tables and plots. Whose: see
+        GetReceipt.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_UsageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -62,6 +88,16 @@ def add_UsageServiceServicer_to_server(servicer, server):
                     servicer.GetReceipt,
                     request_deserializer=keyswitch_dot_router_dot_v1_dot_usage__service__pb2.GetReceiptRequest.FromString,
                     response_serializer=keyswitch_dot_router_dot_v1_dot_usage__service__pb2.GetReceiptResponse.SerializeToString,
+            ),
+            'ListReceipts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReceipts,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_usage__service__pb2.ListReceiptsRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_usage__service__pb2.ListReceiptsResponse.SerializeToString,
+            ),
+            'Summarize': grpc.unary_unary_rpc_method_handler(
+                    servicer.Summarize,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_usage__service__pb2.SummarizeRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_usage__service__pb2.SummarizeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -92,6 +128,60 @@ class UsageService:
             '/keyswitch.router.v1.UsageService/GetReceipt',
             keyswitch_dot_router_dot_v1_dot_usage__service__pb2.GetReceiptRequest.SerializeToString,
             keyswitch_dot_router_dot_v1_dot_usage__service__pb2.GetReceiptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReceipts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.UsageService/ListReceipts',
+            keyswitch_dot_router_dot_v1_dot_usage__service__pb2.ListReceiptsRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_usage__service__pb2.ListReceiptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Summarize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.UsageService/Summarize',
+            keyswitch_dot_router_dot_v1_dot_usage__service__pb2.SummarizeRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_usage__service__pb2.SummarizeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,14 @@ class UsageServiceStub:
     own, administrators and auditors those of the organization. One that the
     caller may not read is RESOURCE_NOT_FOUND like one that does not exist.
     """
+    ListReceipts: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ListReceiptsRequest, _usage_service_pb2.ListReceiptsResponse]
+    """Lists receipts of calls that have ended, the latest first. Whose: see
+    GetReceipt.
+    """
+    Summarize: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.SummarizeRequest, _usage_service_pb2.SummarizeResponse]
+    """Adds up what attempts used and cost, for tables and plots. Whose: see
+    GetReceipt.
+    """
 
 @_typing.type_check_only
 class UsageServiceAsyncStub(UsageServiceStub):
@@ -48,6 +56,14 @@ class UsageServiceAsyncStub(UsageServiceStub):
     """Gets the whole receipt of a call, also after a cancel. Members read their
     own, administrators and auditors those of the organization. One that the
     caller may not read is RESOURCE_NOT_FOUND like one that does not exist.
+    """
+    ListReceipts: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ListReceiptsRequest, _usage_service_pb2.ListReceiptsResponse]  # type: ignore[assignment]
+    """Lists receipts of calls that have ended, the latest first. Whose: see
+    GetReceipt.
+    """
+    Summarize: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.SummarizeRequest, _usage_service_pb2.SummarizeResponse]  # type: ignore[assignment]
+    """Adds up what attempts used and cost, for tables and plots. Whose: see
+    GetReceipt.
     """
 
 class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -62,6 +78,26 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         """Gets the whole receipt of a call, also after a cancel. Members read their
         own, administrators and auditors those of the organization. One that the
         caller may not read is RESOURCE_NOT_FOUND like one that does not exist.
+        """
+
+    @_abc_1.abstractmethod
+    def ListReceipts(
+        self,
+        request: _usage_service_pb2.ListReceiptsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_service_pb2.ListReceiptsResponse, _abc.Awaitable[_usage_service_pb2.ListReceiptsResponse]]:
+        """Lists receipts of calls that have ended, the latest first. Whose: see
+        GetReceipt.
+        """
+
+    @_abc_1.abstractmethod
+    def Summarize(
+        self,
+        request: _usage_service_pb2.SummarizeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_service_pb2.SummarizeResponse, _abc.Awaitable[_usage_service_pb2.SummarizeResponse]]:
+        """Adds up what attempts used and cost, for tables and plots. Whose: see
+        GetReceipt.
         """
 
 def add_UsageServiceServicer_to_server(servicer: UsageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -57,7 +57,7 @@ run: $(VENV)/.run ## Starts everything locally, streams a completion, stays up u
 	@exec $(PY) -m deploy.local.run
 
 # --- checking and testing --------------------------------------------------------------
-.PHONY: check lint types vault-server test test-python test-go test-recordings fuzz security bench soak format
+.PHONY: check lint types vault-server test test-python test-go test-recordings fuzz security bench soak format test-money
 format: $(VENV)/.dev ## Formats the Python code
 	@$(VENV)/bin/ruff check -q --fix . ; $(VENV)/bin/ruff format -q .
 
@@ -81,6 +81,9 @@ test-python: $(VENV)/.dev vault-server
 
 test-go:
 	@cd clients/go && GOTOOLCHAIN=local go test ./...
+
+test-money: $(VENV)/.dev ## Runs the tests of the ledger, budgets and payers, on SQLite and PostgreSQL
+	@$(PY) -m pytest -q tests/unit/router/test_money.py tests/unit/router/test_ledger*.py tests/service/test_router_budgets.py tests/security/test_payer_contract.py
 
 test-recordings: $(VENV)/.dev ## Decodes every recorded answer of real providers
 	@$(PY) -m pytest -q tests/unit/dialects

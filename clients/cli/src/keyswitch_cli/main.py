@@ -14,17 +14,20 @@ from typer.core import TyperGroup
 from keyswitch_cli import (
     applications,
     audit,
+    budgets,
     catalog,
     chat,
     embed,
     explain,
     keys,
+    ledger,
     money,
     organizations,
     overrides,
     policy,
     receipts,
     tokens,
+    usage,
 )
 from keyswitch_cli.problem import EXIT_INTERRUPTED, Problem
 from keyswitch_cli.problems import error_json, exit_code, show_error, show_problem
@@ -141,6 +144,9 @@ receipts.register(app)
 app.add_typer(keys.app)
 app.add_typer(tokens.app)
 app.add_typer(money.app)
+app.add_typer(budgets.app)
+app.add_typer(usage.app)
+app.add_typer(ledger.app)
 app.add_typer(audit.app)
 app.add_typer(policy.app)
 app.add_typer(applications.app)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from keyswitch.router.v1 import budget_service_pb2
 
-from keyswitch_cli import words
+from keyswitch_cli import tables, words
 from keyswitch_cli.session import Json, Session, session_of
 
 app = typer.Typer(name="credits", help="See and add an organization's credits.", no_args_is_help=True)
@@ -52,10 +52,51 @@ def add(
     _print_balance(session, answer.balance)
 
 
+@app.command("entries")
+def entries(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(help="How many, at most 1000.", min=1, max=1000)] = 20,
+    is_json: Json = False,
+) -> None:
+    """List movements of credits, the latest first."""
+    session = session_of(context, is_json=is_json)
+    organization = session.settings.require_organization()
+    request = budget_service_pb2.ListEntriesRequest(organization=organization, page_size=limit)
+    answer = session.client.call(session.client.budgets.ListEntries, request)
+    if session.is_json:
+        session.print_json(answer)
+        return
+    table = tables.listing("entry", "when", "amount", "for")
+    for entry in answer.entries:
+        when = words.minute(entry.create_time)
+        table.add_row(str(entry.entry_id), when, words.usd(entry.amount_usd_nanos), words.harmless(entry.note))
+    session.out.print(table)
+
+
+@app.command("threshold")
+def threshold(
+    context: typer.Context,
+    amount: Annotated[str, typer.Argument(help="USD below which the credits count as low, or `none`.")],
+    is_json: Json = False,
+) -> None:
+    """Say below which an organization's credits count as low."""
+    session = session_of(context, is_json=is_json)
+    request = budget_service_pb2.SetLowBalanceRequest(
+        organization=session.settings.require_organization(),
+        low_balance_usd_nanos=None if amount == "none" else words.nanos_of(amount),
+    )
+    answer = session.client.call(session.client.budgets.SetLowBalance, request)
+    if session.is_json:
+        session.print_json(answer)
+    else:
+        _print_balance(session, answer.balance)
+
+
 def _print_balance(session: Session, balance: budget_service_pb2.Balance) -> None:
     session.out.print(
         f"{words.last(balance.organization)} has {words.usd(balance.available_usd_nanos)} to spend: "
         f"{words.usd(balance.balance_usd_nanos)}, of which {words.usd(balance.reserved_usd_nanos)} "
-        "is reserved for calls under way",
+        "is reserved for calls under way"
+        + (f"; LOW: below {words.usd(balance.low_balance_usd_nanos)}" if balance.is_low else ""),
         soft_wrap=True,
     )

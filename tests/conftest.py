@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
 from keyswitch.vault.v1 import token_service_pb2
 
 from deploy.local.stack import APPLICATION, KEY_PREFIX, USER, Stack, free_ports
@@ -19,6 +20,15 @@ __all__ = [
     "redis_program",
     "redis_server",
 ]
+
+
+# The default renderer prints the locals of every frame: tens of seconds where one of them is a whole service.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Every reason of the contract, provoked over gRPC, with the metadata of its example."""
 
+import asyncio
 import errno
 import json
 import re
@@ -18,7 +19,8 @@ from keyswitch.vault.v1 import (
 from keyswitch.vault.v1 import credential_service_pb2 as credentials_pb
 from keyswitch.vault.v1 import token_service_pb2 as tokens_pb
 
-from tests.service.vault_harness import ACME, ADA, MAIN, Client, Refused, Vault, running_vault
+from tests.fakes.vault_server import free_port
+from tests.service.vault_harness import ACME, ADA, MAIN, ORIGIN, Client, Refused, Vault, running_vault
 from vault_service.audit.sink import SystemFiles
 from vault_service.store import store as stores
 from vault_service.store.memory import MemoryStore
@@ -26,6 +28,8 @@ from vault_service.store.memory import MemoryStore
 PROTO = Path(__file__).parents[2] / "protos" / "keyswitch" / "vault" / "v1" / "error_reason.proto"
 REQUEST = "4f7c1a52-1d0e-4b8e-9a77-0c2f8f0f7d11"
 ACTIVE = f"{MAIN}/versions/active"
+ENDPOINT_PORT = free_port()
+ENDPOINT = f"http://127.0.0.1:{ENDPOINT_PORT}"
 
 
 class ArmedStore(MemoryStore):
@@ -74,7 +78,7 @@ class World:
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     store, files = ArmedStore(), ArmedFiles()
-    async with running_vault(tmp_path, store=store, files=files) as vault:
+    async with running_vault(tmp_path, store=store, files=files, token_endpoints=frozenset({ENDPOINT})) as vault:
         admin = await vault.issue(ACME, "ADMIN")
         ada = await vault.issue(ACME, "MEMBER", user=ADA)
         await vault.ready(admin)
@@ -181,6 +185,32 @@ async def audit_failed(world: World) -> Any:
     return await world.lease()
 
 
+async def mint(world: World, endpoint: str) -> Any:
+    """Leases a grant whose token has to be fetched from there."""
+    made = credential_pb2.Credential(
+        provider="providers/openai", kind=credential_pb2.CREDENTIAL_KIND_OAUTH, allowed_origins=[ORIGIN]
+    )
+    request = credentials_pb.CreateCredentialRequest(parent=ACME, credential_id="plan", credential=made)
+    await world.manage("CreateCredential", request)
+    grant = credential_pb2.OauthGrant(refresh_token="refresh-CANARY", token_endpoint=endpoint, client_id="client")
+    material = credential_pb2.SecretMaterial(oauth=grant)
+    add = credentials_pb.AddCredentialVersionRequest(parent=f"{ACME}/credentials/plan", secret_material=material)
+    version = (await world.manage("AddCredentialVersion", add)).credential_version
+    await world.vault.activate(world.admin, version.name)
+    return await world.lease(f"{ACME}/credentials/plan/versions/active")
+
+
+async def mint_refused(world: World) -> Any:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"refresh-CANARY")
+        writer.write(b"HTTP/1.1 400 X\r\ncontent-length: 25\r\n\r\n" + b'{"error":"invalid_grant"}')
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", ENDPOINT_PORT):
+        return await mint(world, ENDPOINT)
+
+
 PROVOCATIONS: dict[str, Callable[[World], Awaitable[Any]]] = {
     "INVALID_REQUEST": invalid_request,
     "CALLER_UNKNOWN": caller_unknown,
@@ -199,6 +229,8 @@ PROVOCATIONS: dict[str, Callable[[World], Awaitable[Any]]] = {
     "ORIGIN_NOT_ALLOWED": origin_not_allowed,
     "RECIPIENT_KEY_REJECTED": recipient_key_rejected,
     "BYOK_DISABLED": byok_disabled,
+    "MINT_REFUSED": mint_refused,
+    "MINT_UNAVAILABLE": lambda world: mint(world, ENDPOINT),
     "REQUEST_ID_REUSED": request_id_reused,
     "TOKEN_UNKNOWN": token_unknown,
     "AUDIT_RECORD_UNKNOWN": audit_record_unknown,

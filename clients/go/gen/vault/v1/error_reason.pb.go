@@ -160,7 +160,8 @@ const (
 	//
 	//	{ "reason": "ERROR_REASON_MINT_UNAVAILABLE",
 	//	  "domain": "vault.keyswitch.dev",
-	//	  "metadata": { "name": "organizations/acme/credentials/plan/versions/1" } }
+	//	  "metadata": { "name": "organizations/acme/credentials/plan/versions/1",
+	//	                "cause": "status_503" } }
 	ErrorReason_ERROR_REASON_MINT_UNAVAILABLE ErrorReason = 20
 	// The request id was used for another request, or for one whose answer cannot
 	// be given twice. Status ALREADY_EXISTS.

@@ -173,7 +173,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
         { "reason": "ERROR_REASON_MINT_UNAVAILABLE",
           "domain": "vault.keyswitch.dev",
-          "metadata": { "name": "organizations/acme/credentials/plan/versions/1" } }
+          "metadata": { "name": "organizations/acme/credentials/plan/versions/1",
+                        "cause": "status_503" } }
     """
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 21
     """The request id was used for another request, or for one whose answer cannot
@@ -419,7 +420,8 @@ google.rpc.RetryInfo.
 
     { "reason": "ERROR_REASON_MINT_UNAVAILABLE",
       "domain": "vault.keyswitch.dev",
-      "metadata": { "name": "organizations/acme/credentials/plan/versions/1" } }
+      "metadata": { "name": "organizations/acme/credentials/plan/versions/1",
+                    "cause": "status_503" } }
 """
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 21
 """The request id was used for another request, or for one whose answer cannot

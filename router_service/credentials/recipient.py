@@ -55,7 +55,7 @@ class Recipient:
                 return Secret(material.api_key)
             case "bearer_token":
                 return BearerToken(material.bearer_token)
-            case "aws_credentials":
+            case "aws_credentials" if material.aws_credentials.access_key_id:
                 pair = material.aws_credentials
                 return AwsKeyPair(pair.access_key_id, pair.secret_access_key, pair.session_token, pair.region)
             case _:

@@ -21,6 +21,7 @@ class Framing(Enum):
     SSE = "sse"
     AWS_EVENT_STREAM = "aws_event_stream"
     AWS_CHUNKS = "aws_chunks"  # the same, but each message wraps an event of another wire
+    JSON_LINES = "json_lines"
 
 
 class ReasoningStyle(Enum):
@@ -122,13 +123,21 @@ class AwsFrame:
 
 
 @dataclass(frozen=True, slots=True)
+class LineFrame:
+    """One line of a body of JSON lines. It has no name."""
+
+    data: bytes
+    event: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class BodyFrame:
     """A whole JSON body."""
 
     data: bytes
 
 
-Frame = SseFrame | AwsFrame | BodyFrame
+Frame = SseFrame | AwsFrame | LineFrame | BodyFrame
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from router_service.dialects.bedrock_converse import BedrockConverse
 from router_service.dialects.gemini import Gemini
 from router_service.dialects.gemini_count import GeminiTokenCounter
 from router_service.dialects.gemini_embeddings import GeminiEmbeddings
+from router_service.dialects.ollama_chat import OllamaChat
 from router_service.dialects.openai_chat import OpenAIChat
 from router_service.dialects.openai_embeddings import OpenAIEmbeddings
 from router_service.dialects.openai_responses import OpenAIResponses
@@ -16,7 +17,7 @@ from router_service.dialects.openai_responses_count import ResponsesTokenCounter
 
 DIALECTS: Mapping[str, Dialect] = {
     dialect.name: dialect
-    for dialect in (OpenAIChat(), OpenAIResponses(), AnthropicMessages(), Gemini(), BedrockConverse())
+    for dialect in (OpenAIChat(), OpenAIResponses(), AnthropicMessages(), Gemini(), BedrockConverse(), OllamaChat())
 }
 
 EMBEDDERS: Mapping[str, Embedder] = {

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from router_service.dialects.base import Carrier, Dialect, Frame, Framing, Quirks
 from router_service.framing.aws_chunks import AwsChunksFramer
 from router_service.framing.aws_eventstream import AwsEventStreamFramer
+from router_service.framing.json_lines import JsonLinesFramer
 from router_service.framing.sse import SseFramer
 
 
@@ -31,12 +32,14 @@ CONTENT_TYPES: Final[Mapping[Framing, str]] = {
     Framing.SSE: "text/event-stream",
     Framing.AWS_EVENT_STREAM: "application/vnd.amazon.eventstream",
     Framing.AWS_CHUNKS: "application/vnd.amazon.eventstream",
+    Framing.JSON_LINES: "application/x-ndjson",
 }
 
 _FRAMERS: Final[Mapping[Framing, Callable[[], Framer]]] = {
     Framing.SSE: SseFramer,
     Framing.AWS_EVENT_STREAM: AwsEventStreamFramer,
     Framing.AWS_CHUNKS: AwsChunksFramer,
+    Framing.JSON_LINES: JsonLinesFramer,
 }
 
 

@@ -1,9 +1,9 @@
 """Fixtures of dialects: what is asked, the wire's request, the wire's answer, and what it must become.
 
 A folder per case: `title.txt` (one line), `request.json` (`completion` in neutral words, the `wire` body that it must
-become, its `warnings`), `response.sse` or `response.json` (raw bytes) or `response.aws` (a line per message of AWS's
-event stream: its type, "!" before it where it is an exception, and its payload), `expected.json` (the folded answer or
-a fault).
+become, its `warnings`), `response.sse`, `response.ndjson` or `response.json` (raw bytes) or `response.aws` (a line per
+message of AWS's event stream: its type, "!" before it where it is an exception, and its payload), `expected.json` (the
+folded answer or a fault).
 """
 
 import base64

@@ -73,15 +73,17 @@ def decode_body(dialect: Dialect, body: bytes, quirks: Quirks = QUIRKS) -> list[
     return events
 
 
-def is_whole_json(body: bytes) -> bool:
-    """Whether a body is one JSON value and not a stream."""
+def is_whole_json(body: bytes, framing: Framing = Framing.SSE) -> bool:
+    """Whether a body is one JSON value and not a stream. Of JSON lines a single one is a whole body."""
+    if framing is Framing.JSON_LINES and len(body.split()) > 1:
+        return len([line for line in body.splitlines() if line.strip()]) == 1
     return body.lstrip()[:1] in {b"{", b"["}
 
 
 def run(dialect: Dialect, body: bytes, pieces: Iterable[bytes] | None = None, quirks: Quirks = QUIRKS) -> Outcome:
     """What a body becomes."""
     try:
-        if is_whole_json(body):
+        if is_whole_json(body, framing_of(dialect, quirks)):
             events = decode_body(dialect, body, quirks)
         else:
             events = decode(dialect, [body] if pieces is None else pieces, quirks)
@@ -122,6 +124,13 @@ def prefixes(body: bytes, framing: Framing = Framing.SSE) -> Iterator[bytes]:
         while at < len(body):
             yield body[:at]
             at += int.from_bytes(body[at : at + 4], "big")
+        return
+    if framing is Framing.JSON_LINES:
+        yield b""
+        at = body.find(b"\n")
+        while at >= 0:
+            yield body[: at + 1]
+            at = body.find(b"\n", at + 1)
         return
     unified = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     yield b""

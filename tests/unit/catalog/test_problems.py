@@ -100,7 +100,7 @@ BROKEN = [
     (
         "openai_chat",
         "openai_caht",
-        f"20:23: {_PRACTICE}.dialect: must be one of openai_chat, openai_responses, anthropic_messages, gemini, bedrock_converse; did you mean openai_chat?",
+        f"20:23: {_PRACTICE}.dialect: must be one of openai_chat, openai_responses, anthropic_messages, gemini, bedrock_converse, ollama_chat; did you mean openai_chat?",
     ),
     ("dialect: openai_chat, ", "", f"20:3: {_PRACTICE}: must have dialect"),
     (

@@ -91,6 +91,10 @@ KEYS = {
         *("output", "message", "trace", "__type"),
     ],
 }
+KEYS["ollama_chat"] = [
+    *("model", "created_at", "message", "content", "thinking", "tool_calls", "function", "name", "arguments", "id"),
+    *("done", "done_reason", "prompt_eval_count", "eval_count", "error", "role", "images"),
+]
 EVENTS = ["messageStart", "contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop", "metadata"]
 WORDS = {
     "openai_chat": [
@@ -119,6 +123,7 @@ WORDS = {
     ],
     "gemini": ["STOP", "SAFETY", "$", "$.a", "$.a.b[0]", "$[1]", "$['x y']", "AA==", "AA=", "AUDIO", "image/png", "ä"],
     "bedrock_converse": ["end_turn", "AA==", "AA=", "{}", "{", "server_tool_use", "png", "5m", "ä"],
+    "ollama_chat": ["stop", "length", "load", "{}", "{", "2026-11-20T10:00:00Z", "ä"],
 }
 
 
@@ -139,6 +144,8 @@ def framed(name: str, payload: bytes, event_name: str = "contentBlockDelta") -> 
     """One event of a dialect's stream."""
     if DIALECTS[name].framing is Framing.AWS_EVENT_STREAM:
         return event(event_name, payload)
+    if DIALECTS[name].framing is Framing.JSON_LINES:
+        return payload + b"\n"
     return b"data: " + payload + b"\n\n"
 
 

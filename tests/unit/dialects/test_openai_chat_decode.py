@@ -183,7 +183,7 @@ def test_a_finish_that_is_a_failure_is_a_fault(word: str) -> None:
         ({"error": {"code": 402, "message": "x"}}, Reason.UPSTREAM_BALANCE_EXHAUSTED),
         ({"object": "error", "message": "x", "code": 400}, Reason.UPSTREAM_REJECTED_REQUEST),
         ({"choices": [{"error": {"code": 503, "message": "x"}}]}, Reason.UPSTREAM_UNAVAILABLE),
-        ({"base_resp": {"status_code": 1002}}, Reason.UPSTREAM_RATE_LIMITED),
+        ({"base_resp": {"status_code": 1002}}, Reason.UPSTREAM_UNAVAILABLE),  # what it means: the provider's data
     ],
 )
 def test_an_error_inside_a_stream_is_raised(chunk: dict[str, Any], reason: Reason) -> None:

@@ -19,6 +19,7 @@ FOLDERS = {
     "anthropic_messages": "anthropic-messages",
     "gemini": "gemini",
     "bedrock_converse": "bedrock-converse",
+    "ollama_chat": "ollama-chat",
 }
 SEALS = ("signature", "thoughtSignature", "encrypted_content")
 QUIRKS = Quirks(is_router_like=True, replay_reasoning_field="reasoning_content")

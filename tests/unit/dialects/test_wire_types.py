@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from anthropic.types import message_create_params as anthropic_params
 from google.genai import types as gemini_types
+from ollama._types import ChatRequest as OllamaChatRequest
 from openai.types.chat import completion_create_params as openai_params
 from openai.types.responses import response_create_params as responses_params
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -29,6 +30,12 @@ class GeminiRequest(BaseModel):
     safety_settings: list[gemini_types.SafetySetting] | None = None
 
 
+class OllamaRequest(OllamaChatRequest):
+    """The SDK's own, which by itself passes over what it does not know."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 ADAPTERS: dict[str, dict[bool, TypeAdapter[Any]]] = {
     "openai_chat": {
         True: TypeAdapter(openai_params.CompletionCreateParamsStreaming),
@@ -42,6 +49,7 @@ ADAPTERS: dict[str, dict[bool, TypeAdapter[Any]]] = {
         True: TypeAdapter(anthropic_params.MessageCreateParamsStreaming),
         False: TypeAdapter(anthropic_params.MessageCreateParamsNonStreaming),
     },
+    "ollama_chat": dict.fromkeys((True, False), TypeAdapter(OllamaRequest)),
     "gemini": {False: TypeAdapter(GeminiRequest)},  # the path and not the body says whether it is a stream
 }
 

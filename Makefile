@@ -57,7 +57,7 @@ run: $(VENV)/.run ## Starts everything locally, streams a completion, stays up u
 	@exec $(PY) -m deploy.local.run
 
 # --- checking and testing --------------------------------------------------------------
-.PHONY: check lint types vault-server test test-python test-go test-recordings fuzz security bench soak format test-money
+.PHONY: check lint types vault-server test test-python test-go test-recordings fuzz security bench bench-decoders soak format test-money
 format: $(VENV)/.dev ## Formats the Python code
 	@$(VENV)/bin/ruff check -q --fix . ; $(VENV)/bin/ruff format -q .
 
@@ -100,6 +100,9 @@ catalog-check: $(VENV)/.run ## Says which entries of the built-in catalog have n
 
 bench: $(VENV)/.dev ## Measures the router against a bare pipe and a peer (minutes)
 	@$(PY) -m tests.bench
+
+bench-decoders: $(VENV)/.dev ## Measures framing and decoding per event, by dialect, over the recordings
+	@$(PY) -m tests.bench.decoders
 
 MINUTES ?= 2
 soak: $(VENV)/.dev ## Two routers over one Redis under faults, MINUTES=2; prints what was promised and what was kept

@@ -22,6 +22,7 @@ from router_service.core.faults import Fault
 from router_service.credentials.client import Credentials, channel_credentials, open_channel
 from router_service.credentials.recipient import Recipient
 from router_service.engine import Edges, Engine
+from router_service.external import Issuers, fetch_document, read_settings
 from router_service.ledger.ledger import Ledger
 from router_service.ledger.sql_ledger import open_ledger
 from router_service.ledger_watch import LedgerWatch
@@ -175,7 +176,8 @@ async def serve(
     async def fetch_keys() -> token_service_pb2.GetSigningKeysResponse:
         return await credentials.signing_keys()
 
-    verifier = Verifier(lambda: snapshot().deployment, fetch_keys, clock)
+    issuers = Issuers(read_settings(config.issuers_file), clock, fetch_document)
+    verifier = Verifier(lambda: snapshot().deployment, fetch_keys, clock, issuers)
     credentials = Credentials(
         credentials_channel,
         Recipient(certificate, key),

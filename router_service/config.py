@@ -51,6 +51,7 @@ class Config:
     certificate: Path = _HOME / "router.pem"
     private_key: Path = _HOME / "router-key.pem"
     authority: Path = _HOME / "ca.pem"
+    issuers_file: Path | None = None
     log_level: str = "info"
     disconnect_grace_seconds: float = 2.0
     lease_timeout_seconds: float = 5.0
@@ -116,6 +117,7 @@ def load_config(environ: Mapping[str, str]) -> Config:
         certificate=reader.read("TLS_CERTIFICATE", default.certificate, _parse_path),
         private_key=reader.read("TLS_PRIVATE_KEY", default.private_key, _parse_path),
         authority=reader.read("TLS_AUTHORITY", default.authority, _parse_path),
+        issuers_file=reader.read("ISSUERS_FILE", None, _parse_path),
         log_level=reader.read("LOG_LEVEL", default.log_level, _parse_log_level),
         disconnect_grace_seconds=reader.read(
             "DISCONNECT_GRACE_SECONDS", default.disconnect_grace_seconds, _seconds(0, 600)

@@ -27,6 +27,8 @@ from vault_service.core.issuance import Issuance
 from vault_service.core.leases import LastUses, Leases
 from vault_service.core.policies import Policies
 from vault_service.core.tokens import Verifier
+from vault_service.external import ExternalSettingsError, Issuers, IssuerSettings, fetch_document, read_settings
+from vault_service.external_callers import make_reader
 from vault_service.leasing import LeasePolicy, Leasing
 from vault_service.minting.egress import Egress
 from vault_service.minting.endpoints import TokenEndpoints
@@ -309,7 +311,8 @@ def _build(
     changes = ChangeLog(store, clock=clock, monotonic=monotonic, fresh_seconds=config.leases.change_fresh_seconds)
     policies = Policies(store, changes, deployment_default=config.user_credentials_enabled)
     credentials = Credentials(store, changes, policies, clock=clock)
-    verifier = Verifier(store, changes, issuer=config.deployment, clock=clock)
+    issuers = Issuers(_read_issuers(config), clock, fetch_document)
+    verifier = Verifier(store, changes, issuer=config.deployment, clock=clock, read_external=make_reader(issuers))
     issuance = Issuance(store, changes, issuer=config.deployment, clock=clock, new_id=new_id)
     leases, last_uses, denials = Leases(clock), LastUses(), Denials()
     policy = _make_lease_policy(config, certificates)
@@ -376,6 +379,13 @@ def _build(
         lease,
         clock,
     )
+
+
+def _read_issuers(config: Config) -> tuple[IssuerSettings, ...]:
+    try:
+        return read_settings(config.issuers_file)
+    except ExternalSettingsError as error:
+        raise CannotStart(str(error)) from None
 
 
 def _make_lease_policy(config: Config, certificates: Certificates) -> LeasePolicy:

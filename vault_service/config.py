@@ -84,6 +84,7 @@ class Config:
     max_connection_age_seconds: float = 3600.0
     operator_token_seconds: float = 365 * 86_400.0
     reissue_operator_token: bool = False
+    issuers_file: Path | None = None
 
     @property
     def audit_folder(self) -> Path:
@@ -144,6 +145,7 @@ def load_config(environment: Mapping[str, str]) -> Config:
         ),
         drain_seconds=float(reader.whole("DRAIN_SECONDS", 10, 0, 600)),
         reissue_operator_token=reader.switch("REISSUE_OPERATOR_TOKEN", False),
+        issuers_file=reader.optional_path("ISSUERS_FILE"),
     )
     reader.refuse_unknown()
     return config

@@ -58,6 +58,7 @@ _WITH_RETRY = frozenset(
         Reason.CREDENTIALS_UNAVAILABLE,
         Reason.LEDGER_UNAVAILABLE,
         Reason.LIMITS_UNAVAILABLE,
+        Reason.ISSUER_UNAVAILABLE,
         Reason.RATE_LIMITED,
         Reason.CONCURRENCY_LIMITED,
         Reason.UPSTREAM_RATE_LIMITED,

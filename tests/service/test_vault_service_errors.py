@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import timestamp_pb2
 from keyswitch.vault.v1 import (
     audit_service_pb2,
@@ -78,7 +80,11 @@ class World:
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     store, files = ArmedStore(), ArmedFiles()
-    async with running_vault(tmp_path, store=store, files=files, token_endpoints=frozenset({ENDPOINT})) as vault:
+    issuer = {"issuer": ENDPOINT, "audience": "us", "algorithms": ["ES256"], "allowed_roles": ["member"]}
+    issuers_file = tmp_path / "issuers.json"
+    issuers_file.write_text(json.dumps({"issuers": [{**issuer, "organization": "acme", "default_roles": ["member"]}]}))
+    changes: dict[str, Any] = {"token_endpoints": frozenset({ENDPOINT}), "issuers_file": issuers_file}
+    async with running_vault(tmp_path, store=store, files=files, **changes) as vault:
         admin = await vault.issue(ACME, "ADMIN")
         ada = await vault.issue(ACME, "MEMBER", user=ADA)
         await vault.ready(admin)
@@ -91,6 +97,12 @@ async def invalid_request(world: World) -> Any:
 
 async def caller_unknown(world: World) -> Any:
     return await world.get(by=world.admin.with_token("nonsense"))
+
+
+async def issuer_unavailable(world: World) -> Any:
+    key = ec.generate_private_key(ec.SECP256R1())
+    token = jwt.encode({"iss": ENDPOINT, "aud": "us"}, key, algorithm="ES256", headers={"kid": "one"})
+    return await world.get(by=world.admin.with_token(token))
 
 
 async def caller_not_allowed(world: World) -> Any:
@@ -231,6 +243,7 @@ PROVOCATIONS: dict[str, Callable[[World], Awaitable[Any]]] = {
     "BYOK_DISABLED": byok_disabled,
     "MINT_REFUSED": mint_refused,
     "MINT_UNAVAILABLE": lambda world: mint(world, ENDPOINT),
+    "ISSUER_UNAVAILABLE": issuer_unavailable,
     "REQUEST_ID_REUSED": request_id_reused,
     "TOKEN_UNKNOWN": token_unknown,
     "AUDIT_RECORD_UNKNOWN": audit_record_unknown,

@@ -16,7 +16,7 @@ ORDER = (
     ("framing", "dialects"),
     ("policy",),
     ("record",),
-    ("upstream", "credentials", "ledger", "observe", "state"),
+    ("upstream", "external", "credentials", "ledger", "observe", "state"),
     ("exchange", "prober", "ledger_watch"),
     ("preparation",),
     ("billing",),

@@ -50,6 +50,7 @@ class Caller:
     user: Owner | None = None
     application: str = ""
     scopes: frozenset[Scope] = frozenset()
+    is_external: bool = False
 
     def has_scope(self, *scopes: Scope) -> bool:
         """Whether the token may be used for any of these; without scopes it may for all but acting on behalf."""

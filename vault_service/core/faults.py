@@ -72,6 +72,7 @@ class Reason(Enum):
     VAULT_RATE_LIMITED = "ERROR_REASON_VAULT_RATE_LIMITED"
     VAULT_DENIED = "ERROR_REASON_VAULT_DENIED"
     INTERNAL = "ERROR_REASON_INTERNAL"
+    ISSUER_UNAVAILABLE = "ERROR_REASON_ISSUER_UNAVAILABLE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,11 @@ TABLE: Mapping[Reason, Row] = {
     Reason.VAULT_DENIED: Row(
         Code.FAILED_PRECONDITION,
         "Vault denies the credential service what it needs; the operator must mend its policy.",
+    ),
+    Reason.ISSUER_UNAVAILABLE: Row(
+        Code.UNAVAILABLE,
+        "The issuer of the caller's token cannot be asked for its keys; the token may be valid: try again soon.",
+        retry_seconds=5.0,
     ),
     Reason.INTERNAL: Row(Code.INTERNAL, "A fault of the credential service; report the incident id."),
 }

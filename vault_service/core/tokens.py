@@ -7,7 +7,7 @@ The claims are those of IssueTokenResponse.bearer_token. Time comes from the inj
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import jwt
@@ -24,6 +24,13 @@ KEYS_MAX_AGE_SECONDS = 300.0
 _KEYS_MIN_AGE_SECONDS = 1.0
 _MAX_CACHED = 10_000
 _MAX_TOKEN_CHARACTERS = 8192
+
+
+ReadExternal = Callable[[str], Awaitable[Caller | None]]
+
+
+async def _no_external(_: str) -> None:
+    return None
 
 
 async def sign_token(store: Store, caller: Caller, *, issuer: str, create_time: float) -> str:
@@ -49,11 +56,13 @@ class Verifier:
         *,
         issuer: str,
         clock: Callable[[], float],
+        read_external: ReadExternal = _no_external,
     ) -> None:
         self._store = store
         self._changes = changes
         self._issuer = issuer
         self._clock = clock
+        self._read_external = read_external
         self._keys: Mapping[str, Ed25519PublicKey] = {}
         self._keys_time = float("-inf")
         self._verified: dict[bytes, Caller] = {}
@@ -78,9 +87,12 @@ class Verifier:
     async def _verify(self, token: str) -> Caller:
         if not token:
             raise unknown_caller("token_missing")
+        if len(token) > _MAX_TOKEN_CHARACTERS:
+            raise unknown_caller("token_malformed")
+        external = await self._read_external(token)
+        if external is not None:
+            return external
         try:
-            if len(token) > _MAX_TOKEN_CHARACTERS:
-                raise unknown_caller("token_malformed")
             key_id = jwt.get_unverified_header(token).get("kid")
             key = await self._key(key_id if isinstance(key_id, str) else "")
             if key is None:

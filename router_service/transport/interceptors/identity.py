@@ -10,9 +10,11 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from keyswitch.vault.v1 import token_service_pb2
 
+from router_service import external
 from router_service.core.caller import Caller
 from router_service.core.faults import Fault, Reason
 from router_service.core.secret import Secret
+from router_service.external import ExternalCaller, ExternalTokenRefused, Issuers, IssuerUnavailable
 from router_service.transport.interceptors.faults import Continuation, Handler, behaviour_of, rewrap
 
 AUDIENCE = "keyswitch"
@@ -34,8 +36,15 @@ def caller() -> Caller:
 class Verifier:
     """Verifies callers' tokens with the credential service's public keys. It cannot make one."""
 
-    def __init__(self, issuer: Callable[[], str], fetch_keys: FetchKeys, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        issuer: Callable[[], str],
+        fetch_keys: FetchKeys,
+        clock: Callable[[], float],
+        issuers: Issuers | None = None,
+    ) -> None:
         self._issuer = issuer
+        self._issuers = issuers
         self._fetch_keys = fetch_keys
         self._clock = clock
         self._keys: dict[str, Ed25519PublicKey] = {}
@@ -59,7 +68,11 @@ class Verifier:
         if found is not None and found.expire_time > now:
             return found
         self._verified.pop(digest, None)
-        found = await self._check(token, now)
+        issuers = self._issuers
+        if issuers is not None and issuers.concerns(token):
+            found = await _check_external(issuers, token)
+        else:
+            found = await self._check(token, now)
         if found.token_id in self._revoked:
             raise _unknown("token_revoked", "Your token was revoked; ask an administrator for another one.")
         if len(self._verified) >= MOST_CACHED:
@@ -160,6 +173,34 @@ def _caller(claims: dict[str, Any], token: str, expire_time: float) -> Caller:
         roles=frozenset(map(str, claims.get("roles", ()))),
         scopes=frozenset(str(claims.get("scope", "")).split()),
         expire_time=expire_time,
+        proof=Secret(token),
+    )
+
+
+async def _check_external(issuers: Issuers, token: str) -> Caller:
+    try:
+        return _external_caller(await issuers.verify(token), token)
+    except ExternalTokenRefused as refused:
+        message = "Your issuer's token does not do here; get a new one, or ask the operator how claims are mapped."
+        raise _unknown(refused.cause, message) from None
+    except IssuerUnavailable:
+        message = "Your token's issuer cannot be asked for its keys; the token may be valid: try again soon."
+        metadata = {"cause": "issuer_keys"}
+        raise Fault(
+            Reason.ISSUER_UNAVAILABLE, message, metadata=metadata, retry_after_seconds=external.KEYS_AGAIN_SECONDS
+        ) from None
+
+
+def _external_caller(found: ExternalCaller, token: str) -> Caller:
+    organization = f"organizations/{found.organization}"
+    return Caller(
+        token_id=found.token_id,
+        organization=organization,
+        user=f"{organization}/users/{found.user}" if found.user else "",
+        application=f"{organization}/applications/{found.application}" if found.application else "",
+        roles=found.roles,
+        scopes=found.scopes,
+        expire_time=found.expire_time,
         proof=Secret(token),
     )
 

@@ -75,9 +75,9 @@ class CertificateIdentityInterceptor(AroundInterceptor):
 
 def token_actor(caller: Caller, peer: str) -> Actor:
     """Gives how a token's bearer stands in the audit log."""
-    return Actor(
-        subject=caller.subject, proof=audit_pb2.AUDIT_IDENTITY_PROOF_TOKEN, token_id=caller.token_id, peer=peer
-    )
+    is_external = caller.is_external
+    proof = audit_pb2.AUDIT_IDENTITY_PROOF_EXTERNAL_TOKEN if is_external else audit_pb2.AUDIT_IDENTITY_PROOF_TOKEN
+    return Actor(subject=caller.subject, proof=proof, token_id=caller.token_id, peer=peer)
 
 
 def peer_certificate(context: Context) -> x509.Certificate | None:

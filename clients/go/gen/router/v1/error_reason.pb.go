@@ -276,6 +276,13 @@ const (
 	//	  "domain": "router.keyswitch.dev",
 	//	  "metadata": { "name": "organizations/acme/applications/claude" } }
 	ErrorReason_ERROR_REASON_CONFIGURATION_UNAVAILABLE ErrorReason = 33
+	// The issuer of the caller's token cannot be asked for its keys, so nothing
+	// can be said about the token. Status UNAVAILABLE with google.rpc.RetryInfo.
+	//
+	//	{ "reason": "ERROR_REASON_ISSUER_UNAVAILABLE",
+	//	  "domain": "router.keyswitch.dev",
+	//	  "metadata": { "cause": "issuer_keys" } }
+	ErrorReason_ERROR_REASON_ISSUER_UNAVAILABLE ErrorReason = 41
 )
 
 // Enum value maps for ErrorReason.
@@ -316,6 +323,7 @@ var (
 		31: "ERROR_REASON_ETAG_MISMATCH",
 		32: "ERROR_REASON_RESOURCE_FIXED",
 		33: "ERROR_REASON_CONFIGURATION_UNAVAILABLE",
+		41: "ERROR_REASON_ISSUER_UNAVAILABLE",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                    0,
@@ -353,6 +361,7 @@ var (
 		"ERROR_REASON_ETAG_MISMATCH":                  31,
 		"ERROR_REASON_RESOURCE_FIXED":                 32,
 		"ERROR_REASON_CONFIGURATION_UNAVAILABLE":      33,
+		"ERROR_REASON_ISSUER_UNAVAILABLE":             41,
 	}
 )
 
@@ -387,7 +396,7 @@ var File_keyswitch_router_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_keyswitch_router_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"&keyswitch/router/v1/error_reason.proto\x12\x13keyswitch.router.v1*\x9c\n" +
+	"&keyswitch/router/v1/error_reason.proto\x12\x13keyswitch.router.v1*\xc1\n" +
 	"\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
@@ -425,7 +434,8 @@ const file_keyswitch_router_v1_error_reason_proto_rawDesc = "" +
 	"\x1cERROR_REASON_RESOURCE_EXISTS\x10\x1e\x12\x1e\n" +
 	"\x1aERROR_REASON_ETAG_MISMATCH\x10\x1f\x12\x1f\n" +
 	"\x1bERROR_REASON_RESOURCE_FIXED\x10 \x12*\n" +
-	"&ERROR_REASON_CONFIGURATION_UNAVAILABLE\x10!b\x06proto3"
+	"&ERROR_REASON_CONFIGURATION_UNAVAILABLE\x10!\x12#\n" +
+	"\x1fERROR_REASON_ISSUER_UNAVAILABLE\x10)b\x06proto3"
 
 var (
 	file_keyswitch_router_v1_error_reason_proto_rawDescOnce sync.Once

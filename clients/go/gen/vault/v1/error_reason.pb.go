@@ -237,6 +237,13 @@ const (
 	//	  "domain": "vault.keyswitch.dev",
 	//	  "metadata": { "incidentId": "01J9ZK3V6Q5W8Y2C4E7R1T0B3N" } }
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 31
+	// The issuer of the caller's token cannot be asked for its keys, so nothing
+	// can be said about the token. Status UNAVAILABLE with google.rpc.RetryInfo.
+	//
+	//	{ "reason": "ERROR_REASON_ISSUER_UNAVAILABLE",
+	//	  "domain": "vault.keyswitch.dev",
+	//	  "metadata": { "cause": "issuer_keys" } }
+	ErrorReason_ERROR_REASON_ISSUER_UNAVAILABLE ErrorReason = 40
 )
 
 // Enum value maps for ErrorReason.
@@ -273,6 +280,7 @@ var (
 		29: "ERROR_REASON_VAULT_RATE_LIMITED",
 		30: "ERROR_REASON_VAULT_DENIED",
 		31: "ERROR_REASON_INTERNAL",
+		40: "ERROR_REASON_ISSUER_UNAVAILABLE",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":            0,
@@ -306,6 +314,7 @@ var (
 		"ERROR_REASON_VAULT_RATE_LIMITED":     29,
 		"ERROR_REASON_VAULT_DENIED":           30,
 		"ERROR_REASON_INTERNAL":               31,
+		"ERROR_REASON_ISSUER_UNAVAILABLE":     40,
 	}
 )
 
@@ -340,7 +349,7 @@ var File_keyswitch_vault_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_keyswitch_vault_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"%keyswitch/vault/v1/error_reason.proto\x12\x12keyswitch.vault.v1*\xc8\b\n" +
+	"%keyswitch/vault/v1/error_reason.proto\x12\x12keyswitch.vault.v1*\xed\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\x01\x12\x1f\n" +
@@ -373,7 +382,8 @@ const file_keyswitch_vault_v1_error_reason_proto_rawDesc = "" +
 	" ERROR_REASON_VAULT_UNINITIALISED\x10\x1c\x12#\n" +
 	"\x1fERROR_REASON_VAULT_RATE_LIMITED\x10\x1d\x12\x1d\n" +
 	"\x19ERROR_REASON_VAULT_DENIED\x10\x1e\x12\x19\n" +
-	"\x15ERROR_REASON_INTERNAL\x10\x1fb\x06proto3"
+	"\x15ERROR_REASON_INTERNAL\x10\x1f\x12#\n" +
+	"\x1fERROR_REASON_ISSUER_UNAVAILABLE\x10(b\x06proto3"
 
 var (
 	file_keyswitch_vault_v1_error_reason_proto_rawDescOnce sync.Once

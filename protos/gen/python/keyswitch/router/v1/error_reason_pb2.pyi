@@ -299,6 +299,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "domain": "router.keyswitch.dev",
           "metadata": { "name": "organizations/acme/applications/claude" } }
     """
+    ERROR_REASON_ISSUER_UNAVAILABLE: _ErrorReason.ValueType  # 41
+    """The issuer of the caller's token cannot be asked for its keys, so nothing
+    can be said about the token. Status UNAVAILABLE with google.rpc.RetryInfo.
+
+        { "reason": "ERROR_REASON_ISSUER_UNAVAILABLE",
+          "domain": "router.keyswitch.dev",
+          "metadata": { "cause": "issuer_keys" } }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Values of google.rpc.ErrorInfo.reason in the domain "router.keyswitch.dev";
@@ -588,5 +596,13 @@ changed. Status UNAVAILABLE with google.rpc.RetryInfo.
     { "reason": "ERROR_REASON_CONFIGURATION_UNAVAILABLE",
       "domain": "router.keyswitch.dev",
       "metadata": { "name": "organizations/acme/applications/claude" } }
+"""
+ERROR_REASON_ISSUER_UNAVAILABLE: ErrorReason.ValueType  # 41
+"""The issuer of the caller's token cannot be asked for its keys, so nothing
+can be said about the token. Status UNAVAILABLE with google.rpc.RetryInfo.
+
+    { "reason": "ERROR_REASON_ISSUER_UNAVAILABLE",
+      "domain": "router.keyswitch.dev",
+      "metadata": { "cause": "issuer_keys" } }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -261,6 +261,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "domain": "vault.keyswitch.dev",
           "metadata": { "incidentId": "01J9ZK3V6Q5W8Y2C4E7R1T0B3N" } }
     """
+    ERROR_REASON_ISSUER_UNAVAILABLE: _ErrorReason.ValueType  # 40
+    """The issuer of the caller's token cannot be asked for its keys, so nothing
+    can be said about the token. Status UNAVAILABLE with google.rpc.RetryInfo.
+
+        { "reason": "ERROR_REASON_ISSUER_UNAVAILABLE",
+          "domain": "vault.keyswitch.dev",
+          "metadata": { "cause": "issuer_keys" } }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Values of google.rpc.ErrorInfo.reason in the domain "vault.keyswitch.dev"; the
@@ -507,5 +515,13 @@ the incident's id finds it in the log.
     { "reason": "ERROR_REASON_INTERNAL",
       "domain": "vault.keyswitch.dev",
       "metadata": { "incidentId": "01J9ZK3V6Q5W8Y2C4E7R1T0B3N" } }
+"""
+ERROR_REASON_ISSUER_UNAVAILABLE: ErrorReason.ValueType  # 40
+"""The issuer of the caller's token cannot be asked for its keys, so nothing
+can be said about the token. Status UNAVAILABLE with google.rpc.RetryInfo.
+
+    { "reason": "ERROR_REASON_ISSUER_UNAVAILABLE",
+      "domain": "vault.keyswitch.dev",
+      "metadata": { "cause": "issuer_keys" } }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

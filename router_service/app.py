@@ -19,6 +19,7 @@ from router_service.catalog.problems import ConfigurationError
 from router_service.catalog.reload import Configuration
 from router_service.config import MEMORY, Address, Config
 from router_service.core.faults import Fault
+from router_service.credentials.certificate import Certificate, read_certificate
 from router_service.credentials.client import Credentials, channel_credentials, open_channel
 from router_service.credentials.recipient import Recipient
 from router_service.engine import Edges, Engine
@@ -78,6 +79,7 @@ class RunningRouter:
     port: int
     http: web.AppRunner
     http_port: int
+    certificate: Certificate
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     is_draining: bool = False
 
@@ -95,6 +97,7 @@ class RunningRouter:
             self._tasks.append(asyncio.create_task(work(asyncio.sleep)))
         if self.config.reload_interval_seconds > 0:
             self._tasks.append(asyncio.create_task(self._follow_configuration()))
+            self._tasks.append(asyncio.create_task(self._follow_certificate()))
         self._tasks.append(asyncio.create_task(self._follow_documents()))
 
     async def _follow_health(self) -> None:
@@ -110,6 +113,25 @@ class RunningRouter:
         while True:
             await asyncio.sleep(self.config.reload_interval_seconds)
             self.reload()
+
+    async def _follow_certificate(self) -> None:
+        while True:
+            await asyncio.sleep(self.config.reload_interval_seconds)
+            await self.renew_certificate()
+
+    async def renew_certificate(self) -> bool:
+        """Goes over to the certificate in the files, towards the credential service; one that does not do is logged."""
+        try:
+            found = _read_certificate(self.config)
+            if found == self.certificate:
+                return False
+            await self.credentials.renew(*_open_link(self.config, found), self.config.drain_seconds)
+        except (OSError, ValueError, Fault) as error:
+            log.warning("certificate_not_replaced", error_type=type(error).__name__)
+            return False
+        self.certificate = found
+        log.info("certificate_replaced")
+        return True
 
     async def _follow_documents(self) -> None:
         is_away = False
@@ -160,7 +182,7 @@ async def serve(
 ) -> RunningRouter:
     """Starts a router; it listens when this returns. Raises ConfigurationError and OSError."""
     configuration = Configuration(config.configuration)
-    ca, certificate, key = (path.read_bytes() for path in (config.authority, config.certificate, config.private_key))
+    certificate = _read_certificate(config)
     ledger = await open_ledger(config.database, clock)
     documents = await open_documents(config.configuration_store)
     editor = Editor(configuration, documents)
@@ -168,7 +190,7 @@ async def serve(
     for problem in configuration.left_out:
         log.error("stored_document_left_out", problem=str(problem))
     registry = CollectorRegistry()
-    credentials_channel = open_channel(str(config.lease_target), channel_credentials(ca, certificate, key))
+    credentials_channel, recipient = _open_link(config, certificate)
 
     def snapshot() -> Snapshot:
         return configuration.current
@@ -180,7 +202,7 @@ async def serve(
     verifier = Verifier(lambda: snapshot().deployment, fetch_keys, clock, issuers)
     credentials = Credentials(
         credentials_channel,
-        Recipient(certificate, key),
+        recipient,
         clock=clock,
         monotonic=monotonic,
         disconnect_grace_seconds=config.disconnect_grace_seconds,
@@ -258,6 +280,7 @@ async def serve(
         port,
         http,
         http_port,
+        certificate,
     )
     await running.follow()
     log.info("listening", grpc=port, http=http_port, revision=configuration.current.revision)
@@ -271,12 +294,21 @@ def _open_limits(config: Config, monotonic: Callable[[], float], metrics: Metric
     return SharedLimits(store, config.limits_when_away, config.routers, monotonic, metrics.limits_away)
 
 
+def _read_certificate(config: Config) -> Certificate:
+    return read_certificate(config.authority, config.certificate, config.private_key)
+
+
+def _open_link(config: Config, certificate: Certificate) -> tuple[grpc.aio.Channel, Recipient]:
+    secured = channel_credentials(certificate.authority, certificate.chain, certificate.key)
+    return open_channel(str(config.lease_target), secured), Recipient(certificate.chain, certificate.key)
+
+
 def _server_credentials(config: Config) -> grpc.ServerCredentials:
     """The listener's certificate, read anew for new connections; files that do not load leave the last good one."""
 
     def read() -> grpc.ServerCertificateConfiguration:
-        pair = (config.private_key.read_bytes(), config.certificate.read_bytes())
-        return grpc.ssl_server_certificate_configuration([pair])
+        found = _read_certificate(config)
+        return grpc.ssl_server_certificate_configuration([(found.key, found.chain)])
 
     good = read()
 
@@ -284,7 +316,7 @@ def _server_credentials(config: Config) -> grpc.ServerCredentials:
         nonlocal good
         try:
             good = read()
-        except OSError:
+        except (OSError, ValueError):
             log.warning("certificate_not_replaced")
         return good
 

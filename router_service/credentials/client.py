@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import grpc
 import structlog
@@ -30,6 +31,22 @@ SILENCE_SECONDS = 3.0
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """A connection with one certificate, and the key that this certificate vouches for."""
+
+    channel: grpc.aio.Channel
+    recipient: Recipient
+    stub: "lease_service_pb2_grpc.LeaseServiceAsyncStub"  # a name of the types only
+    tokens: "token_service_pb2_grpc.TokenServiceAsyncStub"
+
+    @classmethod
+    def over(cls, channel: grpc.aio.Channel, recipient: Recipient) -> "_Link":
+        """The stubs of a channel."""
+        stub = lease_service_pb2_grpc.LeaseServiceStub(channel)
+        return cls(channel, recipient, stub, token_service_pb2_grpc.TokenServiceStub(channel))
+
+
 class Credentials:
     """Leases, lists and reports. Fails closed: without a fresh word from the watch nothing is leased or reused."""
 
@@ -44,10 +61,7 @@ class Credentials:
         call_seconds: float,
         on_token_revoked: Callable[[str, float], None],
     ) -> None:
-        self._channel = channel
-        self._stub = lease_service_pb2_grpc.LeaseServiceStub(channel)
-        self._tokens = token_service_pb2_grpc.TokenServiceStub(channel)
-        self._recipient = recipient
+        self._link = _Link.over(channel, recipient)
         self._clock = clock
         self._monotonic = monotonic
         self._grace_seconds = disconnect_grace_seconds
@@ -75,7 +89,34 @@ class Credentials:
             self._watch.cancel()
             with suppress(asyncio.CancelledError):
                 await self._watch
-        await self._channel.close()
+        await self._link.channel.close()
+
+    async def renew(self, channel: grpc.aio.Channel, recipient: Recipient, drain_seconds: float) -> None:
+        """Goes over to another certificate, once a watch has spoken with it; else the old one stays, and Fault says so.
+
+        Calls that run end on the connection on which they began.
+        """
+        link = _Link.over(channel, recipient)
+        call = link.stub.WatchCredentialChanges(self._watch_request())
+        try:
+            async with asyncio.timeout(self._call_seconds):
+                if not isinstance(await call.read(), lease_service_pb2.WatchCredentialChangesResponse):
+                    raise TimeoutError
+        except (grpc.aio.AioRpcError, TimeoutError):
+            await channel.close()
+            raise unavailable("The new certificate is not let in.", {"cause": "certificate"}) from None
+        finally:
+            call.cancel()
+        old, self._link = self._link, link
+        old_watch, self._watch = self._watch, asyncio.create_task(self._watch_changes())
+        if old_watch is not None:
+            old_watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await old_watch
+        await old.channel.close(drain_seconds)
+
+    def _watch_request(self) -> lease_service_pb2.WatchCredentialChangesRequest:
+        return lease_service_pb2.WatchCredentialChangesRequest(after_revision=self._revision)
 
     @property
     def is_fresh(self) -> bool:
@@ -90,7 +131,7 @@ class Credentials:
     async def signing_keys(self) -> token_service_pb2.GetSigningKeysResponse:
         """The public keys that verify callers' tokens."""
         try:
-            return await self._tokens.GetSigningKeys(
+            return await self._link.tokens.GetSigningKeys(
                 token_service_pb2.GetSigningKeysRequest(), timeout=self._call_seconds
             )
         except grpc.aio.AioRpcError as error:
@@ -132,7 +173,7 @@ class Credentials:
                 parent=owner, page_size=1000, page_token=page_token, caller_proof=caller.proof.reveal()
             )
             try:
-                page = await self._stub.ListLeasable(request, timeout=self._call_seconds)
+                page = await self._link.stub.ListLeasable(request, timeout=self._call_seconds)
             except grpc.aio.AioRpcError as error:
                 raise fault_of(error, owner) from None
             credentials += [_credential(item) for item in page.credentials]
@@ -187,6 +228,7 @@ class Credentials:
         rejected_lease_id: str = "",
     ) -> Lease:
         """Leases one version, past the cache."""
+        link = self._link  # what is sealed to its key can be opened by no other
         request = lease_service_pb2.LeaseCredentialRequest(
             name=name,
             purpose=purpose,
@@ -194,30 +236,30 @@ class Credentials:
             principal=principal,
             caller_proof=caller.proof.reveal(),
             origin=origin,
-            recipient_public_key=self._recipient.public_key,
-            recipient_key_signature=self._recipient.signature,
-            recipient_certificate_chain=self._recipient.certificate_chain,
+            recipient_public_key=link.recipient.public_key,
+            recipient_key_signature=link.recipient.signature,
+            recipient_certificate_chain=link.recipient.certificate_chain,
             rejected_lease_id=rejected_lease_id,
         )
         credential = name.partition("/versions/")[0]
         try:
-            answer = await self._stub.LeaseCredential(request, timeout=self._call_seconds)
+            answer = await link.stub.LeaseCredential(request, timeout=self._call_seconds)
         except grpc.aio.AioRpcError as error:
             raise fault_of(error, credential) from None
-        secret = self._recipient.open(answer, origin)
+        secret = link.recipient.open(answer, origin)
         return Lease(answer.lease_id, credential, answer.credential_version, origin, answer.expire_time.seconds, secret)
 
     async def report_test(self, lease_id: str, test: credential_test_pb2.CredentialTest) -> None:
         """Keeps the outcome of a test with the version."""
         request = lease_service_pb2.ReportTestRequest(lease_id=lease_id, test=test)
         try:
-            await self._stub.ReportTest(request, timeout=self._call_seconds)
+            await self._link.stub.ReportTest(request, timeout=self._call_seconds)
         except grpc.aio.AioRpcError as error:
             raise fault_of(error, test.credential_version) from None
 
     async def _send_uses(self, uses: list[lease_pb2.CredentialUse]) -> None:
         try:
-            await self._stub.ReportUses(lease_service_pb2.ReportUsesRequest(uses=uses), timeout=self._call_seconds)
+            await self._link.stub.ReportUses(lease_service_pb2.ReportUsesRequest(uses=uses), timeout=self._call_seconds)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
                 raise RefusedUses from None
@@ -226,8 +268,7 @@ class Credentials:
 
     async def _watch_changes(self) -> None:
         while not self._is_stopping:
-            request = lease_service_pb2.WatchCredentialChangesRequest(after_revision=self._revision)
-            call = self._stub.WatchCredentialChanges(request)
+            call = self._link.stub.WatchCredentialChanges(self._watch_request())
             try:
                 while True:
                     async with asyncio.timeout(SILENCE_SECONDS):  # wait_for may swallow a cancel in Python 3.11

@@ -26,6 +26,12 @@ Metadata = Sequence[tuple[str, str | bytes]]
 FREE_TEXT = frozenset(
     {
         "keyswitch.router.v1.AddCreditsRequest.note",
+        "keyswitch.router.v1.Application.display_name",
+        "keyswitch.router.v1.EmbedRequest.caller_labels",
+        "keyswitch.router.v1.EmbeddingInput.text",
+        "keyswitch.router.v1.ModelEntry.display_name",
+        "keyswitch.router.v1.Organization.display_name",
+        "keyswitch.router.v1.Provider.display_name",
         "keyswitch.router.v1.CompletionCall.caller_labels",
         "keyswitch.vault.v1.Credential.display_name",
         "keyswitch.vault.v1.Revocation.note",

@@ -21,7 +21,7 @@ OPERATOR = "the operator's token"
 RIGHTFUL_FILES = {"operator.token": OPERATOR}
 """Files that hold a secret by purpose: the first start hands the operator's token over in this one, mode 0600."""
 
-CHAT, CLAUDE, REFUSED = "scripted/chat", "scripted/claude", "refused/chat"
+CHAT, CLAUDE, REFUSED, EMBED = "scripted/chat", "scripted/claude", "refused/chat", "scripted/embed"
 
 CONFIGURATION = """\
 deployment: {name: keyswitch, default_model: scripted/chat, byok_enabled: true}
@@ -41,12 +41,14 @@ providers:
     dialect: openai_chat
     base_url: "http://127.0.0.1:UPSTREAM/v1"
     auth: bearer
+    breaker_failures: 0
     allowed_private_networks: [127.0.0.1/32]
   scripted-anthropic:
     dialect: anthropic_messages
     base_url: "http://127.0.0.1:UPSTREAM"
     auth: x-api-key
     key_test_path: /v1/models
+    breaker_failures: 0
     allowed_private_networks: [127.0.0.1/32]
   refused:
     dialect: openai_chat
@@ -59,6 +61,10 @@ models:
     price: {input_usd_per_million: "0.10", output_usd_per_million: "0.40", checked: 2026-11-21}
   scripted/claude:
     endpoints: [{provider: scripted-anthropic, upstream_model: claude}]
+    price: {input_usd_per_million: "0.10", output_usd_per_million: "0.40", checked: 2026-11-21}
+  scripted/embed:
+    endpoints: [{provider: scripted, upstream_model: embed}]
+    embedding: {dimensions: 3}
     price: {input_usd_per_million: "0.10", output_usd_per_million: "0.40", checked: 2026-11-21}
   refused/chat:
     endpoints: [{provider: refused, upstream_model: chat}]
@@ -130,6 +136,22 @@ class Watched:
         activate = pb.ActivateCredentialVersionRequest(name=version, force=True)
         assert (await self.calls.call("ActivateCredentialVersion", activate, token)).is_ok
         return version
+
+    async def renew(self, payer: str, model: str) -> None:
+        """The same key as another version: what rests because of what the provider said of the one before is awake."""
+        name, key, by = f"{USER}/credentials/own", self.user_key, "member"
+        if payer:
+            name, key, by = "deployment/credentials/shared", self.shared_key, "operator"
+        elif model == CLAUDE:
+            name, key, by = f"{ORGANIZATION}/credentials/claude", self.organization_key, "admin"
+        pb, token = credential_service_pb2, self.tokens[by]
+        add = pb.AddCredentialVersionRequest(
+            parent=name, secret_material=credential_pb2.SecretMaterial(api_key=key.value)
+        )
+        added = (await self.calls.call("AddCredentialVersion", add, token)).answers[0]
+        assert isinstance(added, pb.AddCredentialVersionResponse)
+        activate = pb.ActivateCredentialVersionRequest(name=added.credential_version.name, force=True)
+        assert (await self.calls.call("ActivateCredentialVersion", activate, token)).is_ok
 
     def call_for(self, model: str = CHAT, payer: str = "") -> completion_pb2.CompletionCall:
         """A completion that is asked for."""

@@ -34,6 +34,7 @@ from tests.security.canary_requests import (
     router_steps,
     token_steps,
 )
+from tests.security.canary_router_requests import configuration_ends, configuration_steps, money_steps, plan_steps
 from tests.security.promises import tried
 from tests.service.vault_harness import Router
 
@@ -99,16 +100,22 @@ async def drive_all_methods(watched: Watched) -> None:
     steps = [
         *list(credential_steps(watched))[1:],
         *router_steps(watched),
+        *plan_steps(watched),
+        *configuration_steps(watched),
+        *money_steps(),
         *token_steps(),
         *audit_steps(),
         *leases,
     ]
-    for step in (*steps, *ending_steps()):
+    endings = [*configuration_ends(), *ending_steps()]
+    for step in (*steps, *endings):
         await misuse(watched, step)
+    for step in configuration_ends():  # what was made where the key stood in a field that is not read
+        await fail(watched, step.method, step.request, watched.tokens[step.caller])
     for step in steps:
         await run(watched, step)
     await revoke_token(watched)
-    for step in ending_steps():
+    for step in endings:
         await run(watched, step)
 
 
@@ -181,8 +188,15 @@ async def complete(watched: Watched, model: str, script: list[Action], payer: st
     call = watched.call_for(model, payer)
     token = watched.tokens["member"]
     streamed = completion_service_pb2.StreamCompleteRequest(call=call)
-    await fail(watched, "StreamComplete", streamed, token, script)
-    await fail(watched, "Complete", completion_service_pb2.CompleteRequest(call=call), token, script)
+    whole = completion_service_pb2.CompleteRequest(call=call)
+    for method, request in (("StreamComplete", streamed), ("Complete", whole)):
+        count = len(watched.upstream.received)
+        await fail(watched, method, request, token, script)
+        if script and len(watched.upstream.received) == count:  # the key rests after what was said of it before
+            await watched.renew(payer, model)
+            async with asyncio.timeout(20):
+                while len(watched.upstream.received) == count:  # until the router knows of the new version
+                    await fail(watched, method, request, token, script)
 
 
 async def drive_key_tests(watched: Watched) -> None:
@@ -220,6 +234,7 @@ async def drive_cancelled_and_revoked(watched: Watched) -> None:
     )
     enable = credential_service_pb2.EnableCredentialRequest(name=OWN)
     request = completion_service_pb2.StreamCompleteRequest(call=watched.call_for())
+    await watched.renew("", CHAT)
     token, opened = watched.tokens["member"], [Send(head()), Send(chunk(answers.openai_chunk("Hello")))]
     never = asyncio.Event()
     watched.upstream.scripts.clear()
@@ -248,7 +263,8 @@ async def drive_damaged_store(watched: Watched) -> None:
     lease = router.request(f"{OWN}/versions/1", watched.tokens["member"], origin=watched.origin, principal=USER)
     assert await fail(watched, "LeaseCredential", lease, "") == "INTERNAL"
     await fail(watched, "GetCredential", credential_service_pb2.GetCredentialRequest(name=OWN), watched.tokens["admin"])
-    await complete(watched, CHAT, answers.openai_stream())
+    request = completion_service_pb2.StreamCompleteRequest(call=watched.call_for(CHAT))
+    await fail(watched, "StreamComplete", request, watched.tokens["member"], answers.openai_stream())
 
 
 async def drive_absent_credential_service(watched: Watched) -> None:
@@ -256,6 +272,9 @@ async def drive_absent_credential_service(watched: Watched) -> None:
     await end(watched, "vault", signal.SIGTERM)
     for step in (
         *router_steps(watched),
+        *plan_steps(watched),
+        *configuration_steps(watched),
+        *money_steps(),
         *token_steps(),
         *audit_steps(),
         *list(credential_steps(watched))[1:],

@@ -15,12 +15,30 @@ from router_service.core.content import Media, Reasoning, ToolCall
 from router_service.core.fold import Answer
 from router_service.dialects.registry import DIALECTS
 from tests.suites.dialect_fixtures import fixtures
-from tests.suites.dialect_suite import Recording, recordings, run
+from tests.suites.dialect_suite import Recording, is_whole_json, recordings, run
 
 TARGET = Path(__file__).parents[1] / "docs" / "providers-evidence.md"
 
-SAME_SERVICE: Mapping[str, str] = {"azure-openai": "azure"}
-"""Providers whose recordings go by another name."""
+SAME_SERVICE: Mapping[str, tuple[str, ...]] = {
+    "azure-openai": ("azure",),
+    "ollama-native": ("ollama",),
+    "vertex-project": ("vertex",),
+    "vllm": ("local-mlx-or-vllm", "llama.cpp"),
+}
+"""Providers whose recordings go by other names."""
+
+PATTERNS: Mapping[str, str] = {
+    "azure-openai": "openai_chat",
+    "litellm": "openai_chat",
+    "ollama": "openai_chat",
+    "ollama-native": "ollama_chat",
+    "openai-compatible": "openai_chat",
+    "vertex-project": "gemini",
+    "vllm": "openai_chat",
+}
+"""What a configuration begins from: they have no address of their own, so the catalog does not list them."""
+
+KEY_TESTS = Path(__file__).parent / "unit" / "router" / "test_key_test.py"
 
 
 @dataclass(frozen=True)
@@ -74,7 +92,7 @@ def _read(dialect_name: str, recording: Recording) -> Evidence:
         return Evidence("", None, is_stream=False, is_error=True, has_reset=fault.retry_after_seconds is not None)
     outcome = run(dialect, recording.body)
     request = json.dumps(recording.request.get("body", ""))
-    is_stream = recording.body.lstrip()[:1] not in {b"{", b"["}
+    is_stream = not is_whole_json(recording.body, dialect.framing)
     text = request.replace('\\"', '"')
     return Evidence(text, outcome.answer, is_stream, is_error=outcome.answer is None)
 
@@ -102,12 +120,17 @@ def _cell(name: str, recorded: Sequence[Evidence], typed: Sequence[Evidence]) ->
     return "fixture" if any(map(holds, typed)) else "documentation"
 
 
+def _key_test(provider: str) -> str:
+    return "scripted" if f'"{provider}"' in KEY_TESTS.read_text(encoding="utf-8") else "documentation"
+
+
 def write_page() -> str:
     """The page."""
     snapshot = load_snapshot("", source="evidence")
     recorded = collect()
     typed = {dialect: list(_fixture_evidence(dialect)) for dialect in DIALECTS}
     rows: set[tuple[str, str]] = {(one.id, one.dialect) for one in snapshot.providers.values()}
+    rows |= set(PATTERNS.items())
     rows |= {
         (endpoint.provider, endpoint.dialect or snapshot.providers[endpoint.provider].dialect)
         for model in snapshot.models.values()
@@ -115,9 +138,10 @@ def write_page() -> str:
     }
     lines = [*_HEAD, f"| provider | dialect | {' | '.join(COLUMNS)} | key test |", "|---" * (len(COLUMNS) + 3) + "|"]
     for provider, dialect in sorted(rows):
-        mine = recorded.get((dialect, SAME_SERVICE.get(provider, provider)), ())
+        names = SAME_SERVICE.get(provider, (provider,))
+        mine = [one for name in names for one in recorded.get((dialect, name), ())]
         cells = [_cell(name, mine, typed[dialect]) for name in COLUMNS]
-        lines.append(f"| {provider} | {dialect} | {' | '.join(cells)} | documentation |")
+        lines.append(f"| {provider} | {dialect} | {' | '.join(cells)} | {_key_test(provider)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -130,6 +154,7 @@ _HEAD = (
     "* *recording (n)*: so many answers that this provider gave, recorded by others, are read as they should be.",
     "* *fixture*: no recording of this provider has it, but a fixture of its wire does, of the project; its requests",
     "  are checked against the vendor's published types. A provider that differs from its wire would not be noticed.",
+    "* *scripted*: the test of a key runs against a provider that a test scripts; it answers as the vendor documents.",
     "* *documentation*: only what the vendor writes.",
     "",
 )

@@ -125,7 +125,7 @@ class RunningRouter:
             found = _read_certificate(self.config)
             if found == self.certificate:
                 return False
-            await self.credentials.renew(*_open_link(self.config, found), self.config.drain_seconds)
+            await self.credentials.renew(*_open_links(self.config, found), self.config.drain_seconds)
         except (OSError, ValueError, Fault) as error:
             log.warning("certificate_not_replaced", error_type=type(error).__name__)
             return False
@@ -190,7 +190,7 @@ async def serve(
     for problem in configuration.left_out:
         log.error("stored_document_left_out", problem=str(problem))
     registry = CollectorRegistry()
-    credentials_channel, recipient = _open_link(config, certificate)
+    lease_channels, recipient = _open_links(config, certificate)
 
     def snapshot() -> Snapshot:
         return configuration.current
@@ -201,7 +201,7 @@ async def serve(
     issuers = Issuers(read_settings(config.issuers_file), clock, fetch_document)
     verifier = Verifier(lambda: snapshot().deployment, fetch_keys, clock, issuers)
     credentials = Credentials(
-        credentials_channel,
+        lease_channels,
         recipient,
         clock=clock,
         monotonic=monotonic,
@@ -298,9 +298,10 @@ def _read_certificate(config: Config) -> Certificate:
     return read_certificate(config.authority, config.certificate, config.private_key)
 
 
-def _open_link(config: Config, certificate: Certificate) -> tuple[grpc.aio.Channel, Recipient]:
+def _open_links(config: Config, certificate: Certificate) -> tuple[list[grpc.aio.Channel], Recipient]:
     secured = channel_credentials(certificate.authority, certificate.chain, certificate.key)
-    return open_channel(str(config.lease_target), secured), Recipient(certificate.chain, certificate.key)
+    channels = [open_channel(str(target), secured) for target in config.lease_targets]
+    return channels, Recipient(certificate.chain, certificate.key)
 
 
 def _server_credentials(config: Config) -> grpc.ServerCredentials:
@@ -328,5 +329,5 @@ def _new_id() -> str:
 
 
 def _own_listeners(config: Config) -> list[tuple[str, int]]:
-    listeners: list[Address] = [config.listen, config.http_listen, config.lease_target]
+    listeners: list[Address] = [config.listen, config.http_listen, *config.lease_targets]
     return [(address.host, address.port) for address in listeners]

@@ -35,6 +35,18 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class Addresses(tuple[Address, ...]):
+    """Several, written with commas between them."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return ",".join(str(address) for address in self)
+
+
+_LEASE_TARGETS = Addresses([Address("127.0.0.1", 8771)])
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """The settings of a router. Paths may be relative to the working directory."""
@@ -47,7 +59,7 @@ class Config:
     ledger_sweep_seconds: float = 2.0
     listen: Address = Address("127.0.0.1", 8760)
     http_listen: Address = Address("127.0.0.1", 8761)
-    lease_target: Address = Address("127.0.0.1", 8771)
+    lease_targets: Addresses = _LEASE_TARGETS
     certificate: Path = _HOME / "router.pem"
     private_key: Path = _HOME / "router-key.pem"
     authority: Path = _HOME / "ca.pem"
@@ -113,7 +125,7 @@ def load_config(environ: Mapping[str, str]) -> Config:
         ledger_sweep_seconds=reader.read("LEDGER_SWEEP_SECONDS", default.ledger_sweep_seconds, _seconds(0.1, 3600)),
         listen=reader.read("LISTEN", default.listen, _parse_listener),
         http_listen=reader.read("HTTP_LISTEN", default.http_listen, _parse_listener),
-        lease_target=reader.read("LEASE_TARGET", default.lease_target, _parse_target),
+        lease_targets=reader.read("LEASE_TARGET", default.lease_targets, _parse_targets),
         certificate=reader.read("TLS_CERTIFICATE", default.certificate, _parse_path),
         private_key=reader.read("TLS_PRIVATE_KEY", default.private_key, _parse_path),
         authority=reader.read("TLS_AUTHORITY", default.authority, _parse_path),
@@ -201,8 +213,8 @@ def _parse_listener(text: str) -> Address:
     return _parse_address(text, lowest_port=0)
 
 
-def _parse_target(text: str) -> Address:
-    return _parse_address(text, lowest_port=1)
+def _parse_targets(text: str) -> Addresses:
+    return Addresses(_parse_address(target.strip(), lowest_port=1) for target in text.split(","))
 
 
 def _parse_address(text: str, lowest_port: int) -> Address:

@@ -1,6 +1,7 @@
 """The router's side of the credential service: what is leased, and the watch that keeps it honest."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,8 +26,11 @@ from router_service.credentials.recipient import Recipient
 from router_service.credentials.uses import RefusedUses, Uses
 
 RECONNECT_SECONDS = 0.2
-SILENCE_SECONDS = 3.0
-"""The service speaks twice a second; a watch that is silent for longer is half dead and is begun anew."""
+SILENCE_SECONDS = 1.5
+"""The service speaks twice a second; a watch that is silent for longer is half dead and is begun anew.
+
+It is less than the disconnect grace, so that another instance can be asked before the grace is over.
+"""
 
 log = structlog.get_logger(__name__)
 
@@ -48,11 +52,15 @@ class _Link:
 
 
 class Credentials:
-    """Leases, lists and reports. Fails closed: without a fresh word from the watch nothing is leased or reused."""
+    """Leases, lists and reports. Fails closed: without a fresh word from the watch nothing is leased or reused.
+
+    Of several instances of the service one is used; when its watch breaks off, everything goes to the next one. They
+    share the change log and its revisions, so nothing is missed on the way.
+    """
 
     def __init__(
         self,
-        channel: grpc.aio.Channel,
+        channels: Sequence[grpc.aio.Channel],
         recipient: Recipient,
         *,
         clock: Callable[[], float],
@@ -61,7 +69,7 @@ class Credentials:
         call_seconds: float,
         on_token_revoked: Callable[[str, float], None],
     ) -> None:
-        self._link = _Link.over(channel, recipient)
+        self._links = deque(_Link.over(channel, recipient) for channel in channels)
         self._clock = clock
         self._monotonic = monotonic
         self._grace_seconds = disconnect_grace_seconds
@@ -89,31 +97,44 @@ class Credentials:
             self._watch.cancel()
             with suppress(asyncio.CancelledError):
                 await self._watch
-        await self._link.channel.close()
+        for link in self._links:
+            await link.channel.close()
 
-    async def renew(self, channel: grpc.aio.Channel, recipient: Recipient, drain_seconds: float) -> None:
+    async def renew(self, channels: Sequence[grpc.aio.Channel], recipient: Recipient, drain_seconds: float) -> None:
         """Goes over to another certificate, once a watch has spoken with it; else the old one stays, and Fault says so.
 
         Calls that run end on the connection on which they began.
         """
-        link = _Link.over(channel, recipient)
-        call = link.stub.WatchCredentialChanges(self._watch_request())
-        try:
-            async with asyncio.timeout(self._call_seconds):
-                if not isinstance(await call.read(), lease_service_pb2.WatchCredentialChangesResponse):
-                    raise TimeoutError
-        except (grpc.aio.AioRpcError, TimeoutError):
-            await channel.close()
-            raise unavailable("The new certificate is not let in.", {"cause": "certificate"}) from None
-        finally:
-            call.cancel()
-        old, self._link = self._link, link
+        links = deque(_Link.over(channel, recipient) for channel in channels)
+        for _ in range(len(links)):
+            if await self._speaks(links[0]):
+                break
+            links.rotate(-1)
+        else:
+            for link in links:
+                await link.channel.close()
+            raise unavailable("The new certificate is not let in.", {"cause": "certificate"})
+        old, self._links = self._links, links
         old_watch, self._watch = self._watch, asyncio.create_task(self._watch_changes())
         if old_watch is not None:
             old_watch.cancel()
             with suppress(asyncio.CancelledError):
                 await old_watch
-        await old.channel.close(drain_seconds)
+        await asyncio.gather(*(link.channel.close(drain_seconds) for link in old))
+
+    async def _speaks(self, link: _Link) -> bool:
+        call = link.stub.WatchCredentialChanges(self._watch_request())
+        try:
+            async with asyncio.timeout(self._call_seconds):
+                return isinstance(await call.read(), lease_service_pb2.WatchCredentialChangesResponse)
+        except (grpc.aio.AioRpcError, TimeoutError):
+            return False
+        finally:
+            call.cancel()
+
+    @property
+    def _link(self) -> _Link:
+        return self._links[0]
 
     def _watch_request(self) -> lease_service_pb2.WatchCredentialChangesRequest:
         return lease_service_pb2.WatchCredentialChangesRequest(after_revision=self._revision)
@@ -286,6 +307,7 @@ class Credentials:
             finally:
                 call.cancel()
                 self.connected.clear()
+            self._links.rotate(-1)  # not where the watch is cancelled: then the links are new
             await asyncio.sleep(RECONNECT_SECONDS)
 
     def _apply(self, message: lease_service_pb2.WatchCredentialChangesResponse) -> None:

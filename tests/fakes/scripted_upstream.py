@@ -11,7 +11,7 @@ import json
 import socket
 import struct
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import assert_never
@@ -99,10 +99,14 @@ UNSCRIPTED = respond(b'{"error":{"message":"no script is left for this request"}
 
 @dataclass
 class ScriptedUpstream:
-    """What the test holds: the scripts to come, the requests that came, the connections that are open."""
+    """What the test holds: the scripts to come, the requests that came, the connections that are open.
+
+    `choose` takes the place of the scripts where the answer depends on the request.
+    """
 
     port: int = 0
     scripts: deque[list[Action]] = field(default_factory=deque)
+    choose: Callable[[Received], list[Action]] | None = None
     received: list[Received] = field(default_factory=list)
     open_connections: int = 0
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -142,8 +146,7 @@ class ScriptedUpstream:
         try:
             while (request := await _read_request(reader)) is not None:
                 await self._note(received=request)
-                script = self.scripts.popleft() if self.scripts else UNSCRIPTED
-                if not await _play(script, reader, writer):
+                if not await _play(self._next_script(request), reader, writer):
                     break
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the other side left, or the test is over: both are ends of a connection
@@ -151,6 +154,11 @@ class ScriptedUpstream:
             writer.close()
             self._tasks.discard(task)
             await self._note(opened=-1)
+
+    def _next_script(self, request: Received) -> list[Action]:
+        if self.choose is not None:
+            return self.choose(request)
+        return self.scripts.popleft() if self.scripts else UNSCRIPTED
 
     async def stop(self) -> None:
         """Ends every connection."""

@@ -30,7 +30,7 @@ from keyswitch.router.v1 import (
 from keyswitch.vault.v1 import credential_pb2, credential_service_pb2, token_service_pb2
 
 from router_service.app import RunningRouter, serve
-from router_service.config import Address, Config
+from router_service.config import Address, Addresses, Config
 from router_service.core.receipt import Receipt, ReceiptState
 from tests.fakes.scripted_upstream import ScriptedUpstream, scripted_upstream
 from tests.service.router_answers import Json, make_configuration
@@ -427,14 +427,15 @@ async def running_stack(
         made = make_configuration(first.port, second.port)
         configuration(made)
         (home / "keyswitch.yaml").write_text(json.dumps(made))  # JSON is YAML
-        vault = await stack.enter_async_context(running_vault(home, store=MemoryStore(), **(vault_changes or {})))
+        changes = {"store": MemoryStore(), **(vault_changes or {})}
+        vault = await stack.enter_async_context(running_vault(home, **changes))
         router = await serve(
             dataclasses.replace(
                 Config.below(home),
                 **{
                     "listen": Address("127.0.0.1", 0),
                     "http_listen": Address("127.0.0.1", 0),
-                    "lease_target": Address("localhost", vault.service.lease_port),
+                    "lease_targets": Addresses([Address("localhost", vault.service.lease_port)]),
                     "drain_seconds": 0.2,
                     "reload_interval_seconds": 0.0,
                     **config,

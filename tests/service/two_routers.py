@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -14,16 +15,16 @@ from tests.service.router_harness import Caller, Stack
 
 
 @asynccontextmanager
-async def second_router(stack: Stack, home: Path) -> AsyncIterator[tuple[Caller, RunningRouter]]:
-    """Runs it; gives the stack's member as its caller, and the router."""
+async def second_router(stack: Stack, home: Path, **changes: Any) -> AsyncIterator[tuple[Caller, RunningRouter]]:
+    """Runs it, `changes` over its configuration; gives the stack's member as its caller, and the router."""
     here = Address("127.0.0.1", 0)
-    config = dataclasses.replace(
-        stack.router.config,
-        listen=here,
-        http_listen=here,
-        database=SqliteDatabase(home / "second.db"),
-        reload_interval_seconds=0.05,
-    )
+    own: dict[str, Any] = {
+        "listen": here,
+        "http_listen": here,
+        "database": SqliteDatabase(home / "second.db"),
+        "reload_interval_seconds": 0.05,
+    }
+    config = dataclasses.replace(stack.router.config, **{**own, **changes})
     router = await serve(config)
     try:
         await router.credentials.connected.wait()

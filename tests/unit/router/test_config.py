@@ -17,7 +17,7 @@ def test_defaults() -> None:
     assert config.configuration == Path(".keyswitch/keyswitch.yaml")
     assert str(config.listen) == "127.0.0.1:8760"
     assert str(config.http_listen) == "127.0.0.1:8761"
-    assert str(config.lease_target) == "127.0.0.1:8771"
+    assert str(config.lease_targets) == "127.0.0.1:8771"
     assert config.max_message_bytes == 33_554_432
     assert config.max_transport_message_bytes > config.max_message_bytes
     assert (config.disconnect_grace_seconds, config.drain_seconds) == (2.0, 10.0)
@@ -51,7 +51,7 @@ def test_values_are_read() -> None:
     config = load_config(
         {
             "KEYSWITCH_LISTEN": "[::1]:0",
-            "KEYSWITCH_LEASE_TARGET": "vault.internal:8771",
+            "KEYSWITCH_LEASE_TARGET": "vault.internal:8771, [::1]:8771",
             "KEYSWITCH_LOG_LEVEL": "DEBUG",
             "KEYSWITCH_DISCONNECT_GRACE_SECONDS": "0.5",
             "KEYSWITCH_MAX_MESSAGE_BYTES": "65536",
@@ -61,7 +61,7 @@ def test_values_are_read() -> None:
     )
     assert config.listen == Address("::1", 0)
     assert str(config.listen) == "[::1]:0"
-    assert config.lease_target == Address("vault.internal", 8771)
+    assert config.lease_targets == (Address("vault.internal", 8771), Address("::1", 8771))
     assert (config.log_level, config.disconnect_grace_seconds, config.max_message_bytes) == ("debug", 0.5, 65_536)
 
 

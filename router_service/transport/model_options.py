@@ -33,7 +33,7 @@ def describe_options(
     provider = snapshot.providers.get(request.provider.removeprefix("providers/"))
     if provider is None or provider.name != request.provider:
         raise not_found(request.provider)
-    quirks = provider.quirks
+    quirks, dialect = provider.quirks, provider.dialect
     if request.model:
         model = snapshot.find_model(request.model)
         endpoint = model and next((item for item in model.endpoints if item.provider == provider.id), None)
@@ -41,10 +41,10 @@ def describe_options(
             shown = quote(request.model[:128])
             message = f"No model {shown!r} is had from {provider.name}."
             raise Fault(Reason.MODEL_NOT_FOUND, message, metadata={"model": shown})
-        quirks = endpoint.quirks
+        quirks, dialect = endpoint.quirks, endpoint.dialect_at(provider)
     return model_service_pb2.DescribeOptionsResponse(
         general_schema_json=json.dumps(describe_general()),
-        provider_options_schema_json=json.dumps(describe_provider(provider.dialect, quirks)),
+        provider_options_schema_json=json.dumps(describe_provider(dialect, quirks)),
         namespace=quirks.options_family or provider.name,
         efforts=[EFFORTS[level] for level in quirks.efforts],
     )

@@ -226,7 +226,7 @@ BROKEN = [
     (
         "native_provider: anthropic",
         "native_provider: antropic",
-        f"14:26: {_CLAUDE}.native_provider: there is no provider antropic; did you mean anthropic or zai-anthropic or azure-openai?",
+        f"14:26: {_CLAUDE}.native_provider: there is no provider antropic; did you mean anthropic or zai-anthropic or vertex-anthropic?",
     ),
     (
         "organizations/demo/credentials",

@@ -176,3 +176,38 @@ def test_the_sdk_takes_back_what_its_provider_said(name: str) -> None:
             parts = tuple(part for part in outcome.answer.parts if has_whole_arguments(part))
             encoded = send_back(DIALECTS[name], parts, PROVIDER)
             validate(name, json.loads(encoded.body))
+
+
+PAIRS = [(source, target) for source in DIALECTS for target in DIALECTS if source != target]
+
+
+def sendable(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Without what a wire refuses with a reason: media that the model made, and calls that a limit cut."""
+    return tuple(part for part in parts if not isinstance(part.kind, Media) and has_whole_arguments(part))
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS, ids=str)
+def test_a_conversation_moves_to_every_other_wire(source: str, target: str) -> None:
+    """The words, the calls and their results go over; foreign state does not; the vendor's own types take the rest."""
+    moved = 0
+    for outcome in outcomes(source):
+        assert outcome.answer is not None
+        parts = sendable(outcome.answer.parts)
+        encoded = send_back(DIALECTS[target], parts, "providers/another")
+        wire = json.loads(encoded.body)
+        validate(target, {"stream": True, **wire} if target in {"openai_chat", "openai_responses"} else wire)
+        text = encoded.body.decode()
+        for part in parts:
+            match part.kind:
+                case Text(text=said) if said.strip():
+                    assert json.dumps(said, ensure_ascii=False)[1:-1] in text
+                case ToolCall(name=name):
+                    assert json.dumps(name) in text
+                case _:
+                    pass
+            if part.provider_state is not None:
+                state = json.loads(part.provider_state.data)
+                seals = [state[name] for name in SEALS if isinstance(state.get(name), str)]
+                assert not [seal for seal in seals if len(seal) > 16 and seal in text]
+        moved += 1
+    assert moved >= 5

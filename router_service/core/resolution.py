@@ -50,6 +50,7 @@ class CandidateReason(Enum):
     FALLBACK_ROUTE = "FALLBACK_ROUTE"
     PAYER_FAILOVER = "PAYER_FAILOVER"
     FREE_POOL = "FREE_POOL"
+    WEIGHT = "WEIGHT"
 
 
 class OverrideLayer(Enum):

@@ -51,6 +51,7 @@ class Call:
     needs: Needs = Needs()
     context: str = ""
     user: str = ""  # the id of the user whose call it is, if it is one's
+    conversation: str = ""  # what the caller names so; its calls stay at the endpoint that it drew
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Candidate:
     reason: CandidateReason = CandidateReason.CATALOG_ORDER
     route_settings: Settings = Settings()
     serves_longer_prompts: bool = False
+    share: float | None = None  # how often it leads, from 0 to 1, where it was drawn by weight
 
     @property
     def dialect(self) -> str:

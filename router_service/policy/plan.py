@@ -22,7 +22,7 @@ from router_service.core.resolution import CandidateReason, ModelSource, Payer, 
 from router_service.policy.call import Call, Candidate, Plan
 from router_service.policy.payer import Refusal, credentials_of, pick_credential, refuse_payer
 from router_service.policy.resolve import ModelChoice, choose_model, named_model, refuse_model
-from router_service.policy.weights import order_by_weight
+from router_service.policy.weights import Draw, draw_by_weight
 
 
 def plan(call: Call, snapshot: Snapshot, holdings: Holdings, now: float, seed: float = 0.0) -> Plan:
@@ -78,6 +78,7 @@ class _Option:
     source: ModelSource
     route: Route | None
     is_pooled: bool = False
+    share: float | None = None  # how often it leads, where it was drawn by weight
 
 
 @dataclass(slots=True)
@@ -141,20 +142,26 @@ class _Planner:
         return groups
 
     def _options(self, model: Model, source: ModelSource, route: Route | None) -> Iterator[_Option]:
-        for endpoint in self._ordered(model, route):
+        drawn = self._draw(model)
+        for endpoint in self._ordered(drawn, route):
             provider = self.snapshot.providers[endpoint.provider]
             refusal = self._refuse_endpoint(model, endpoint, provider, route)
             if refusal is None:
-                yield _Option(model, endpoint, provider, source, route)
+                yield _Option(model, endpoint, provider, source, route, share=drawn.share_of(endpoint))
             else:
                 self.skip(model.id, provider.name, None, refusal)
 
-    def _ordered(self, model: Model, route: Route | None) -> Sequence[Endpoint]:
+    def _draw(self, model: Model) -> Draw:
+        owner = self.call.conversation or self.call.user
+        if owner:
+            kind = "conversations" if self.call.conversation else "users"
+            owner = f"{self.call.organization.id}/{kind}/{owner}"
+        return draw_by_weight(model.endpoints, model.id, owner, self.seed)
+
+    def _ordered(self, drawn: Draw, route: Route | None) -> Sequence[Endpoint]:
         order = () if route is not None else self.call.policy.provider_order or self.call.application.provider_order
         place = {provider: number for number, provider in enumerate(order)}
-        owner = f"{self.call.organization.id}/{self.call.user}" if self.call.user else ""
-        drawn = order_by_weight(model.endpoints, model.id, owner, self.seed)
-        return sorted(drawn, key=lambda endpoint: place.get(endpoint.provider, len(place)))
+        return sorted(drawn.endpoints, key=lambda endpoint: place.get(endpoint.provider, len(place)))
 
     def _refuse_endpoint(
         self, model: Model, endpoint: Endpoint, provider: Provider, route: Route | None
@@ -231,6 +238,7 @@ class _Planner:
             reason=self._place(option, is_failover=is_failover),
             route_settings=route.settings if route is not None else Settings(),
             serves_longer_prompts=route is not None and route.on_context_too_long,
+            share=option.share,
         )
 
     def _place(self, option: _Option, *, is_failover: bool) -> CandidateReason:
@@ -243,9 +251,9 @@ class _Planner:
             return CandidateReason.FREE_POOL
         if self.call.policy.provider_order:
             return CandidateReason.CALL_ORDER
-        return (
-            CandidateReason.APPLICATION_ORDER if self.call.application.provider_order else CandidateReason.CATALOG_ORDER
-        )
+        if self.call.application.provider_order:
+            return CandidateReason.APPLICATION_ORDER
+        return CandidateReason.CATALOG_ORDER if option.share is None else CandidateReason.WEIGHT
 
     def _credential(self, payer: Payer, option: _Option) -> Credential | Refusal | None:
         native = self.call.application.native_provider

@@ -16,6 +16,7 @@ from router_service.preparation import Request
 from router_service.transport import wire_embedding, wire_parse, wire_policy
 
 NO_APPLICATION = Application(name="(no application)")
+_CONVERSATION = "conversation"  # the label that keeps calls at what was drawn
 
 
 def parse_request(
@@ -58,7 +59,14 @@ def _parse(
     policy = wire_policy.parse_policy(given.route_policy, snapshot.view_of(organization.id))
     return Request(
         call=Call(
-            given.spec.model, organization, application, policy, needs, given.context, user.rpartition("/users/")[2]
+            given.spec.model,
+            organization,
+            application,
+            policy,
+            needs,
+            given.context,
+            user=user.rpartition("/users/")[2],
+            conversation=given.caller_labels.get(_CONVERSATION, ""),
         ),
         asked=asked,
         options=wire_parse.parse_entries(asked.settings),

@@ -102,11 +102,12 @@ def _resolution(made: Plan, found: Candidate) -> Resolution:
 
 def _candidate(made: Plan, found: Candidate) -> routing_service_pb2.RouteCandidate:
     key = f"with {found.credential.name}" if found.credential is not None else "without a key"
+    drawn = "" if found.share is None else f" Its weight is {found.share:.1%} of the model's calls."
     return routing_service_pb2.RouteCandidate(
         resolution=wire_build.resolution(_resolution(made, found)),
         reason=routing_service_pb2.CandidateReason.Value(f"CANDIDATE_REASON_{found.reason.value}"),
         upstream_model_id=found.endpoint.upstream_model,
-        message=f"{found.payer.value} pays at {found.provider.name} {key}."[:256],
+        message=f"{found.payer.value} pays at {found.provider.name} {key}.{drawn}"[:256],
     )
 
 

@@ -15,7 +15,7 @@ from keyswitch.router.v1 import (
 
 from tests.fakes.scripted_upstream import respond
 from tests.service.router_answers import PRICE, Json, answer, whole_answer
-from tests.service.router_harness import ADA, CHAT, Caller, Refused, Stack, make_call, make_policy, running_stack
+from tests.service.router_harness import ADA, CHAT, DEMO, Caller, Refused, Stack, make_call, make_policy, running_stack
 
 
 def free_pool(configuration: Json) -> None:
@@ -135,3 +135,31 @@ async def test_a_deleted_model_behind_an_override_is_passed_over(tmp_path: Any) 
         (skipped,) = told.skipped_choices
         assert skipped.source == resolution_pb2.MODEL_SOURCE_PERSONAL_OVERRIDE
         assert skipped.reason == resolution_pb2.SKIP_REASON_MODEL_DISABLED
+
+
+def weigh(configuration: Json) -> None:
+    """A third of the calls of test/both are to begin at the first provider."""
+    one, two = configuration["models"]["test/both"]["endpoints"]
+    one["weight"], two["weight"] = 1, 2
+
+
+async def test_a_conversation_stays_where_its_weight_drew_it(tmp_path: Any) -> None:
+    async with running_stack(tmp_path, configuration=weigh) as stack:
+        for provider in ("first", "second"):
+            await stack.save_key(f"{DEMO}/credentials/{provider}", provider=provider)
+        leads: dict[str, str] = {}
+        for number in range(12):
+            label = f"thread-{number}"
+            call = make_call(model="test/both", caller_labels={"conversation": label})
+            told = [(await explain(stack, stack.member, call)).candidates[0] for _ in range(2)]
+            assert told[0] == told[1]
+            assert told[0].reason == routing_service_pb2.CANDIDATE_REASON_WEIGHT
+            leads[label] = told[0].resolution.provider
+            share = {"providers/first": "33.3%", "providers/second": "66.7%"}[leads[label]]
+            assert share in told[0].message
+            upstream = stack.first if leads[label] == "providers/first" else stack.second
+            upstream.script(answer())
+            done = await stack.member.stream(call)
+            started = next(event.response_started for event in done.events if event.HasField("response_started"))
+            assert started.resolution.provider == leads[label]
+        assert set(leads.values()) == {"providers/first", "providers/second"}

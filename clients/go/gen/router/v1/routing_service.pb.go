@@ -40,6 +40,9 @@ const (
 	CandidateReason_CANDIDATE_REASON_PAYER_FAILOVER CandidateReason = 5
 	// The free pool's order, which turns from call to call.
 	CandidateReason_CANDIDATE_REASON_FREE_POOL CandidateReason = 6
+	// Its weight drew it before the model's other endpoints; the message has its
+	// share of the calls.
+	CandidateReason_CANDIDATE_REASON_WEIGHT CandidateReason = 7
 )
 
 // Enum value maps for CandidateReason.
@@ -52,6 +55,7 @@ var (
 		4: "CANDIDATE_REASON_FALLBACK_ROUTE",
 		5: "CANDIDATE_REASON_PAYER_FAILOVER",
 		6: "CANDIDATE_REASON_FREE_POOL",
+		7: "CANDIDATE_REASON_WEIGHT",
 	}
 	CandidateReason_value = map[string]int32{
 		"CANDIDATE_REASON_UNSPECIFIED":       0,
@@ -61,6 +65,7 @@ var (
 		"CANDIDATE_REASON_FALLBACK_ROUTE":    4,
 		"CANDIDATE_REASON_PAYER_FAILOVER":    5,
 		"CANDIDATE_REASON_FREE_POOL":         6,
+		"CANDIDATE_REASON_WEIGHT":            7,
 	}
 )
 
@@ -517,7 +522,7 @@ const file_keyswitch_router_v1_routing_service_proto_rawDesc = "" +
 	"\finput_tokens\x18\x02 \x01(\x03R\vinputTokens\x12*\n" +
 	"\x11max_output_tokens\x18\x03 \x01(\x03R\x0fmaxOutputTokens\x123\n" +
 	"\aminimum\x18\x04 \x01(\v2\x19.keyswitch.router.v1.CostR\aminimum\x123\n" +
-	"\amaximum\x18\x05 \x01(\v2\x19.keyswitch.router.v1.CostR\amaximum*\x8a\x02\n" +
+	"\amaximum\x18\x05 \x01(\v2\x19.keyswitch.router.v1.CostR\amaximum*\xa7\x02\n" +
 	"\x0fCandidateReason\x12 \n" +
 	"\x1cCANDIDATE_REASON_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eCANDIDATE_REASON_CATALOG_ORDER\x10\x01\x12&\n" +
@@ -525,7 +530,8 @@ const file_keyswitch_router_v1_routing_service_proto_rawDesc = "" +
 	"\x1bCANDIDATE_REASON_CALL_ORDER\x10\x03\x12#\n" +
 	"\x1fCANDIDATE_REASON_FALLBACK_ROUTE\x10\x04\x12#\n" +
 	"\x1fCANDIDATE_REASON_PAYER_FAILOVER\x10\x05\x12\x1e\n" +
-	"\x1aCANDIDATE_REASON_FREE_POOL\x10\x062\xda\x01\n" +
+	"\x1aCANDIDATE_REASON_FREE_POOL\x10\x06\x12\x1b\n" +
+	"\x17CANDIDATE_REASON_WEIGHT\x10\a2\xda\x01\n" +
 	"\x0eRoutingService\x12c\n" +
 	"\fExplainRoute\x12(.keyswitch.router.v1.ExplainRouteRequest\x1a).keyswitch.router.v1.ExplainRouteResponse\x12c\n" +
 	"\fEstimateCost\x12(.keyswitch.router.v1.EstimateCostRequest\x1a).keyswitch.router.v1.EstimateCostResponseb\x06proto3"

@@ -44,6 +44,10 @@ class _CandidateReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Candi
     """It is another payer's, reached only by payer_failover_on."""
     CANDIDATE_REASON_FREE_POOL: _CandidateReason.ValueType  # 6
     """The free pool's order, which turns from call to call."""
+    CANDIDATE_REASON_WEIGHT: _CandidateReason.ValueType  # 7
+    """Its weight drew it before the model's other endpoints; the message has its
+    share of the calls.
+    """
 
 class CandidateReason(_CandidateReason, metaclass=_CandidateReasonEnumTypeWrapper):
     """What put a candidate at its place."""
@@ -62,6 +66,10 @@ CANDIDATE_REASON_PAYER_FAILOVER: CandidateReason.ValueType  # 5
 """It is another payer's, reached only by payer_failover_on."""
 CANDIDATE_REASON_FREE_POOL: CandidateReason.ValueType  # 6
 """The free pool's order, which turns from call to call."""
+CANDIDATE_REASON_WEIGHT: CandidateReason.ValueType  # 7
+"""Its weight drew it before the model's other endpoints; the message has its
+share of the calls.
+"""
 Global___CandidateReason: _TypeAlias = CandidateReason  # noqa: Y015
 
 @_typing.final

@@ -57,7 +57,7 @@ run: $(VENV)/.run ## Starts everything locally, streams a completion, stays up u
 	@exec $(PY) -m deploy.local.run
 
 # --- checking and testing --------------------------------------------------------------
-.PHONY: check lint types vault-server test test-python test-go test-recordings fuzz security bench bench-decoders soak format test-money
+.PHONY: check lint types vault-server test test-python test-go test-recordings fuzz security bench bench-decoders soak format test-money fault-matrix
 format: $(VENV)/.dev ## Formats the Python code
 	@$(VENV)/bin/ruff check -q --fix . ; $(VENV)/bin/ruff format -q .
 
@@ -83,7 +83,10 @@ test-go:
 	@cd clients/go && GOTOOLCHAIN=local go test ./...
 
 test-money: $(VENV)/.dev ## Runs the tests of the ledger, budgets and payers, on SQLite and PostgreSQL
-	@$(PY) -m pytest -q tests/unit/router/test_money.py tests/unit/router/test_ledger*.py tests/service/test_router_budgets.py tests/security/test_payer_contract.py
+	@$(PY) -m pytest -q -s tests/unit/router/test_money.py tests/unit/router/test_ledger*.py tests/service/test_router_budgets.py tests/security/test_payer_contract.py tests/security/test_fault_matrix.py
+
+fault-matrix: $(VENV)/.dev ## Writes the table of docs/fault-matrix.md anew
+	@KEYSWITCH_WRITE_MATRIX=1 $(PY) -m pytest -q -s tests/security/test_fault_matrix.py
 
 test-recordings: $(VENV)/.dev ## Decodes every recorded answer of real providers
 	@$(PY) -m pytest -q tests/unit/dialects

@@ -1,0 +1,220 @@
+"""Exact money under every fault on every wire, through the whole router; docs/fault-matrix.md is what this found."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from router_service.core.faults import Fault, Reason
+from router_service.core.receipt import Attempt, Receipt
+from router_service.core.resolution import Payer
+from router_service.credentials.errors import unavailable
+from tests.fakes.scripted_upstream import Action
+from tests.security.fault_matrix import (
+    FAULTS,
+    MARKUP_BASIS_POINTS,
+    PRICE,
+    WIRES,
+    Case,
+    Told,
+    Wire,
+    case_of,
+    every_event,
+    fair_price,
+)
+from tests.service.router_answers import Json
+from tests.service.router_harness import DEMO, Stack, make_call, make_policy, running_stack
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "fault-matrix.md"
+MARK = "<!-- the table is written by `make fault-matrix` -->\n\n"
+CREDITS_NANOS = 10**12
+IS_THOROUGH = os.environ.get("KEYSWITCH_THOROUGH") == "1"
+PAYERS = (Payer.CREDITS, Payer.ORGANIZATION_KEY)
+
+
+def wire_id(wire: Wire) -> str:
+    return wire.name.replace("_", "-").replace(" ", "-").lower()
+
+
+def add_wires(made: Json) -> None:
+    made["organizations"]["demo"]["markup_basis_points"] = MARKUP_BASIS_POINTS
+    made["organizations"]["demo"]["limits"] = {"requests_per_minute": 1_000_000}
+    first = made["providers"]["first"]
+    for wire in WIRES:
+        quirks = {"carrier": wire.carrier.value} if wire.dialect == "anthropic_messages" else {}
+        provider = {**first, "dialect": wire.dialect, "auth": wire.auth, "max_concurrent_requests": 9}
+        provider["base_url"] = first["base_url"].removesuffix("/v1")
+        made["providers"][wire_id(wire)] = provider | ({"quirks": quirks} if quirks else {})
+        endpoint = {"provider": wire_id(wire), "upstream_model": "m"}
+        made["models"][f"test/{wire_id(wire)}"] = {"endpoints": [endpoint], "price": PRICE}
+        made["deployment_credentials"][wire_id(wire)] = {"provider": wire_id(wire), "payers": ["CREDITS"]}
+
+
+class Outage:
+    """Takes one part away from one call."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.away = ""
+        ledger: Any = stack.router.ledger
+        credentials: Any = stack.router.credentials
+        slots: Any = stack.router.engine.edges.admission.slots
+        self._wrap(ledger, "reserve", "ledger", Fault(Reason.LEDGER_UNAVAILABLE, "away"))
+        self._wrap(ledger, "settle", "settle", Fault(Reason.LEDGER_UNAVAILABLE, "away"))
+        self._wrap(slots, "take", "limits", Fault(Reason.LIMITS_UNAVAILABLE, "away"))
+        self._wrap(credentials, "lease", "credential service", unavailable("away", {"cause": "test"}))
+
+    def _wrap(self, part: Any, name: str, away: str, fault: Fault) -> None:
+        real = getattr(part, name)
+
+        async def wrapped(*arguments: Any, **options: Any) -> Any:
+            if self.away == away:
+                self.away = ""
+                raise fault
+            return await real(*arguments, **options)
+
+        setattr(part, name, wrapped)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one call came to."""
+
+    receipt: Receipt
+    paid_nanos: int
+
+
+@pytest.fixture(scope="module")
+async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Stack, Outage]]:
+    home = tmp_path_factory.mktemp("matrix")
+    async with running_stack(home, configuration=add_wires, disconnect_grace_seconds=600.0) as stack:
+        for wire in WIRES:
+            await stack.save_key(f"{DEMO}/credentials/{wire_id(wire)}", provider=wire_id(wire))
+            await stack.save_key(f"deployment/credentials/{wire_id(wire)}", provider=wire_id(wire))
+        await stack.add_credits(CREDITS_NANOS)
+        yield stack, Outage(stack)
+
+
+async def run(stack: Stack, outage: Outage, wire: Wire, case: Case, payer: Payer) -> Result:
+    ledger, engine = stack.router.ledger, stack.router.engine
+    before = await ledger.balance("demo")
+    count, seen = len(stack.receipts), len(stack.first.received)
+    board = engine.edges.admission.board
+    await board.wake(list(board.current))
+    stack.first.scripts.clear()
+    stack.first.script(list[Action](case.actions))
+    outage.away = case.away
+    policy: dict[str, Any] = {"payers": [f"PAYER_{payer.value}"], "max_attempts": 1}
+    if case.timeout:
+        policy[case.timeout] = 0.05
+    call = make_call(model=f"test/{wire_id(wire)}", route_policy=make_policy(**policy))
+    call.spec.settings.max_output_tokens = 1000
+    opened = stack.member.open(call)
+    if case.is_cancelled:
+        await stack.first.wait_for_requests(seen + 1)
+        async with asyncio.timeout(20):
+            while not await has_read(stack, case.told):
+                pass
+        opened.cancel()
+    try:
+        while await opened.read() is not grpc.aio.EOF:
+            pass
+    except (grpc.aio.AioRpcError, asyncio.CancelledError):
+        pass
+    await stack.ended.wait_for(lambda: len(stack.receipts) > count)
+    await stack.rest()
+    after = await ledger.balance("demo")
+    assert after.reserved_nanos == 0
+    assert (await ledger.verify()).is_right
+    receipt = stack.receipts[-1]
+    kept = await stack.member.receipt(receipt.response_id)
+    paid = before.balance_nanos - after.balance_nanos
+    assert kept.cost.charged_usd_nanos == paid
+    return Result(receipt, paid)
+
+
+async def has_read(stack: Stack, told: Told) -> bool:
+    """Whether the router has read all that the provider has said; lets everybody else run in between."""
+    await asyncio.sleep(0)
+    engine: Any = stack.router.engine
+    (record,) = engine._in_flight.values()
+    attempt = record.attempts[-1]
+    return (attempt.output_bytes, attempt.usage) == (told.output_size, told.usage)
+
+
+def judge(case: Case, payer: Payer, result: Result) -> str:
+    """Insists on the law, and says what was billed."""
+    if not result.receipt.attempts or result.receipt.attempts[0].cost is None:
+        assert result.paid_nanos == 0
+        return "nothing"
+    (attempt,) = result.receipt.attempts
+    assert attempt.payer is payer
+    assert attempt.cost is not None
+    if attempt.usage is None or not isinstance(attempt.cost.list_price, int):
+        assert result.paid_nanos == 0
+        is_silent = case.told.usage is None and not case.told.has_content
+        return "nothing" if is_silent else "unknown"
+    listed, charged = fair_price(attempt.usage)
+    assert attempt.cost.list_price == listed
+    assert attempt.cost.charged == result.paid_nanos == (charged if payer is Payer.CREDITS else 0)
+    check_usage(case.told, attempt, is_estimate=attempt.cost.is_estimate)
+    return "estimate" if attempt.cost.is_estimate else f"{attempt.usage.input_tokens} + {attempt.usage.output_tokens}"
+
+
+def check_usage(told: Told, attempt: Attempt, *, is_estimate: bool) -> None:
+    """Billed is what the provider said, or an estimate that is marked and never less than what it said."""
+    usage, said = attempt.usage, told.usage
+    assert usage is not None
+    if not is_estimate:
+        assert usage == said
+        return
+    assert told.has_content
+    assert usage.input_tokens
+    assert (usage.output_tokens or 0) >= (said.output_tokens or 0 if said else 0)
+    if said is not None and said.input_tokens is not None:
+        assert usage.input_tokens == said.input_tokens
+
+
+@pytest.mark.timeout(600)
+async def test_every_fault_on_every_wire(bench: tuple[Stack, Outage]) -> None:
+    stack, outage = bench
+    cells: dict[tuple[str, str], str] = {}
+    calls = 0
+    for wire in WIRES:
+        for fault in (*FAULTS, *(every_event(wire) if IS_THOROUGH else ())):
+            case = case_of(wire, fault)
+            found = []
+            for payer in PAYERS:
+                try:
+                    found.append(judge(case, payer, await run(stack, outage, wire, case, payer)))
+                except Exception as error:
+                    error.add_note(f"{wire.name}, {fault}, {payer.value}")
+                    raise
+                calls += 1
+            by_credits, by_own_key = found
+            # Own keys do without the ledger: their calls are answered while it is away.
+            assert by_own_key == (cells[wire.name, "none"] if case.away == "ledger" else by_credits), (wire.name, fault)
+            cells[wire.name, fault] = by_credits
+        assert cells[wire.name, "none"] == "{} + {}".format(*wire.true_usage())
+        assert cells[wire.name, "usage:twice"] == cells[wire.name, "none"] == cells[wire.name, "ledger:settles late"]
+    print(f"\nfault matrix: {len(cells)} cases, {calls} calls, {len(FAULTS)} faults, {len(WIRES)} wires,", end=" ")
+    print("nanos unexplained 0, reservations left 0")
+    check_document(cells)
+
+
+def check_document(cells: dict[tuple[str, str], str]) -> None:
+    names = [wire.name for wire in WIRES]
+    lines = ["| fault | " + " | ".join(f"`{name}`" for name in names) + " |", "|---" * (len(names) + 1) + "|"]
+    lines += [
+        f"| {fault.replace(':', ', ')} | " + " | ".join(cells[name, fault] for name in names) + " |" for fault in FAULTS
+    ]
+    written = DOCUMENT.read_text()
+    fresh = written[: written.index(MARK) + len(MARK)] + "\n".join(lines) + "\n"
+    if os.environ.get("KEYSWITCH_WRITE_MATRIX") == "1":
+        DOCUMENT.write_text(fresh)
+        written = fresh
+    assert written == fresh, "run `make fault-matrix`"

@@ -108,7 +108,7 @@ def _put(node: _Node, step: str | int, value: _Value) -> None:
 def _write(value: object) -> object:
     if isinstance(value, _Pieces):
         return "".join(value.texts)
-    raise NotImplementedError
+    raise TypeError("only JSON values and pieces of text are kept")
 
 
 def _misplaced() -> Fault:

@@ -22,7 +22,8 @@ from router_service.core.faults import Fault
 from router_service.credentials.certificate import Certificate, read_certificate
 from router_service.credentials.client import Credentials, channel_credentials, open_channel
 from router_service.credentials.recipient import Recipient
-from router_service.engine import Edges, Engine
+from router_service.edges import Edges
+from router_service.engine import Engine
 from router_service.external import Issuers, fetch_document, read_settings
 from router_service.ledger.ledger import Ledger
 from router_service.ledger.sql_ledger import open_ledger
@@ -164,7 +165,7 @@ class RunningRouter:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        await self.engine.close()
+        await self.engine.afterwork.close()
         await self.engine.edges.admission.close()
         await self.credentials.stop()
         await self.upstream.close()

@@ -1,12 +1,22 @@
 """What an attempt sets aside before it is sent, and what it takes afterwards."""
 
-from router_service.core.faults import Fault
+from dataclasses import dataclass
+
+import structlog
+
+from router_service.core.faults import Fault, Reason
 from router_service.core.receipt import CostUnknown
 from router_service.core.resolution import Payer
+from router_service.edges import Afterwork, Edges
 from router_service.ledger.ledger import Ledger, Spending
 from router_service.ledger.writer import unavailable
 from router_service.preparation import Prepared, Request, bound_cost
 from router_service.record import AttemptRecord
+
+RESERVATION_SECONDS = 3600.0
+SETTLE_AGAIN_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
 
 
 def subjects(request: Request) -> tuple[str, ...]:
@@ -48,3 +58,50 @@ def charges(attempt: AttemptRecord) -> tuple[int, int | None] | None:
     charged = cost.charged if isinstance(cost.charged, int) else 0
     listed = None if isinstance(cost.list_price, CostUnknown) else cost.list_price
     return None if charged == 0 and listed == 0 else (charged, listed)
+
+
+@dataclass(slots=True)
+class Reservation:
+    """What one attempt has set aside in the ledger. Made once, and settled on every way out of the attempt."""
+
+    edges: Edges
+    afterwork: Afterwork
+    response_id: str
+    number: int
+    _is_made: bool = False
+
+    async def make(self, spending: Spending) -> None:
+        """Sets aside what the attempt may cost. Raises Fault where a tier does not cover it."""
+        # Set before the wait: a call that is cancelled meanwhile may have its reservation, and must give it back.
+        self._is_made = True
+        expire_time = self.edges.clock() + RESERVATION_SECONDS
+        try:
+            await self.edges.ledger.reserve(self.response_id, self.number, spending, expire_time)
+        except Fault as refusal:
+            # A ledger that did not answer in time may have it all the same.
+            self._is_made = refusal.reason is Reason.LEDGER_UNAVAILABLE
+            raise
+
+    def settle(self, attempt: AttemptRecord) -> None:
+        """Charges what the attempt cost and gives the rest back, whatever becomes of the call."""
+        if self._is_made:
+            self.afterwork.spawn(self._settle(attempt))
+
+    async def _settle(self, attempt: AttemptRecord) -> None:
+        """Tried until the reservation itself would have expired."""
+        edges, response_id = self.edges, self.response_id
+        costs = charges(attempt)
+        give_up = edges.clock() + RESERVATION_SECONDS
+        while True:
+            try:
+                if costs is not None:
+                    await edges.ledger.settle(response_id, self.number, costs[0], response_id, costs[1])
+                else:
+                    await edges.ledger.cancel_reservation(response_id, self.number)
+            except Fault as fault:
+                log.error("settle_failed", response_id=response_id, attempt=attempt.number, reason=fault.reason.value)
+                if edges.clock() >= give_up or self.afterwork.is_closing:
+                    return
+                await edges.sleep(SETTLE_AGAIN_SECONDS)
+                continue
+            return

@@ -388,8 +388,7 @@ class Stack:
     async def rest(self) -> None:
         """Returns when what outlives the calls is done: settling, draining, receipts."""
         engine: Any = self.router.engine
-        while engine._tasks:
-            await asyncio.gather(*engine._tasks, return_exceptions=True)
+        await engine.afterwork.rest()
         await self.router.ledger.flush()
 
     async def wait_for_end(self, state: ReceiptState, count: int = 1) -> Receipt:

@@ -8,6 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from keyswitch.vault.v1 import token_service_pb2
+from keyswitch_cli.audit_verification import Verdict, key_id_of, verify
 
 from tests.fakes.vault_server import MAINTENANCE, VaultServer
 from tests.service.vault_harness import ACME, ADA, KEY, MAIN, Client, Refused, Vault, refused, running_vault
@@ -78,6 +81,40 @@ async def embedded(home: Path) -> AsyncIterator[Vault]:
         yield vault
 
 
+def maintenance_chain(home: Path) -> Path:
+    (chain,) = (home / "audit").glob("maintenance-*/")
+    return chain
+
+
+async def read_public_keys(vault: Vault) -> list[Ed25519PublicKey]:
+    operator = vault.operator
+    answer = await operator.call(operator.tokens.GetSigningKeys, token_service_pb2.GetSigningKeysRequest())
+    return [Ed25519PublicKey.from_public_bytes(key.public_key) for key in answer.signing_keys]
+
+
+async def verified_chain(vault: Vault, *kept: Ed25519PublicKey) -> Verdict:
+    """What somebody finds who has the chain, the public keys of now, and those that were kept."""
+    public = [*kept, *await read_public_keys(vault)]
+    return verify(maintenance_chain(vault.home), {key_id_of(key): key for key in public})
+
+
+async def test_maintenance_does_not_go_on_with_a_chain_that_was_cut(home: Path) -> None:
+    """The end of the chain and its checkpoints are removed together: the copy in the store still tells."""
+    async with embedded(home) as vault:
+        await furnish(vault)
+    assert (await maintain(home, "rotate-root-key"))[0] == 0
+    chain = maintenance_chain(home)
+    kept = {path: path.read_bytes() for path in chain.glob("*.jsonl")}
+    assert (await maintain(home, "rotate-root-key"))[0] == 0
+    for path, content in kept.items():
+        path.write_bytes(content)
+    root_key = (home / "vault" / "root.key").read_bytes()
+    status, out, err = await maintain(home, "rotate-root-key")
+    assert (status, out) == (1, "")
+    assert "it was cut" in err
+    assert (home / "vault" / "root.key").read_bytes() == root_key
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     folder = tmp_path / "home"
@@ -94,9 +131,10 @@ async def test_keys_of_an_embedded_store_are_rotated(home: Path) -> None:
     assert (status, out) == (0, f"{ACME}: 3 values under a new key\n")
     async with embedded(home) as vault:
         assert await read_keys(vault, ada.token) == [KEY, f"{KEY}-own"]
-    records = b"".join(
-        file.read_bytes() for file in (home / "audit" / "maintenance").iterdir() if file.suffix == ".jsonl"
-    )
+        verdict = await verified_chain(vault)
+    assert (verdict.findings, verdict.checkpoints) == ([], 3)
+    assert verdict.covered_record == verdict.last_record == 8
+    records = b"".join(file.read_bytes() for file in maintenance_chain(home).glob("[0-9]*.jsonl"))
     assert records.count(b"AUDIT_ACTION_ROTATE_TENANT_KEY") == 6  # an intent and an outcome for each tenant
     assert records.count(b"AUDIT_ACTION_ROTATE_ROOT_KEY") == 2
 
@@ -189,6 +227,8 @@ async def test_an_embedded_store_moves_into_vault_with_its_tokens(
     settings = vault_settings(own_vault_server, tmp_path)
     async with embedded(home) as vault:
         admin, ada = await furnish(vault)
+        kept = await read_public_keys(vault)
+    assert (await maintain(home, "rotate-root-key"))[0] == 0  # its chain goes on under Vault's key
     for written in (3, 0):  # once more: everything is there and the same
         status, out, err = await maintain(home, "migrate-to-vault", settings=settings)
         assert (status, err) == (0, "")
@@ -198,6 +238,7 @@ async def test_an_embedded_store_moves_into_vault_with_its_tokens(
         # Tokens of before hold: the key that signs them moved, too.
         assert await read_keys(vault, ada.token) == [KEY, f"{KEY}-own"]
         admin = vault.operator.with_token(admin.token)
+        assert (await verified_chain(vault, *kept)).findings == []
         await vault.activate(admin, (await vault.add(admin, key=f"{KEY}-3")).name)
         assert (await read_keys(vault, ada.token))[0] == f"{KEY}-3"
     status, _, err = await maintain(home, "migrate-to-vault", settings=settings)

@@ -25,7 +25,8 @@ from vault_service.audit.reader import get_record
 from vault_service.audit.sink import Sink
 from vault_service.store.store import Conflict, Purpose, Store, StoreError
 
-_FOLDER = "audit/"
+WITNESSES = "audit/"
+"""Below this the store keeps the newest checkpoint of each chain."""
 _ADVICE = (
     "Keep its folder, look at it with `keyswitch audit verify`, and go on with a new name (KEYSWITCH_VAULT_AUDIT_CHAIN)"
 )
@@ -60,7 +61,7 @@ class Notary:
 
     async def check_witness(self) -> None:
         """Raises ChainBroken where the store has seen the chain go further, or differently; StoreError."""
-        document = await self._store.read(_FOLDER + self._sink.chain)
+        document = await self._store.read(WITNESSES + self._sink.chain)
         if document is None:
             return
         try:
@@ -115,7 +116,7 @@ class Notary:
         return checkpoint
 
     async def _leave_witness(self, checkpoint: audit_pb2.AuditCheckpoint) -> None:
-        path = _FOLDER + self._sink.chain
+        path = WITNESSES + self._sink.chain
         document = await self._store.read(path)
         if document is not None and parse_checkpoint(document.value).last_record > checkpoint.last_record:
             self._sink.refuse("witnessed")

@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager
 from keyswitch.vault.v1 import audit_pb2
 
 from vault_service.__main__ import harden_process, refuse_tracing
-from vault_service.audit.recorder import SERVICE, Recorder
-from vault_service.audit.sink import Sink
+from vault_service.audit.chain import ChainBroken
+from vault_service.audit.recorder import SERVICE
 from vault_service.config import Config, ConfigError, load_config
 from vault_service.core.changes import ChangeLog
 from vault_service.core.credentials import Credentials
@@ -25,12 +25,12 @@ from vault_service.core.names import Owner, parse_tenant
 from vault_service.core.policies import Policies
 from vault_service.maintenance.materials import list_tenants
 from vault_service.maintenance.migration import migrate
+from vault_service.maintenance.recording import recording
 from vault_service.maintenance.rotation import rotate_tenant
 from vault_service.maintenance.shredding import shred_tenant
 from vault_service.store.embedded import EmbeddedStore
 from vault_service.store.store import MaintainedStore, StoreError
 
-CHAIN = "maintenance"
 _EXIT_CONFIGURATION = 78
 
 
@@ -45,15 +45,15 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     except ConfigError as error:
         sys.stderr.write(f"vault_service.maintenance: {error}\n")
         return _EXIT_CONFIGURATION
-    except (StoreError, Fault) as error:
+    except (StoreError, Fault, ChainBroken) as error:
         sys.stderr.write(f"vault_service.maintenance: {_explain(error)}\n")
         return 1
     return 0
 
 
-def _explain(error: StoreError | Fault) -> str:
-    """Says what to mend: a store's own text, which names paths and settings and no secret, or a reason's."""
-    if isinstance(error, StoreError):
+def _explain(error: StoreError | Fault | ChainBroken) -> str:
+    """Says what to mend: the text of a store or chain, which names paths and settings and no secret, or a reason's."""
+    if not isinstance(error, Fault):
         return str(error)
     if isinstance(error.__cause__, StoreError):
         return f"{error.reason.value}: {error.__cause__}"
@@ -88,7 +88,7 @@ async def _run(options: argparse.Namespace, config: Config) -> None:
 
 
 async def _rotate_keys(config: Config, tenant: str | None) -> None:
-    async with _opened(config) as store, _recorder(config, store) as recorder:
+    async with _opened(config) as store, recording(config.audit_folder, store) as recorder:
         for one in (parse_tenant(tenant),) if tenant else await list_tenants(store):
             async with recorder.doing(SERVICE, audit_pb2.AUDIT_ACTION_ROTATE_TENANT_KEY, str(one)):
                 done = await rotate_tenant(store, one)
@@ -96,7 +96,7 @@ async def _rotate_keys(config: Config, tenant: str | None) -> None:
 
 
 async def _shred(config: Config, tenant: Owner) -> None:
-    async with _opened(config) as store, _recorder(config, store) as recorder:
+    async with _opened(config) as store, recording(config.audit_folder, store) as recorder:
         changes = ChangeLog(store, clock=time.time, monotonic=time.monotonic, fresh_seconds=1.0)
         policies = Policies(store, changes, deployment_default=config.user_credentials_enabled)
         credentials = Credentials(store, changes, policies, clock=time.time)
@@ -114,7 +114,7 @@ async def _rotate_root_key(config: Config) -> None:
     store = await EmbeddedStore.open(config.store_folder)
     try:
         async with (
-            _recorder(config, store) as recorder,
+            recording(config.audit_folder, store) as recorder,
             recorder.doing(SERVICE, audit_pb2.AUDIT_ACTION_ROTATE_ROOT_KEY, "deployment"),
         ):
             await store.rotate_root_key()
@@ -132,7 +132,7 @@ async def _migrate(config: Config) -> None:
     target = HashiCorpStore(config.hashicorp)
     try:
         async with (
-            _recorder(config, target) as recorder,
+            recording(config.audit_folder, target) as recorder,
             recorder.doing(SERVICE, audit_pb2.AUDIT_ACTION_MIGRATE_STORE, "deployment"),
         ):
             await target.check()
@@ -163,16 +163,6 @@ async def _opened(config: Config) -> AsyncIterator[MaintainedStore]:
         yield store
     finally:
         await store.close()
-
-
-@asynccontextmanager
-async def _recorder(config: Config, store: MaintainedStore) -> AsyncIterator[Recorder]:
-    """The chain of maintenance, beside those of the instances."""
-    sink = Sink(config.audit_folder, CHAIN, clock=time.time)
-    try:
-        yield Recorder(sink, last_request_ids=store.last_request_ids)
-    finally:
-        await sink.close()
 
 
 def _say(text: str) -> None:

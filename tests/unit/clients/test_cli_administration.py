@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def test_tokens(terminal: Terminal, tmp_path: Path) -> None:
     )
     assert terminal.run("tokens", "issue", "x", "--out", str(tmp_path / "new")).exit_code == 3
     assert not (tmp_path / "new").exists()
+    assert not [one for one in Path("/proc/self/fd").iterdir() if str(tmp_path) in os.path.realpath(one)]
 
 
 def test_a_named_token_file_beats_the_environment(terminal: Terminal, tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from keyswitch.vault.v1 import token_service_pb2
@@ -51,17 +53,12 @@ def issue(
         lifetime=words.duration_of(lifetime),
         request_id=str(uuid.uuid4()),
     )
-    descriptor = _new_private_file(out) if out is not None else None
-    try:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(_new_private_file(out)) if out is not None else None
         answer = session.client.call(session.client.tokens.IssueToken, request)
-    except BaseException:
-        if out is not None:
-            out.unlink()
-        raise
-    if descriptor is not None:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        if file is not None:
             file.write(answer.bearer_token + "\n")
-        answer.bearer_token = ""
+            answer.bearer_token = ""
     _show_issued(session, answer, out)
 
 
@@ -127,14 +124,21 @@ def revoke(
         session.say(f"✓ {answer.token.name} ({answer.token.display_name}) is void", "green")
 
 
-def _new_private_file(path: Path) -> int:
-    """Opened before the token is made: a token that cannot be kept is better not issued."""
+@contextlib.contextmanager
+def _new_private_file(path: Path) -> Iterator[TextIO]:
+    """Opened before the token is made: a token that cannot be kept is better not issued. Removed where none was."""
     try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise Problem(f"{path} is there already and is left as it is.", advice="Name a new file.") from None
     except OSError as error:
         raise Problem(f"{path} cannot be written: {error.strerror}.") from None
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        try:
+            yield file
+        except BaseException:
+            path.unlink()
+            raise
 
 
 def _show_issued(session: Session, answer: token_service_pb2.IssueTokenResponse, out: Path | None) -> None:

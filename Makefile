@@ -71,7 +71,8 @@ check: lint types lint-contract gen-check ## Lint, types, contract lint, fresh s
 	@$(PY) -m pytest -q tests/unit/test_layers.py
 	@echo "check: all green"
 
-vault-server: ## Finds or builds the real Vault server that tests use (once, up to ten minutes)
+vault-server: ## Finds or builds the real Vault and OpenBao servers that tests use (once, up to ten minutes)
+	@tests/tools/openbao/build >/dev/null || echo "without OpenBao: its tests skip"
 	@tests/tools/vault/build >/dev/null && { ! command -v go >/dev/null || tests/tools/vault/build --kubernetes >/dev/null; }
 
 test: test-python test-go ## Runs all tests; sets up what they need

@@ -44,6 +44,8 @@ class VaultServer:
     folder: Path
     ca_file: Path | None
     process: "subprocess.Popen[bytes]" = field(repr=False)
+    namespace: str = ""
+    """Where everything is asked and set up; empty is the root, which the audit device and the server's state are of."""
 
     @property
     def audit_log(self) -> Path:
@@ -58,9 +60,12 @@ class VaultServer:
                 method,
                 f"{self.url}/v1/{path}",
                 json=body,
-                headers={"X-Vault-Token": self.root_token if token is None else token},
+                headers=self._headers(self.root_token if token is None else token),
                 timeout=10,
             )
+
+    def _headers(self, token: str) -> dict[str, str]:
+        return {"X-Vault-Token": token, **({"X-Vault-Namespace": self.namespace} if self.namespace else {})}
 
     def require(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """As `ask`, for what must work. The error names the path and not the body."""
@@ -105,9 +110,9 @@ class VaultServer:
         return [json.loads(line) for line in self.audit_log.read_text().splitlines() if containing in line]
 
 
-def find_binary(*options: str) -> str:
+def find_binary(*options: str, script: Path = BUILD_SCRIPT) -> str:
     """Gives the path of a server's binary. It builds none: that takes longer than a test may, and must be seen."""
-    done = subprocess.run([BUILD_SCRIPT, "--find", *options], check=False, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([script, "--find", *options], check=False, capture_output=True, text=True, timeout=30)
     if done.returncode:
         raise AssertionError(done.stderr.strip())
     return done.stdout.strip()
@@ -115,14 +120,16 @@ def find_binary(*options: str) -> str:
 
 @contextmanager
 def running_server(
-    binary: str, *, port: int = 0, tls: bool = False, plugins: Path | None = None
+    binary: str, *, port: int = 0, tls: bool = False, plugins: Path | None = None, settings: str = ""
 ) -> Iterator[VaultServer]:
-    """Starts a development server (in memory, unsealed, loopback), sets it up, and ends it."""
+    """Starts a development server (in memory, unsealed, loopback), sets it up, and ends it. `settings` are the text of
+    a configuration file."""
     with tempfile.TemporaryDirectory(prefix="keyswitch-vault-") as name:
         folder = Path(name)
         root_token = secrets.token_urlsafe(24)
         port = port or free_port()
         # HOME: with -dev-no-store-token nothing is written there, and this proves that nothing needs to be.
+        (folder / "server.hcl").write_text(settings)
         environment = {"PATH": os.environ["PATH"], "HOME": name}
         with (folder / "server.log").open("wb") as log:
             process = subprocess.Popen(
@@ -135,6 +142,7 @@ def running_server(
                     f"-dev-listen-address=127.0.0.1:{port}",
                     *(["-dev-tls", f"-dev-tls-cert-dir={name}"] if tls else []),
                     *([f"-dev-plugin-dir={plugins}"] if plugins else []),
+                    *([f"-config={folder / 'server.hcl'}"] if settings else []),
                 ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -163,12 +171,22 @@ def stop(server: VaultServer) -> None:
 
 def set_up(server: VaultServer) -> None:
     """Does the operator's part: audit device, mounts, policy, AppRole. See the head of the policy file."""
+    set_up_audit(server)
+    set_up_namespace(server)
+
+
+def set_up_audit(server: VaultServer) -> None:
+    """The audit device, and the header that it writes down: the server's own, in no namespace."""
     server.require(
         "PUT",
         "sys/audit/file",
         {"type": "file", "options": {"file_path": str(server.audit_log), "mode": "0600"}},
     )
     server.require("POST", "sys/config/auditing/request-headers/X-Keyswitch-Request-Id", {"hmac": False})
+
+
+def set_up_namespace(server: VaultServer) -> None:
+    """What each namespace has of its own."""
     server.require("POST", f"sys/mounts/{KV_MOUNT}", {"type": "kv", "options": {"version": "2"}})
     server.require("POST", f"sys/mounts/{TRANSIT_MOUNT}", {"type": "transit"})
     _await_answer(server, f"{KV_MOUNT}/config")

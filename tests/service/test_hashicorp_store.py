@@ -38,6 +38,7 @@ def new_store(
         server.url,
         AppRoleFiles(*server.write_credentials(folder, role)),
         ca_file=server.ca_file if trusts_server else None,
+        namespace=server.namespace,
         connect_timeout_seconds=CONNECT_SECONDS,
         read_timeout_seconds=READ_SECONDS,
         call_timeout_seconds=CALL_SECONDS,
@@ -237,12 +238,7 @@ async def test_the_policy_gives_no_other_right(vault_server: VaultServer, tmp_pa
     await store.seal("deployment", b"x", context="c")
     await store.close()
     token = vault_server.login()
-    allowed = [
-        f"{method} {path}"
-        for method, path, body in FORBIDDEN
-        if vault_server.ask(method, path, body, token=token).status_code != 403
-    ]
-    assert allowed == []
+    assert _allowed(vault_server, FORBIDDEN, token) == []
 
 
 SIGNING = "keyswitch-transit/keys/keyswitch-signing"
@@ -261,12 +257,7 @@ async def test_maintenance_has_no_other_right(vault_server: VaultServer, tmp_pat
     await store.signing_keys()
     await store.close()
     token = vault_server.login(MAINTENANCE)
-    allowed = [
-        f"{method} {path} {body}"
-        for method, path, body in FORBIDDEN_TO_MAINTENANCE
-        if vault_server.ask(method, path, body, token=token).status_code != 403
-    ]
-    assert allowed == []
+    assert _allowed(vault_server, FORBIDDEN_TO_MAINTENANCE, token) == []
 
 
 async def test_a_write_without_compare_and_set_is_refused(vault_server: VaultServer) -> None:
@@ -307,7 +298,7 @@ async def test_a_missing_mount_is_not_an_empty_one(own_vault_server: VaultServer
 async def test_a_wrong_secret_id_is_denied_and_not_tried_in_a_row(vault_server: VaultServer, tmp_path: Path) -> None:
     login = AppRoleFiles(*vault_server.write_credentials(tmp_path))
     login.secret_id_file.write_text(str(uuid.uuid4()))
-    store = HashiCorpStore(VaultSettings(vault_server.url, login))
+    store = HashiCorpStore(VaultSettings(vault_server.url, login, namespace=vault_server.namespace))
     try:
         with pytest.raises(Denied) as refused:
             await store.read("a")
@@ -361,7 +352,7 @@ async def test_a_token_from_a_file_is_read_anew(vault_server: VaultServer, tmp_p
     file = tmp_path / "token"
     first, second = vault_server.login(), vault_server.login()
     file.write_text(first + "\n")
-    store = HashiCorpStore(VaultSettings(vault_server.url, TokenFile(file)))
+    store = HashiCorpStore(VaultSettings(vault_server.url, TokenFile(file), namespace=vault_server.namespace))
     try:
         await store.check()
         file.write_text(second + "\n")
@@ -460,6 +451,17 @@ def _answers_of(server: VaultServer, request_id: str) -> list[dict[str, Any]]:
         if record["type"] == "response"
         and record["request"].get("headers", {}).get("x-keyswitch-request-id") == [request_id]
     ]
+
+
+def _allowed(server: VaultServer, forbidden: list[tuple[str, str, Any]], token: str) -> list[str]:
+    """What is refused neither by the policy nor because only a server's root namespace has such a thing."""
+    allowed = []
+    for method, path, body in forbidden:
+        answer = server.ask(method, path, body, token=token)
+        is_of_root = answer.status_code == 400 and "namespace" in answer.text
+        if answer.status_code != 403 and not is_of_root:
+            allowed.append(f"{method} {path} {body}")
+    return allowed
 
 
 def _renewals(server: VaultServer) -> list[dict[str, Any]]:

@@ -289,7 +289,7 @@ class HashiCorpStore:
                     return await self._exchange(work, token, request_id)
                 except TokenRefused as refusal:
                     problem = refusal
-                    if self._keeper.may_help(refusal):
+                    if self._keeper.may_help(refusal) or await self._in_thread(lambda: self._logins.is_dead(token)):
                         token = await self._keeper.replace(token)
                         return await self._exchange(work, token, request_id)
         except TokenRefused as refusal:

@@ -30,6 +30,8 @@ class Exchange:
 
     token: str = field(repr=False)
     request_id: str = ""
+    is_in_root: bool = False
+    """Whether the server itself is asked, which has no namespace and refuses a request that names one."""
     vault_request_ids: list[str] = field(default_factory=list)
 
 
@@ -93,7 +95,7 @@ class VaultAdapter(JSONAdapter):  # type: ignore[misc]  # hvac ships no type inf
 
     def _headers(self, exchange: Exchange) -> dict[str, str]:
         headers = {"X-Vault-Request": "true"}
-        if self._vault_namespace:
+        if self._vault_namespace and not exchange.is_in_root:
             headers["X-Vault-Namespace"] = self._vault_namespace
         if exchange.token:
             headers["X-Vault-Token"] = exchange.token

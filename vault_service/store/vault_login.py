@@ -7,7 +7,7 @@ from typing import Any, assert_never
 from hvac.api.auth_methods import AppRole, Kubernetes, Token
 
 from vault_service.store.hvac_session import Exchange, VaultAdapter
-from vault_service.store.store import Denied
+from vault_service.store.store import Denied, StoreError
 from vault_service.store.vault_errors import Refused, TokenRefused
 from vault_service.store.vault_settings import AgentListener, AppRoleFiles, KubernetesRole, TokenFile, VaultSettings
 
@@ -49,6 +49,17 @@ class Logins:
         with self._adapter.exchanging(Exchange(token)):
             return _grant_of(Token(self._adapter).renew_self())
 
+    def is_dead(self, token: str) -> bool:
+        """Asks whether the token is known at all, which OpenBao's refusal of a call does not say. Blocks."""
+        try:
+            with self._adapter.exchanging(Exchange(token)):
+                Token(self._adapter).lookup_self()
+        except TokenRefused:
+            return bool(token)
+        except StoreError:
+            return False  # what was refused is what the caller must hear of
+        return False
+
     def revoke(self, token: str) -> None:
         """Gives a token back that a login here has made; one from a file is somebody else's. Blocks."""
         if token and isinstance(self._settings.login, AppRoleFiles | KubernetesRole):
@@ -59,7 +70,7 @@ class Logins:
         """A Community server takes the header of a namespace, says nothing, and answers from its root."""
         if not self._settings.namespace:
             return
-        with self._adapter.exchanging(Exchange("")):
+        with self._adapter.exchanging(Exchange("", is_in_root=True)):
             # Answers with a status of its own when the server is sealed or a standby; the login would fail on it too.
             health = self._adapter.get("/v1/sys/health", params={"standbyok": "true", "perfstandbyok": "true"})
         if health.get("enterprise") is False:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from router_service.core.events import Identified, Usage
 from router_service.core.faults import Fault, Reason
-from router_service.core.money import MoneyError, charge, list_price
+from router_service.core.money import MoneyError, Price, believe, charge, list_price
 from router_service.core.receipt import Attempt, Cost, CostUnknown, Receipt, ReceiptState
 from router_service.core.resolution import Payer, SkippedCandidate
 from router_service.policy.call import Candidate
@@ -40,26 +40,44 @@ class AttemptRecord:
     is_unbilled: bool = False  # what no provider takes money for
 
     def complete_usage(self) -> None:
-        """Estimates what the provider did not say, for an answer of which something was delivered.
+        """Estimates what the provider did not say, or said so that nobody believes it.
 
         A running total that stops in the middle of an answer (Anthropic's first one is a placeholder) counts as the
-        least that was used.
+        least that was used. An attempt that brought nothing, and of which nothing was reported, used nothing.
         """
-        if self.first_content_time is None:
+        if self.first_content_time is None and (self.usage is None or self.was_refused):
             return
-        known = self.usage or Usage()
+        reported = self.usage or Usage()
+        completed = self._complete(believe(reported))
+        if self._is_beyond_bounds(completed):
+            completed = self._complete(Usage())
+        self.is_usage_estimated = completed != self.usage
+        self.usage = completed
+
+    def _complete(self, known: Usage) -> Usage:
         estimated = -(-self.output_bytes // BYTES_PER_TOKEN)
-        output = known.output_tokens
+        output, given = known.output_tokens, known.input_tokens
         if output is None or (not self.is_finished and output < estimated):
             output = estimated
-        given = known.input_tokens
-        completed = replace(
+        return replace(
             known,
             input_tokens=max(1, self.input_bytes // BYTES_PER_TOKEN) if given is None else given,
             output_tokens=output,
         )
-        self.is_usage_estimated = completed != self.usage
-        self.usage = completed
+
+    def _is_beyond_bounds(self, usage: Usage) -> bool:
+        """Whether it would cost more than an amount can be."""
+        listed = list_price(usage, self._price).amount
+        try:
+            if isinstance(listed, int) and self.candidate.payer is Payer.CREDITS:
+                charge(listed, self.markup_basis_points)
+        except MoneyError:
+            return True
+        return listed is CostUnknown.NO_USAGE
+
+    @property
+    def _price(self) -> Price | None:
+        return self.candidate.model.price_at(self.candidate.provider.id)
 
     @property
     def first_content_seconds(self) -> float:
@@ -76,7 +94,7 @@ class AttemptRecord:
             return Cost(0 if upstream is None else upstream, 0, 0)
         if self.was_refused and self.usage is None:
             return Cost(0 if upstream is None else upstream, 0, 0)
-        price = self.candidate.model.price_at(self.candidate.provider.id)
+        price = self._price
         listed = list_price(self.usage, price)
         is_credits = self.candidate.payer is Payer.CREDITS
         charged: int | CostUnknown = 0

@@ -5,14 +5,14 @@ are priced once, as cached. An amount is rounded half to even, once, after every
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from router_service.core.events import Usage
 from router_service.core.receipt import Amount, CostUnknown
 
 NANOS_PER_USD = 1_000_000_000
 NANOS_MAX = 10**18  # a thousand million dollars; the contract's bound, and far from the end of an int64
-TOKENS_MAX = 10**12  # beyond this a provider's count is not believed
+TOKENS_MAX = 10**9  # beyond this a provider's count is not believed: a thousand times the longest context
 BASIS_POINTS_MAX = 1_000_000  # a markup of 100 times
 
 _MILLION = 1_000_000
@@ -106,6 +106,40 @@ def list_price(usage: Usage | None, price: Price | None) -> ListPrice:
     if amount > NANOS_MAX:
         return ListPrice(CostUnknown.NO_USAGE)
     return ListPrice(amount, buckets.is_clamped)
+
+
+def believe(usage: Usage) -> Usage:
+    """A provider's report without the counts that nobody believes, which are then not known.
+
+    The counts of the input are parts of one another, so one of them that is wrong takes the others with it.
+    """
+    inputs = (
+        usage.input_tokens,
+        usage.cache_read_tokens,
+        usage.cache_write_tokens,
+        usage.cache_write_five_minute_tokens,
+        usage.cache_write_one_hour_tokens,
+    )
+    believed = usage
+    if not all(map(_is_credible_count, inputs)):
+        believed = replace(
+            believed,
+            input_tokens=None,
+            cache_read_tokens=None,
+            cache_write_tokens=None,
+            cache_write_five_minute_tokens=None,
+            cache_write_one_hour_tokens=None,
+        )
+    if not _is_credible_count(usage.input_audio_tokens):
+        believed = replace(believed, input_audio_tokens=None)
+    if not _is_credible_count(usage.output_tokens):
+        believed = replace(believed, output_tokens=None, reasoning_tokens=None)
+    if not _is_credible_count(usage.reasoning_tokens):
+        believed = replace(believed, reasoning_tokens=None)
+    if not all(_is_credible_count(tool.request_count) for tool in usage.tool_requests):
+        tools = tuple(tool for tool in usage.tool_requests if _is_credible_count(tool.request_count))
+        believed = replace(believed, tool_requests=tools)
+    return believed
 
 
 def split_usage(usage: Usage | None) -> tuple[int | None, int | None, int | None, int | None, int | None]:
@@ -206,7 +240,11 @@ def _is_credible(usage: Usage) -> bool:
         usage.cache_write_one_hour_tokens,
         *(tool.request_count for tool in usage.tool_requests),
     )
-    return all(count is None or 0 <= count <= TOKENS_MAX for count in counts)
+    return all(map(_is_credible_count, counts))
+
+
+def _is_credible_count(count: int | None) -> bool:
+    return count is None or 0 <= count <= TOKENS_MAX
 
 
 def _check(list_nanos: int, markup_basis_points: int) -> None:

@@ -191,7 +191,8 @@ def _stopped(wire: Wire, kind: str, where: str) -> Case:
     }
     sent = events[: places[where] if where in places else int(where)]
     end: Action = Cut() if kind == "cut" else Stall()
-    timeout = ("idle_timeout" if where == "after content" else "first_content_timeout") if kind == "stall" else ""
+    is_begun = where in ("after content", "in a tool call")
+    timeout = ("idle_timeout" if is_begun else "first_content_timeout") if kind == "stall" else ""
     actions = [end] if where == "before the head" else _opened(wire, sent, end)
     return Case(actions, Told.by(wire, sent), timeout, is_cancelled=kind == "cancel")
 
@@ -249,12 +250,14 @@ FAULTS = (
     "stall:before the head",
     "stall:before content",
     "stall:after content",
+    "stall:in a tool call",
     "usage:negative",
     "usage:absurd",
     "usage:missing",
     "usage:twice",
     "usage:after an error",
     "cancel:before the head",
+    "cancel:before content",
     "cancel:after content",
     "cancel:in a tool call",
     "ledger:settles late",

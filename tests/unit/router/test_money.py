@@ -13,6 +13,7 @@ from router_service.core.money import (
     ListPrice,
     MoneyError,
     Price,
+    believe,
     charge,
     divide_half_even,
     estimate_input_tokens,
@@ -175,6 +176,30 @@ def test_more_usage_never_costs_less(first: Usage, second: Usage, price: Price) 
 )
 def test_usage_that_is_unknown_or_incredible_is_unknown(usage: Usage | None) -> None:
     assert list_price(usage, SONNET) == ListPrice(CostUnknown.NO_USAGE)
+
+
+WRONG = TOKENS_MAX + 1
+
+
+@pytest.mark.parametrize(
+    ("reported", "believed"),
+    [
+        (Usage(input_tokens=9, output_tokens=7), Usage(input_tokens=9, output_tokens=7)),
+        (Usage(input_tokens=WRONG, cache_read_tokens=3, output_tokens=7), Usage(output_tokens=7)),
+        (Usage(input_tokens=9, cache_read_tokens=WRONG, output_tokens=7), Usage(output_tokens=7)),
+        (Usage(input_tokens=9, cache_write_one_hour_tokens=-1, output_tokens=7), Usage(output_tokens=7)),
+        (Usage(input_tokens=9, output_tokens=WRONG, reasoning_tokens=WRONG), Usage(input_tokens=9)),
+        (Usage(input_tokens=9, output_tokens=7, reasoning_tokens=-1), Usage(input_tokens=9, output_tokens=7)),
+        (Usage(input_tokens=9, output_tokens=7, input_audio_tokens=WRONG), Usage(input_tokens=9, output_tokens=7)),
+        (
+            Usage(input_tokens=9, output_tokens=7, tool_requests=(ToolRequests("a", WRONG), ToolRequests("b", 2))),
+            Usage(input_tokens=9, output_tokens=7, tool_requests=(ToolRequests("b", 2),)),
+        ),
+    ],
+)
+def test_a_count_that_nobody_believes_is_not_known(reported: Usage, believed: Usage) -> None:
+    assert believe(reported) == believed
+    assert believe(believed) == believed
 
 
 @pytest.mark.parametrize(

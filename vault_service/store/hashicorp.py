@@ -255,12 +255,12 @@ class HashiCorpStore:
     async def close(self) -> None:
         if self._closed:
             return
+        self._closed = True
         token = await self._keeper.close()
         # A token of ours would live on until its lease ends.
         with contextlib.suppress(StoreError, TimeoutError):
             async with asyncio.timeout(_REVOCATION_TIMEOUT_SECONDS):
                 await self._in_thread(lambda: self._logins.revoke(token))
-        self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._session.close()
 
@@ -279,7 +279,7 @@ class HashiCorpStore:
 
     async def _call(self, work: Callable[[], Any], request_id: str = "") -> Any:
         """Does the work under the current token; once more after a new login when the token is refused."""
-        if self._closed:
+        if not self._is_open():
             raise Unavailable("the store is closed")
         problem: StoreError
         try:
@@ -296,11 +296,20 @@ class HashiCorpStore:
             problem = refusal
         except TimeoutError:
             raise Unavailable("the Vault server did not answer in time") from None
+        except (RuntimeError, asyncio.CancelledError):
+            # Closing ends the login and the threads under whoever waits for them; nobody has cancelled the caller then.
+            task = asyncio.current_task()
+            if self._is_open() or (task is not None and task.cancelling()):
+                raise
+            raise Unavailable("the store is closed") from None
         raise Denied(
             "Vault's policy refuses this service what it needs; compare it with deploy/vault/policies",
             status=problem.status,
             vault_request_ids=problem.vault_request_ids,
         )
+
+    def _is_open(self) -> bool:
+        return not self._closed
 
     async def _exchange(self, work: Callable[[], Any], token: str, request_id: str) -> Any:
         exchange = Exchange(token, request_id)

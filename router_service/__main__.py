@@ -12,6 +12,7 @@ from router_service.config import Config, SettingsError, load_config
 from router_service.core.faults import Fault
 from router_service.external import ExternalSettingsError
 from router_service.observe.logs import set_up
+from router_service.workloads import WorkloadsError
 
 _PR_SET_DUMPABLE = 4
 
@@ -44,7 +45,7 @@ async def _run(config: Config) -> int:
         loop.add_signal_handler(number, stop.set)
     try:
         router = await serve(config)
-    except (ConfigurationError, ExternalSettingsError, OSError, RuntimeError) as error:
+    except (ConfigurationError, ExternalSettingsError, WorkloadsError, OSError, RuntimeError) as error:
         print(f"The router cannot start: {error}", file=sys.stderr)  # noqa: T201 # for whoever started it
         return 2
     except Fault as fault:

@@ -17,7 +17,7 @@ from router_service.admission import Admission
 from router_service.catalog.catalog import Snapshot
 from router_service.catalog.problems import ConfigurationError
 from router_service.catalog.reload import Configuration
-from router_service.config import MEMORY, Address, Config
+from router_service.config import MEMORY, Config
 from router_service.core.faults import Fault
 from router_service.credentials.certificate import Certificate, read_certificate
 from router_service.credentials.client import Credentials, channel_credentials, open_channel
@@ -44,7 +44,8 @@ from router_service.transport.credential_test_servicer import CredentialTestServ
 from router_service.transport.editor import Editor
 from router_service.transport.embedding_servicer import EmbeddingServicer
 from router_service.transport.http import serve_http
-from router_service.transport.interceptors.identity import Verifier
+from router_service.transport.interceptors.certificates import Callers
+from router_service.transport.interceptors.tokens import Verifier
 from router_service.transport.model_options import Discovery
 from router_service.transport.organization_servicer import OrganizationServicer
 from router_service.transport.override_servicer import OverrideServicer
@@ -54,6 +55,7 @@ from router_service.transport.server import Health, Servicers, build_server
 from router_service.transport.usage_servicer import UsageServicer
 from router_service.upstream.aiohttp_client import AiohttpUpstream
 from router_service.upstream.client import Upstream
+from router_service.workloads import Workloads
 
 STORE_POLL_SECONDS = 0.5
 """How often a router looks whether another one has stored a change."""
@@ -78,9 +80,11 @@ class RunningRouter:
     server: grpc.aio.Server
     health: Health
     port: int
+    certificate_port: int
     http: web.AppRunner
     http_port: int
     certificate: Certificate
+    workloads: Workloads
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     is_draining: bool = False
 
@@ -200,6 +204,7 @@ async def serve(
         return await credentials.signing_keys()
 
     issuers = Issuers(read_settings(config.issuers_file), clock, fetch_document)
+    workloads = Workloads(config.workloads_file, clock, lambda: log.warning("workloads_not_replaced"))
     verifier = Verifier(lambda: snapshot().deployment, fetch_keys, clock, issuers)
     credentials = Credentials(
         lease_channels,
@@ -249,12 +254,17 @@ async def serve(
     )
     server, health = build_server(
         servicers,
-        verifier,
+        Callers(verifier, workloads),
         new_incident=_new_id,
         most_request_bytes=config.max_message_bytes,
         most_transport_bytes=config.max_transport_message_bytes,
+        max_connection_age_seconds=config.max_connection_age_seconds,
     )
-    port = server.add_secure_port(str(config.listen), _server_credentials(config))
+    port = server.add_secure_port(str(config.listen), _server_credentials(config, None))
+    certificate_port = 0
+    if config.certificate_listen is not None:
+        secured = _server_credentials(config, lambda: workloads.bundle)
+        certificate_port = server.add_secure_port(str(config.certificate_listen), secured)
     running: RunningRouter | None = None
     http, http_port = await serve_http(
         config.http_listen.host,
@@ -279,9 +289,11 @@ async def serve(
         server,
         health,
         port,
+        certificate_port,
         http,
         http_port,
         certificate,
+        workloads,
     )
     await running.follow()
     log.info("listening", grpc=port, http=http_port, revision=configuration.current.revision)
@@ -305,24 +317,24 @@ def _open_links(config: Config, certificate: Certificate) -> tuple[list[grpc.aio
     return channels, Recipient(certificate.chain, certificate.key)
 
 
-def _server_credentials(config: Config) -> grpc.ServerCredentials:
-    """The listener's certificate, read anew for new connections; files that do not load leave the last good one."""
+def _server_credentials(config: Config, clients: Callable[[], bytes] | None) -> grpc.ServerCredentials:
+    """The listener's certificate, read anew for new connections; files that do not load leave the last good one.
 
-    def read() -> grpc.ServerCertificateConfiguration:
-        found = _read_certificate(config)
-        return grpc.ssl_server_certificate_configuration([(found.key, found.chain)])
+    `clients` gives the authorities of those who must show a certificate; None asks nobody for one.
+    """
 
-    good = read()
+    good = _read_certificate(config)
 
     def refresh() -> grpc.ServerCertificateConfiguration:
         nonlocal good
         try:
-            good = read()
+            good = _read_certificate(config)
         except (OSError, ValueError):
             log.warning("certificate_not_replaced")
-        return good
+        roots = None if clients is None else clients()
+        return grpc.ssl_server_certificate_configuration([(good.key, good.chain)], root_certificates=roots)
 
-    return grpc.dynamic_ssl_server_credentials(good, refresh, require_client_authentication=False)
+    return grpc.dynamic_ssl_server_credentials(refresh(), refresh, require_client_authentication=clients is not None)
 
 
 def _new_id() -> str:
@@ -330,5 +342,5 @@ def _new_id() -> str:
 
 
 def _own_listeners(config: Config) -> list[tuple[str, int]]:
-    listeners: list[Address] = [config.listen, config.http_listen, *config.lease_targets]
-    return [(address.host, address.port) for address in listeners]
+    listeners = [config.listen, config.certificate_listen, config.http_listen, *config.lease_targets]
+    return [(address.host, address.port) for address in listeners if address is not None]

@@ -64,6 +64,9 @@ class Config:
     private_key: Path = _HOME / "router-key.pem"
     authority: Path = _HOME / "ca.pem"
     issuers_file: Path | None = None
+    workloads_file: Path | None = None
+    certificate_listen: Address | None = None  # for callers with certificates
+    max_connection_age_seconds: float = 3600.0
     log_level: str = "info"
     disconnect_grace_seconds: float = 2.0
     lease_timeout_seconds: float = 5.0
@@ -130,6 +133,8 @@ def load_config(environ: Mapping[str, str]) -> Config:
         private_key=reader.read("TLS_PRIVATE_KEY", default.private_key, _parse_path),
         authority=reader.read("TLS_AUTHORITY", default.authority, _parse_path),
         issuers_file=reader.read("ISSUERS_FILE", None, _parse_path),
+        workloads_file=reader.read("WORKLOADS_FILE", None, _parse_path),
+        certificate_listen=reader.read("CERTIFICATE_LISTEN", None, _parse_listener),
         log_level=reader.read("LOG_LEVEL", default.log_level, _parse_log_level),
         disconnect_grace_seconds=reader.read(
             "DISCONNECT_GRACE_SECONDS", default.disconnect_grace_seconds, _seconds(0, 600)
@@ -150,6 +155,11 @@ def load_config(environ: Mapping[str, str]) -> Config:
         reader.complain(
             "KEYSWITCH_ROUTERS says that several routers share the work, and limits in memory hold for one only: every "
             "limit would silently be as many times as large; set KEYSWITCH_LIMITS to the address of a Redis or Valkey"
+        )
+    if (config.certificate_listen is None) != (config.workloads_file is None):
+        reader.complain(
+            "KEYSWITCH_CERTIFICATE_LISTEN and KEYSWITCH_WORKLOADS_FILE need each other: the one says where callers "
+            "with certificates come, the other who they are; set both or none"
         )
     reader.finish()
     return config

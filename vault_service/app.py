@@ -41,13 +41,14 @@ from vault_service.transport.http import HttpServer
 from vault_service.transport.interceptors.completion import CompletionInterceptor
 from vault_service.transport.interceptors.deadline import DeadlineInterceptor
 from vault_service.transport.interceptors.faults import FaultsInterceptor
-from vault_service.transport.interceptors.identity import CertificateIdentityInterceptor, TokenIdentityInterceptor
+from vault_service.transport.interceptors.identity import CallerIdentityInterceptor, CertificateIdentityInterceptor
 from vault_service.transport.interceptors.records import RecordsInterceptor
 from vault_service.transport.interceptors.size import SizeInterceptor
 from vault_service.transport.lease_servicer import LeaseServicer
 from vault_service.transport.server import Listener, ListenerLimits, make_lease_listener, make_management_listener
-from vault_service.transport.tls import Certificates
+from vault_service.transport.tls import Certificates, ReadAuthorities
 from vault_service.transport.token_servicer import TokenServicer
+from vault_service.workloads import Workloads, WorkloadsError
 
 _log = structlog.stdlib.get_logger("vault_service.app")
 _STORE_CHECK_SECONDS = 1.0
@@ -81,6 +82,7 @@ class _Parts:
     issuance: Issuance
     metrics: Metrics
     completion: CompletionInterceptor
+    workloads: Workloads
     management: Listener
     lease: Listener
     clock: Clock
@@ -89,10 +91,11 @@ class _Parts:
 class RunningService:
     """A service whose ports are bound. `stop` drains it; it is to be awaited exactly as `serve` was."""
 
-    def __init__(self, parts: _Parts, *, management_port: int, lease_port: int) -> None:
+    def __init__(self, parts: _Parts, *, management_port: int, lease_port: int, certificate_port: int) -> None:
         self._parts = parts
         self.management_port = management_port
         self.lease_port = lease_port
+        self.certificate_port = certificate_port  # 0 where callers come with tokens only
         self.is_serving = False
         self.http = HttpServer(parts.metrics, lambda: self.is_serving)
         self._is_bootstrapped = False
@@ -255,8 +258,11 @@ async def serve(
         await parts.recorder.note(SERVICE, audit_pb2.AUDIT_ACTION_START, f"chains/{sink.chain}", note=cut)
         running = RunningService(
             parts,
-            management_port=_bind(parts.management, config.management_address, certificates, require_client=False),
-            lease_port=_bind(parts.lease, config.lease_address, certificates, require_client=True),
+            management_port=_bind(parts.management, config.management_address, certificates, None),
+            lease_port=_bind(parts.lease, config.lease_address, certificates, certificates.own_authority),
+            certificate_port=_bind(
+                parts.management, config.certificate_address, certificates, lambda: parts.workloads.bundle
+            ),
         )
         await running.start()
     except BaseException:
@@ -312,7 +318,9 @@ def _build(
     policies = Policies(store, changes, deployment_default=config.user_credentials_enabled)
     credentials = Credentials(store, changes, policies, clock=clock)
     issuers = Issuers(_read_issuers(config), clock, fetch_document)
-    verifier = Verifier(store, changes, issuer=config.deployment, clock=clock, read_external=make_reader(issuers))
+    workloads = _read_workloads(config, clock)
+    read_external = make_reader(issuers, workloads)
+    verifier = Verifier(store, changes, issuer=config.deployment, clock=clock, read_external=read_external)
     issuance = Issuance(store, changes, issuer=config.deployment, clock=clock, new_id=new_id)
     leases, last_uses, denials = Leases(clock), LastUses(), Denials()
     policy = _make_lease_policy(config, certificates)
@@ -339,7 +347,7 @@ def _build(
     records = RecordsInterceptor(recorder, refusals)
     completion = CompletionInterceptor()
     management = make_management_listener(
-        [faults, records, TokenIdentityInterceptor(verifier), size, completion],
+        [faults, records, CallerIdentityInterceptor(verifier, workloads), size, completion],
         CredentialServicer(credentials, policies, recorder, last_uses, denials, endpoints),
         tokens,
         AuditServicer(config.audit_folder, recorder, sink, notary),
@@ -375,6 +383,7 @@ def _build(
         issuance,
         metrics,
         completion,
+        workloads,
         management,
         lease,
         clock,
@@ -385,6 +394,13 @@ def _read_issuers(config: Config) -> tuple[IssuerSettings, ...]:
     try:
         return read_settings(config.issuers_file)
     except ExternalSettingsError as error:
+        raise CannotStart(str(error)) from None
+
+
+def _read_workloads(config: Config, clock: Clock) -> Workloads:
+    try:
+        return Workloads(config.workloads_file, clock, lambda: _log.warning("workloads_not_replaced"))
+    except WorkloadsError as error:
         raise CannotStart(str(error)) from None
 
 
@@ -410,9 +426,11 @@ def _read_certificates(config: Config) -> Certificates:
         raise CannotStart(text) from None
 
 
-def _bind(listener: Listener, address: str, certificates: Certificates, *, require_client: bool) -> int:
+def _bind(listener: Listener, address: str, certificates: Certificates, clients: ReadAuthorities | None) -> int:
+    if not address:
+        return 0
     try:
-        return listener.server.add_secure_port(address, certificates.credentials(require_client=require_client))
+        return listener.server.add_secure_port(address, certificates.credentials(clients))
     except RuntimeError:
         raise CannotStart(f"{address} cannot be listened on; is another instance running?") from None
 

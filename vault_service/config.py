@@ -85,6 +85,8 @@ class Config:
     operator_token_seconds: float = 365 * 86_400.0
     reissue_operator_token: bool = False
     issuers_file: Path | None = None
+    workloads_file: Path | None = None
+    certificate_address: str = ""  # of the management plane, for callers with certificates; empty: none
 
     @property
     def audit_folder(self) -> Path:
@@ -146,8 +148,12 @@ def load_config(environment: Mapping[str, str]) -> Config:
         drain_seconds=float(reader.whole("DRAIN_SECONDS", 10, 0, 600)),
         reissue_operator_token=reader.switch("REISSUE_OPERATOR_TOKEN", False),
         issuers_file=reader.optional_path("ISSUERS_FILE"),
+        workloads_file=reader.optional_path("WORKLOADS_FILE"),
+        certificate_address=reader.text("CERTIFICATE_ADDRESS", ""),
     )
     reader.refuse_unknown()
+    if config.certificate_address and config.workloads_file is None:
+        raise ConfigError(f"{PREFIX}CERTIFICATE_ADDRESS needs {PREFIX}WORKLOADS_FILE, which says who may come")
     return config
 
 

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"time"
 
 	routerv1 "keyswitch.dev/go/gen/router/v1"
 
@@ -26,6 +27,31 @@ type Client struct {
 // Dial prepares a connection; it is opened by the first call. An empty caPEM means
 // the authorities of the system. An empty token means no identity.
 func Dial(target, token string, caPEM []byte, options ...grpc.DialOption) (*Client, error) {
+	config, err := tlsConfig(caPEM)
+	if err != nil {
+		return nil, err
+	}
+	if token != "" {
+		options = append([]grpc.DialOption{grpc.WithPerRPCCredentials(bearer(token))}, options...)
+	}
+	return dial(target, config, options)
+}
+
+// DialCertificate prepares a connection of a caller that has a certificate in place
+// of a token. The services listen for such callers on addresses of their own.
+func DialCertificate(
+	target string, certificates Certificates, caPEM []byte, options ...grpc.DialOption,
+) (*Client, error) {
+	config, err := tlsConfig(caPEM)
+	if err != nil {
+		return nil, err
+	}
+	proofs := &prover{certificates: certificates, now: time.Now}
+	config.GetClientCertificate = proofs.certificate
+	return dial(target, config, append([]grpc.DialOption{grpc.WithPerRPCCredentials(proofs)}, options...))
+}
+
+func tlsConfig(caPEM []byte) (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if len(caPEM) > 0 {
 		config.RootCAs = x509.NewCertPool()
@@ -33,6 +59,10 @@ func Dial(target, token string, caPEM []byte, options ...grpc.DialOption) (*Clie
 			return nil, errors.New("keyswitch: the CA holds no PEM certificate")
 		}
 	}
+	return config, nil
+}
+
+func dial(target string, config *tls.Config, options []grpc.DialOption) (*Client, error) {
 	all := []grpc.DialOption{
 		grpc.WithTransportCredentials(credentials.NewTLS(config)),
 		grpc.WithDefaultCallOptions(
@@ -42,9 +72,6 @@ func Dial(target, token string, caPEM []byte, options ...grpc.DialOption) (*Clie
 		// Only the caller knows whether a completion may be billed twice.
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),
-	}
-	if token != "" {
-		all = append(all, grpc.WithPerRPCCredentials(bearer(token)))
 	}
 	conn, err := grpc.NewClient(target, append(all, options...)...)
 	if err != nil {

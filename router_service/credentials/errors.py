@@ -59,6 +59,9 @@ def fault_of(error: grpc.aio.AioRpcError, credential: str) -> Fault | StaleCrede
         return StaleCredential(credential, vault_reasons.ErrorReason.Name(reason))
     if reason in OURS:
         return OwnMistake(vault_reasons.ErrorReason.Name(reason))
+    if reason in NOT_PROVEN and info is not None and info.metadata.get("cause") == "missing":
+        message = "A certificate alone proves you to this router only; send a proof signed with its key, as clients do."
+        return Fault(Reason.CALLER_UNKNOWN, message, metadata={"cause": "proof_missing"})
     if reason in NOT_PROVEN:
         message = "The credential service does not accept your token for this key; renew the token."
         return Fault(Reason.CALLER_UNKNOWN, message, metadata={"cause": "proof_rejected"})

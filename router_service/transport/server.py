@@ -26,8 +26,9 @@ from router_service.transport.catalog_servicers import ModelServicer
 from router_service.transport.completion_servicer import CompletionServicer
 from router_service.transport.credential_test_servicer import CredentialTestServicer
 from router_service.transport.embedding_servicer import EmbeddingServicer
+from router_service.transport.interceptors.certificates import Callers
 from router_service.transport.interceptors.faults import FaultsInterceptor
-from router_service.transport.interceptors.identity import IdentityInterceptor, Verifier
+from router_service.transport.interceptors.identity import IdentityInterceptor
 from router_service.transport.organization_servicer import OrganizationServicer
 from router_service.transport.override_servicer import OverrideServicer
 from router_service.transport.provider_servicer import ProviderServicer
@@ -81,11 +82,12 @@ class Health:
 
 def build_server(
     servicers: Servicers,
-    verifier: Verifier,
+    callers: Callers,
     *,
     new_incident: Callable[[], str],
     most_request_bytes: int,
     most_transport_bytes: int,
+    max_connection_age_seconds: float,
 ) -> tuple[grpc.aio.Server, Health]:
     """A server that still has no port. One address, one process: SO_REUSEPORT is off."""
     options: Sequence[tuple[str, int]] = (
@@ -95,10 +97,10 @@ def build_server(
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        ("grpc.max_connection_age_ms", 3_600_000),
+        ("grpc.max_connection_age_ms", int(max_connection_age_seconds * 1000)),
         ("grpc.max_connection_age_grace_ms", 600_000),
     )
-    interceptors = (FaultsInterceptor(new_incident, most_request_bytes), IdentityInterceptor(verifier))
+    interceptors = (FaultsInterceptor(new_incident, most_request_bytes), IdentityInterceptor(callers))
     server = grpc.aio.server(interceptors=interceptors, options=options)
     completion_service_pb2_grpc.add_CompletionServiceServicer_to_server(servicers.completion, server)
     embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server(servicers.embedding, server)

@@ -12,7 +12,7 @@ from keyswitch.router.v1 import payer_pb2
 from keyswitch.vault.v1 import credential_service_pb2
 
 from router_service.core.caller import Caller
-from router_service.transport.interceptors.identity import Verifier
+from router_service.transport.interceptors.tokens import Verifier
 from tests.fakes.scripted_upstream import Action, Pause, Send, Stall, chunk, head, respond
 from tests.service.router_answers import Json, answer, answer_events
 from tests.service.router_harness import (

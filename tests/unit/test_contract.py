@@ -26,7 +26,7 @@ from router_service.transport.catalog_servicers import ModelServicer
 from router_service.transport.completion_servicer import CompletionServicer
 from router_service.transport.credential_test_servicer import CredentialTestServicer
 from router_service.transport.embedding_servicer import EmbeddingServicer
-from router_service.transport.interceptors.identity import Verifier
+from router_service.transport.interceptors.certificates import Callers
 from router_service.transport.organization_servicer import OrganizationServicer
 from router_service.transport.override_servicer import OverrideServicer
 from router_service.transport.provider_servicer import ProviderServicer
@@ -162,10 +162,11 @@ def test_the_router_serves_every_method_of_its_services(recorded: list[Recording
     )
     router_server.build_server(
         servicers,
-        blank(Verifier),
+        blank(Callers),
         new_incident=str,
         most_request_bytes=1,
         most_transport_bytes=1,
+        max_connection_age_seconds=1.0,
     )
     expected = services(keyswitch.router.v1)
     served = {name: frozenset(recorded[0].methods[name]) for name in expected}

@@ -105,8 +105,9 @@ def world(tmp_path: Path) -> World:
 
 
 def test_both_services_read_alike() -> None:
-    texts = {(ROOT / service / "external.py").read_text() for service in ("router_service", "vault_service")}
-    assert len(texts) == 1, "external.py is one text in both services: copy it from the one to the other"
+    for name in ("external.py", "workloads.py"):
+        texts = {(ROOT / service / name).read_text() for service in ("router_service", "vault_service")}
+        assert len(texts) == 1, f"{name} is one text in both services: copy it from the one to the other"
 
 
 @pytest.mark.parametrize(("key", "algorithm", "key_id"), [(RSA_KEY, "RS256", "rsa"), (EC_KEY, "ES256", "ec")])

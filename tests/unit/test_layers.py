@@ -16,7 +16,7 @@ ORDER = (
     ("framing", "dialects"),
     ("policy",),
     ("record",),
-    ("upstream", "external", "credentials", "ledger", "observe", "state"),
+    ("upstream", "external", "workloads", "credentials", "ledger", "observe", "state"),
     ("exchange", "prober", "ledger_watch"),
     ("preparation",),
     ("admission",),

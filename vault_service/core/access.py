@@ -40,7 +40,10 @@ class Scope(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls, as a verified token says. `owner` is the deployment or the organization the token belongs to."""
+    """Who calls, as a verified token or certificate says. `owner` is the deployment or the organization of it.
+
+    `spiffe_id` and `certificate_hash` are of the certificate that proved it, where one did.
+    """
 
     token_id: str
     subject: str
@@ -51,6 +54,8 @@ class Caller:
     application: str = ""
     scopes: frozenset[Scope] = frozenset()
     is_external: bool = False
+    spiffe_id: str = ""
+    certificate_hash: bytes = b""
 
     def has_scope(self, *scopes: Scope) -> bool:
         """Whether the token may be used for any of these; without scopes it may for all but acting on behalf."""

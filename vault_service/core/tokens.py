@@ -75,7 +75,10 @@ class Verifier:
             await self._changes.refresh()
         if caller is None:
             caller = await self._verify(token)
-            self._remember(digest, caller)
+            if (
+                not caller.certificate_hash
+            ):  # whom certificates stand for may change, and is remembered where it is read
+                self._remember(digest, caller)
         if caller.expire_time <= self._clock():
             self._verified.pop(digest, None)
             raise unknown_caller("token_expired")

@@ -3,6 +3,8 @@
 Every new handshake asks; files that cannot be read or do not fit together leave the last good ones in place.
 """
 
+from collections.abc import Callable
+
 import grpc
 import structlog
 from cryptography import x509
@@ -12,6 +14,7 @@ from vault_service.config import TlsFiles
 
 _log = structlog.stdlib.get_logger("vault_service.tls")
 _Stamp = tuple[int, ...]
+ReadAuthorities = Callable[[], bytes]
 
 
 class Certificates:
@@ -27,17 +30,21 @@ class Certificates:
         """The authorities that clients' certificates must come from."""
         return x509.load_pem_x509_certificates(self._ca)
 
-    def credentials(self, *, require_client: bool) -> grpc.ServerCredentials:
-        """Gives the credentials of a listener."""
+    def credentials(self, clients: ReadAuthorities | None) -> grpc.ServerCredentials:
+        """Gives the credentials of a listener; `clients` gives the authorities of those who must show a certificate."""
         return grpc.dynamic_ssl_server_credentials(
-            self._configuration(require_client=require_client),
-            lambda: self._refreshed(require_client=require_client),
-            require_client_authentication=require_client,
+            self._configuration(clients),
+            lambda: self._refreshed(clients),
+            require_client_authentication=clients is not None,
         )
 
-    def _refreshed(self, *, require_client: bool) -> grpc.ServerCertificateConfiguration:
+    def own_authority(self) -> bytes:
+        """Gives the authority of the deployment's own services, PEM."""
+        return self._ca
+
+    def _refreshed(self, clients: ReadAuthorities | None) -> grpc.ServerCertificateConfiguration:
         self.refresh()
-        return self._configuration(require_client=require_client)
+        return self._configuration(clients)
 
     def refresh(self) -> None:
         """Reads the files again where they have changed."""
@@ -49,8 +56,8 @@ class Certificates:
         except (OSError, ValueError, TypeError) as error:
             _log.warning("certificates_not_replaced", error_type=type(error).__name__)
 
-    def _configuration(self, *, require_client: bool) -> grpc.ServerCertificateConfiguration:
-        roots = self._ca if require_client else None
+    def _configuration(self, clients: ReadAuthorities | None) -> grpc.ServerCertificateConfiguration:
+        roots = clients() if clients is not None else None
         return grpc.ssl_server_certificate_configuration([(self._key, self._chain)], root_certificates=roots)
 
     def _read(self) -> tuple[bytes, bytes, bytes]:

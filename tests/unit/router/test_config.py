@@ -112,3 +112,13 @@ def test_limits_in_memory_hold_for_one_router_only() -> None:
     shared = load_config({"KEYSWITCH_ROUTERS": "2", "KEYSWITCH_LIMITS": "redis://:password@127.0.0.1:6379/0"})
     assert shared.routers == 2
     assert "password" not in repr(shared)
+
+
+def test_callers_with_certificates_need_a_listener_and_a_file() -> None:
+    both = {"KEYSWITCH_CERTIFICATE_LISTEN": "127.0.0.1:8762", "KEYSWITCH_WORKLOADS_FILE": "/srv/workloads.json"}
+    config = load_config(both)
+    assert config.certificate_listen == Address("127.0.0.1", 8762)
+    assert config.workloads_file == Path("/srv/workloads.json")
+    for name, value in both.items():
+        with pytest.raises(SettingsError, match="need each other"):
+            load_config({name: value})

@@ -9,7 +9,7 @@ from google.protobuf import duration_pb2
 from keyswitch.vault.v1 import token_service_pb2
 
 from router_service.core.faults import Fault, Reason
-from router_service.transport.interceptors.identity import KEYS_AGAIN_SECONDS, Verifier
+from router_service.transport.interceptors.tokens import KEYS_AGAIN_SECONDS, Verifier
 
 NOW = 1_000_000.0
 ORGANIZATION = "organizations/acme"

@@ -124,3 +124,12 @@ def test_it_does_not_start_where_grpc_would_print_secrets(
     assert main(environment) == 78
     assert next(iter(environment)) in capsys.readouterr().err
     refuse_tracing({"GRPC_VERBOSITY": "info"})
+
+
+def test_a_listener_for_certificates_needs_to_know_whose() -> None:
+    file = {"KEYSWITCH_VAULT_WORKLOADS_FILE": "/srv/workloads.json"}
+    address = {"KEYSWITCH_VAULT_CERTIFICATE_ADDRESS": "127.0.0.1:8773"}
+    assert load_config({**file, **address}).certificate_address == "127.0.0.1:8773"
+    assert load_config(file).workloads_file == Path("/srv/workloads.json")
+    with pytest.raises(ConfigError, match="WORKLOADS_FILE"):
+        load_config(address)

@@ -107,6 +107,25 @@ def root(
             show_default=False,
         ),
     ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--ca", envvar="KEYSWITCH_CA", help="The services' authority. Default: ca.pem.", show_default=False
+        ),
+    ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            "--cert",
+            envvar="KEYSWITCH_CERT",
+            help="The caller's certificate with its chain, in place of a token; its services listen elsewhere.",
+            show_default=False,
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", envvar="KEYSWITCH_KEY", help="The certificate's private key.", show_default=False),
+    ] = None,
 ) -> None:
     """Chat with any model over Keyswitch, and look after its keys, tokens and costs."""
     settings = Settings(
@@ -117,6 +136,9 @@ def root(
         token_text=_token_text(context, token, token_file),
         token_file=token_file,
         organization_id=organization.removeprefix("organizations/") if organization else None,
+        ca_file=ca,
+        certificate_file=certificate,
+        key_file=key,
     )
     session = Session(settings)
     context.obj = session

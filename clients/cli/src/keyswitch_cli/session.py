@@ -60,8 +60,9 @@ class Session:
             settings = self.settings
             self._client = Client(
                 settings.router_target,
-                settings.token,
+                settings.call_token,
                 ca_pem=settings.ca_pem,
+                certificate=settings.certificate,
                 vault_target=settings.vault_target,
                 timeout_seconds=600.0,
             )

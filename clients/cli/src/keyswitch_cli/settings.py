@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from keyswitch_client import ClientCertificate
+
 from keyswitch_cli.problem import Problem
 
 OPERATOR_TOKEN_FILE = "operator.token"  # noqa: S105 # the name of a file
@@ -43,12 +45,42 @@ class Settings:
     token_text: str | None
     token_file: Path | None
     organization_id: str | None
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
 
     @cached_property
     def ca_pem(self) -> bytes | None:
         """The deployment's own authority; without the file the system's authorities are trusted."""
-        path = self.home / CA_FILE
+        path = self.ca_file or self.home / CA_FILE
+        if self.ca_file is not None and not path.is_file():
+            raise Problem(f"The authority's file {path} is not there.", advice="Name another one with --ca.")
         return path.read_bytes() if path.is_file() else None
+
+    @cached_property
+    def certificate(self) -> ClientCertificate | None:
+        """The caller's certificate; None where callers come with tokens."""
+        if self.certificate_file is None and self.key_file is None:
+            return None
+        if self.certificate_file is None or self.key_file is None:
+            raise Problem(
+                "A certificate and its key belong together.", advice="Give both --cert and --key.", exit_code=2
+            )
+        try:
+            return ClientCertificate.read(self.certificate_file, self.key_file)
+        except (OSError, ValueError, TypeError, LookupError) as error:
+            why = error.strerror if isinstance(error, OSError) else "they are no pair of PEM with a SPIFFE id"
+            raise Problem(
+                f"{self.certificate_file} and {self.key_file} cannot be used: {why}.",
+                advice="Name the certificate with its chain as --cert, and its key without a passphrase as --key.",
+                exit_code=3,
+            ) from None
+
+    @property
+    def call_token(self) -> str | None:
+        """The token that goes with calls; none beside a certificate unless one was named."""
+        is_named = self.token_text is not None or self.token_file is not None
+        return self.token if is_named or self.certificate is None else None
 
     @cached_property
     def token(self) -> str:
@@ -73,7 +105,7 @@ class Settings:
     @cached_property
     def identity(self) -> Identity:
         """Who the token says that its bearer is."""
-        claims = _claims(self.token)
+        claims = _claims(self.call_token or "")
         subject = str(claims.get("sub", ""))
         return Identity(
             organization=str(claims.get("org", "")),

@@ -23,7 +23,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	client, err := keyswitch.Dial(os.Getenv("KEYSWITCH_ROUTER"), os.Getenv("KEYSWITCH_TOKEN"), ca)
+	client, err := dial(os.Getenv("KEYSWITCH_ROUTER"), ca)
 	if err != nil {
 		return err
 	}
@@ -53,4 +53,12 @@ func run() error {
 	}
 	fmt.Printf("\n%s, paid by %s\n", answer.GetResolution().GetModel(), answer.GetResolution().GetPayer())
 	return nil
+}
+
+// dial connects with the caller's certificate where there is one, else with its token.
+func dial(target string, ca []byte) (*keyswitch.Client, error) {
+	if certificate := os.Getenv("KEYSWITCH_CERT"); certificate != "" {
+		return keyswitch.DialCertificate(target, keyswitch.CertificateFiles(certificate, os.Getenv("KEYSWITCH_KEY")), ca)
+	}
+	return keyswitch.Dial(target, os.Getenv("KEYSWITCH_TOKEN"), ca)
 }

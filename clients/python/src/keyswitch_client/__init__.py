@@ -1,6 +1,7 @@
 """A thin typed client of Keyswitch: the generated stubs, with builders, a fold and errors that can be read."""
 
 from keyswitch_client.asynchronous import AsyncClient, AsyncStream
+from keyswitch_client.certificate import ClientCertificate
 from keyswitch_client.errors import FieldViolation, KeyswitchError
 from keyswitch_client.fold import Fold
 from keyswitch_client.messages import (
@@ -23,6 +24,7 @@ __all__ = [
     "AsyncStream",
     "CallOptions",
     "Client",
+    "ClientCertificate",
     "FieldViolation",
     "Fold",
     "KeyswitchError",

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 import grpc
 from keyswitch.router.v1 import (
@@ -29,7 +29,15 @@ from keyswitch.router.v1 import (
 )
 from keyswitch.vault.v1 import audit_service_pb2_grpc, credential_service_pb2_grpc, token_service_pb2_grpc
 
-from keyswitch_client.connection import bearer_metadata, channel_credentials, channel_options
+from keyswitch_client.certificate import ClientCertificate
+from keyswitch_client.connection import (
+    PROBES,
+    channel_credentials,
+    channel_options,
+    identity_metadata,
+    is_let_in,
+    read_authority,
+)
 from keyswitch_client.errors import KeyswitchError, response_id_in
 from keyswitch_client.fold import Fold
 from keyswitch_client.options import CallOptions, EmbedOptions, Prompt, build_call, build_embed
@@ -139,16 +147,27 @@ class AsyncClient:
         *,
         ca_pem: bytes | None = None,
         ca_path: Path | str | None = None,
+        certificate: ClientCertificate | None = None,
         vault_target: str | None = None,
         timeout_seconds: float = 600.0,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
-        credentials = channel_credentials(ca_pem, ca_path)
-        self._metadata = bearer_metadata(token)
+        self._targets = (target,) if vault_target is None else (target, vault_target)
+        self._ca_pem = read_authority(ca_pem, ca_path)
+        self._token = token
+        self._certificate = certificate
         self._timeout_seconds = timeout_seconds
         self._new_id = new_id
-        self._channels = [grpc.aio.secure_channel(target, credentials, options=channel_options(target))]
-        router = self._channels[0]
+        self._retired: list[grpc.aio.Channel] = []
+        self._use(self._open(certificate))
+
+    def _open(self, certificate: ClientCertificate | None) -> list[grpc.aio.Channel]:
+        credentials = channel_credentials(self._ca_pem, certificate)
+        return [grpc.aio.secure_channel(one, credentials, options=channel_options(one)) for one in self._targets]
+
+    def _use(self, channels: list[grpc.aio.Channel]) -> None:
+        self._channels = channels
+        router = channels[0]
         self.completions = completion_service_pb2_grpc.CompletionServiceStub(router)
         self.embeddings = embedding_service_pb2_grpc.EmbeddingServiceStub(router)
         self.models = model_service_pb2_grpc.ModelServiceStub(router)
@@ -160,9 +179,8 @@ class AsyncClient:
         self.organizations = organization_service_pb2_grpc.OrganizationServiceStub(router)
         self.usage = usage_service_pb2_grpc.UsageServiceStub(router)
         self.budgets = budget_service_pb2_grpc.BudgetServiceStub(router)
-        if vault_target is not None:
-            vault = grpc.aio.secure_channel(vault_target, credentials, options=channel_options(vault_target))
-            self._channels.append(vault)
+        if len(channels) > 1:
+            vault = channels[1]
             self.credentials = credential_service_pb2_grpc.CredentialServiceStub(vault)
             self.tokens = token_service_pb2_grpc.TokenServiceStub(vault)
             self.audit = audit_service_pb2_grpc.AuditServiceStub(vault)
@@ -179,8 +197,33 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Closes the connections; calls under way are cancelled."""
-        for channel in self._channels:
+        for channel in (*self._channels, *self._retired):
             await channel.close()
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return identity_metadata(self._token, self._certificate)
+
+    async def renew(self, certificate: ClientCertificate, *, timeout_seconds: float = 10.0) -> None:
+        """Goes over to another certificate once it has been let in; else raises KeyswitchError and changes nothing.
+
+        Calls under way end on the connections on which they began; those are closed by the next `renew` or `close`.
+        """
+        channels = self._open(certificate)
+        metadata = identity_metadata(self._token, certificate)
+        for channel, method in zip(channels, PROBES, strict=False):
+            probe: Any = channel.unary_unary(method)  # bytes as they are
+            try:
+                await probe(b"", metadata=metadata, timeout=timeout_seconds)
+            except grpc.aio.AioRpcError as error:
+                if not is_let_in(error):
+                    for one in channels:
+                        await one.close()
+                    raise KeyswitchError.from_rpc_error(error) from error
+        for old in self._retired:
+            await old.close()
+        self._retired = self._channels
+        self._certificate = certificate
+        self._use(channels)
 
     async def complete(
         self, prompt: Prompt, *, timeout_seconds: float | None = None, **options: Unpack[CallOptions]
@@ -198,7 +241,7 @@ class AsyncClient:
         request = completion_service_pb2.StreamCompleteRequest(call=call)
         return AsyncStream(
             lambda: self.completions.StreamComplete(
-                request, metadata=self._metadata, timeout=timeout_seconds or self._timeout_seconds
+                request, metadata=self._metadata(), timeout=timeout_seconds or self._timeout_seconds
             ),
             call.request_id,
         )
@@ -226,6 +269,6 @@ class AsyncClient:
     ) -> _Response:
         """Runs a unary method of any of the stubs: `await client.call(client.models.ListModels, request)`."""
         try:
-            return await method(request, metadata=self._metadata, timeout=timeout_seconds or self._timeout_seconds)
+            return await method(request, metadata=self._metadata(), timeout=timeout_seconds or self._timeout_seconds)
         except grpc.RpcError as error:
             raise KeyswitchError.from_rpc_error(error) from error

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import grpc
+
+from keyswitch_client.certificate import ClientCertificate
 
 # Above the contract's 32 MiB, so that a message that is too large is refused by the service, with a reason.
 _MAX_MESSAGE_BYTES = 33 * 1024 * 1024
@@ -16,6 +19,10 @@ _CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.enable_retries", 0),
 )
 
+PROBES = ("/keyswitch.router.v1.ModelService/GetModel", "/keyswitch.vault.v1.CredentialService/GetCredential")
+"""Methods that need an identity, one of each service. Asked for nothing they give nothing, but not before they know
+who asks."""
+
 
 def channel_options(target: str) -> tuple[tuple[str, int], ...]:
     """The options of a connection. A proxy of the environment is never asked for this machine's own services."""
@@ -25,14 +32,27 @@ def channel_options(target: str) -> tuple[tuple[str, int], ...]:
     return _CHANNEL_OPTIONS
 
 
-def channel_credentials(ca_pem: bytes | None, ca_path: Path | str | None) -> grpc.ChannelCredentials:
-    """TLS that trusts the given authority, or the system's when neither is given."""
+def read_authority(ca_pem: bytes | None, ca_path: Path | str | None) -> bytes | None:
+    """The authority that is trusted; None means those of the system."""
     if ca_pem is not None and ca_path is not None:
         raise ValueError("give ca_pem or ca_path, not both")
-    pem = Path(ca_path).read_bytes() if ca_path is not None else ca_pem
-    return grpc.ssl_channel_credentials(root_certificates=pem)
+    return Path(ca_path).read_bytes() if ca_path is not None else ca_pem
 
 
-def bearer_metadata(token: str | None) -> tuple[tuple[str, str], ...]:
+def channel_credentials(ca_pem: bytes | None, certificate: ClientCertificate | None) -> grpc.ChannelCredentials:
+    """TLS, and the caller's certificate where there is one."""
+    if certificate is None:
+        return grpc.ssl_channel_credentials(root_certificates=ca_pem)
+    return grpc.ssl_channel_credentials(ca_pem, certificate.key_pem, certificate.chain_pem)
+
+
+def identity_metadata(token: str | None, certificate: ClientCertificate | None) -> tuple[tuple[str, str], ...]:
     """The metadata that proves who calls; none for the few methods that need no identity."""
-    return (("authorization", f"Bearer {token}"),) if token else ()
+    proof = token or (certificate.proof() if certificate is not None else "")
+    return (("authorization", f"Bearer {proof}"),) if proof else ()
+
+
+def is_let_in(error: grpc.RpcError | None) -> bool:
+    """Whether somebody was recognised, whatever became of the call."""
+    refusals = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+    return error is None or cast("grpc.Call", error).code() not in refusals

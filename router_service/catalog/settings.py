@@ -18,6 +18,7 @@ from router_service.dialects.base import (
     AnthropicThinking,
     BedrockReasoning,
     Carrier,
+    EmbeddingApi,
     GeminiThinking,
     Quirks,
     ReasoningStyle,
@@ -39,6 +40,8 @@ def build_quirks(*layers: Mapping[str, Any]) -> Quirks:
         merged["bedrock_reasoning"] = BedrockReasoning(merged["bedrock_reasoning"])
     if "carrier" in merged:
         merged["carrier"] = Carrier(merged["carrier"])
+    if "embedding_api" in merged:
+        merged["embedding_api"] = EmbeddingApi(merged["embedding_api"])
     if "efforts" in merged:
         merged["efforts"] = tuple(merged["efforts"])
     return Quirks(**merged)

@@ -1,14 +1,17 @@
-"""Token counting of the Anthropic wire."""
+"""Token counting of the Anthropic wire, at Anthropic's own API and at those that carry it."""
+
+from typing import assert_never
 
 import msgspec
 
 from router_service.core.request import Completion
 from router_service.dialects.anthropic_encode import encode_request
-from router_service.dialects.base import Decoder, Encoded, Quirks
+from router_service.dialects.base import Carrier, Decoder, Encoded, Quirks
+from router_service.dialects.bedrock_count import bedrock_count_decoder, wrap_invocation
 from router_service.dialects.counting import count_decoder, pick_fields
 from router_service.dialects.errors import fault_of, read_error
 
-_FIELDS = frozenset({"model", "messages", "system", "tools", "tool_choice", "thinking", "output_config"})
+_FIELDS = frozenset({"messages", "system", "tools", "tool_choice", "thinking", "output_config", "anthropic_version"})
 
 
 class AnthropicTokenCounter:
@@ -17,10 +20,21 @@ class AnthropicTokenCounter:
     def encode_count(self, completion: Completion, quirks: Quirks) -> Encoded:
         """The request."""
         encoded = encode_request(completion, quirks)
-        body = msgspec.json.encode(pick_fields(encoded, _FIELDS))
-        return Encoded(f"{encoded.path}/count_tokens", body, encoded.headers, encoded.warnings)
+        match quirks.carrier:
+            case Carrier.OWN:
+                path = f"{encoded.path}/count_tokens"
+            case Carrier.VERTEX:
+                path = "/count-tokens:rawPredict"
+            case Carrier.BEDROCK:
+                return wrap_invocation(completion, quirks, encoded)
+            case _:
+                assert_never(quirks.carrier)
+        model = msgspec.Raw(msgspec.json.encode(quirks.count_model or completion.model))
+        body = msgspec.json.encode({"model": model} | pick_fields(encoded, _FIELDS))
+        return Encoded(path, body, encoded.headers, encoded.warnings)
 
     def count_decoder(self, quirks: Quirks) -> Decoder:
         """A fresh decoder."""
-        del quirks
+        if quirks.carrier is Carrier.BEDROCK:
+            return bedrock_count_decoder()
         return count_decoder("input_tokens", lambda data: fault_of(None, {}, read_error(data)))

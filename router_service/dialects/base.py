@@ -50,11 +50,20 @@ class GeminiThinking(Enum):
 
 
 class Carrier(Enum):
-    """Whose API carries the Anthropic wire: the path, the version and the framing are that API's."""
+    """Whose API carries the wire: the path, the version and the framing are that API's."""
 
     OWN = "own"
     BEDROCK = "bedrock"  # InvokeModel
-    VERTEX = "vertex"  # rawPredict
+    VERTEX = "vertex"  # rawPredict; of Gemini, its own calls for counts and vectors
+
+
+class EmbeddingApi(Enum):
+    """Whose request for vectors an endpoint takes, where its wire has several."""
+
+    OWN = "own"  # the wire's own
+    PREDICT = "predict"  # Vertex's predict
+    TITAN = "titan"  # Amazon Titan under InvokeModel
+    COHERE = "cohere"  # Cohere under InvokeModel
 
 
 class BedrockReasoning(Enum):
@@ -101,7 +110,9 @@ class Quirks:
     counts_reasoning_apart: bool = False  # its completion_tokens leave reasoning out
     counts_cache_apart: bool = False  # its prompt_tokens leave cached tokens out
     counts_tokens: bool = False  # it has the call of its wire that counts a prompt
+    count_model: str = ""  # the name that this call has for the model, where it is another
     supports_base64_vectors: bool = False  # it takes encoding_format "base64" for embeddings
+    embedding_api: EmbeddingApi = EmbeddingApi.OWN
     dimensions_field: str = "dimensions"  # how embeddings ask for a length; empty: it cannot be asked for
 
 

@@ -6,6 +6,8 @@ from router_service.dialects.anthropic_count import AnthropicTokenCounter
 from router_service.dialects.anthropic_messages import AnthropicMessages
 from router_service.dialects.base import Dialect, Embedder, TokenCounter
 from router_service.dialects.bedrock_converse import BedrockConverse
+from router_service.dialects.bedrock_count import BedrockTokenCounter
+from router_service.dialects.bedrock_embeddings import BedrockEmbeddings
 from router_service.dialects.gemini import Gemini
 from router_service.dialects.gemini_count import GeminiTokenCounter
 from router_service.dialects.gemini_embeddings import GeminiEmbeddings
@@ -24,6 +26,7 @@ EMBEDDERS: Mapping[str, Embedder] = {
     "openai_chat": OpenAIEmbeddings(),
     "openai_responses": OpenAIEmbeddings(),
     "gemini": GeminiEmbeddings(),
+    "bedrock_converse": BedrockEmbeddings(),
 }
 """By dialect: the wires that have embeddings."""
 
@@ -31,6 +34,7 @@ COUNTERS: Mapping[str, TokenCounter] = {
     "anthropic_messages": AnthropicTokenCounter(),
     "gemini": GeminiTokenCounter(),
     "openai_responses": ResponsesTokenCounter(),
+    "bedrock_converse": BedrockTokenCounter(),
 }
 """By dialect: the wires that can count tokens. Whether a provider has the call is a quirk."""
 

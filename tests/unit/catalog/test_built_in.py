@@ -16,6 +16,7 @@ from router_service.dialects.base import (
     AnthropicThinking,
     BedrockReasoning,
     Carrier,
+    EmbeddingApi,
     GeminiThinking,
     Quirks,
     ReasoningStyle,
@@ -85,6 +86,7 @@ def test_the_schema_is_a_schema_and_knows_what_the_code_knows() -> None:
     assert quirks["gemini_thinking"]["enum"] == [style.value for style in GeminiThinking]
     assert quirks["bedrock_reasoning"]["enum"] == [style.value for style in BedrockReasoning]
     assert quirks["carrier"]["enum"] == [carrier.value for carrier in Carrier]
+    assert quirks["embedding_api"]["enum"] == [api.value for api in EmbeddingApi]
     assert quirks["efforts"]["items"]["enum"] == [effort.value for effort in ReasoningEffort]
     provider = known["provider"]["properties"]
     assert set(provider) == {field.name for field in fields(Provider)} - {"id"} | {

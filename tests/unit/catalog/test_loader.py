@@ -63,9 +63,9 @@ def test_an_entry_changes_only_what_it_states_of_a_built_in_one() -> None:
 
 def test_a_provider_at_another_address_has_no_known_prices() -> None:
     moved = 'providers: {anthropic: {base_url: "https://proxy.example.com"}}'
-    assert load_snapshot(moved, source="f").models["anthropic/claude-sonnet-4.6"].price is None
+    assert load_snapshot(moved, source="f").models["anthropic/claude-sonnet-4.6"].price_at("anthropic") is None
     stated = 'providers: {anthropic: {base_url: "https://proxy.example.com", price_provider: anthropic}}'
-    assert load_snapshot(stated, source="f").models["anthropic/claude-sonnet-4.6"].price is not None
+    assert load_snapshot(stated, source="f").models["anthropic/claude-sonnet-4.6"].price_at("anthropic") is not None
 
 
 def test_a_changed_dialect_drops_the_quirks_of_the_old_one() -> None:

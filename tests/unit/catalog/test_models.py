@@ -107,11 +107,48 @@ def test_open_weights_go_through_openrouter_and_then_directly(name: str) -> None
     assert len(providers) > 1
 
 
+CLOUDS = load_snapshot(
+    "providers: {vertex-project: {parameters: {project: p, location: global}}, "
+    "vertex-anthropic: {parameters: {project: p, location: global}}}",
+    source="f",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "on_bedrock", "on_vertex"),
+    [
+        ("sonnet-4.6", "global.anthropic.claude-sonnet-4-6", "claude-sonnet-4-6"),
+        ("opus-4.7", "global.anthropic.claude-opus-4-7", "claude-opus-4-7"),
+        ("opus-4.6", "global.anthropic.claude-opus-4-6-v1", "claude-opus-4-6"),
+        ("sonnet-4.5", "global.anthropic.claude-sonnet-4-5-20250929-v1:0", "claude-sonnet-4-5@20250929"),
+        ("haiku-4.5", "global.anthropic.claude-haiku-4-5-20251001-v1:0", "claude-haiku-4-5@20251001"),
+    ],
+)
+def test_claude_is_had_at_every_cloud_by_the_name_that_it_has_there(name: str, on_bedrock: str, on_vertex: str) -> None:
+    model = CLOUDS.find_model(name)
+    assert model is not None
+    names = {endpoint.provider: endpoint.upstream_model for endpoint in model.endpoints}
+    assert list(names)[:4] == ["anthropic", "bedrock-anthropic", "vertex-anthropic", "bedrock"]
+    assert names["bedrock"] == names["bedrock-anthropic"] == on_bedrock
+    assert names["vertex-anthropic"] == on_vertex
+    assert all(model.price_at(provider) is not None for provider in list(names)[:4])
+    # Without a project there is no Vertex: its endpoints wait until somebody configures one.
+    assert "vertex-anthropic" not in [one.provider for one in SNAPSHOT.models[model.id].endpoints]
+
+
+def test_every_provider_that_is_there_without_a_configuration_has_models_or_serves_whatever_is_named() -> None:
+    used = {endpoint.provider for model in SNAPSHOT.models.values() for endpoint in model.endpoints}
+    hosts_of_open_models = {
+        *("alibaba", "baseten", "deepinfra", "huggingface", "nebius", "nvidia", "sambanova", "siliconflow"),
+    }
+    assert set(SNAPSHOT.providers) - used == hosts_of_open_models
+
+
 def test_each_provider_of_a_model_has_its_own_price() -> None:
     model = SNAPSHOT.models["openai/gpt-oss-120b"]
     prices = [model.price_at(endpoint.provider) for endpoint in model.endpoints]
     assert None not in prices
-    assert len(set(prices)) == 3
+    assert len(set(prices)) >= 3
     coding = SNAPSHOT.models["z-ai/glm-5.1"]
     assert coding.price_at("zai") is not None
     assert coding.price_at("zai-coding") is None  # a subscription has no price per token

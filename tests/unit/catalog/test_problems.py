@@ -276,7 +276,8 @@ BROKEN = [
     (
         "payer_failover_on: []",
         "fallbacks: [{model: opus-4.7, provider: openai}]",
-        f"10:49: {_CHAT}.fallbacks[0].provider: openai is no endpoint of anthropic/claude-opus-4.7; one of: anthropic",
+        f"10:49: {_CHAT}.fallbacks[0].provider: openai is no endpoint of anthropic/claude-opus-4.7; one of: "
+        "anthropic, bedrock, bedrock-anthropic, vercel",
     ),
     (
         "payer_failover_on: []",

@@ -10,6 +10,7 @@ from keyswitch.vault.v1 import credential_pb2
 from keyswitch_cli.problem import Problem
 
 _ID, _SECRET, _TOKEN = "accesskeyid", "secretaccesskey", "sessiontoken"
+_ROLE, _EXTERNAL_ID = "rolearn", "externalid"
 
 
 def prompt(region: str) -> credential_pb2.SecretMaterial:
@@ -21,7 +22,10 @@ def prompt(region: str) -> credential_pb2.SecretMaterial:
 
 
 def parse(text: str, region: str) -> credential_pb2.SecretMaterial:
-    """A pair from "aws_access_key_id = …" lines, or from what `aws iam create-access-key` and `aws sts` print."""
+    """A pair from "aws_access_key_id = …" lines, or from what `aws iam create-access-key` and `aws sts` print.
+
+    With a line "role_arn = …" the pair only assumes that role, as it does for AWS's own tools.
+    """
     found = _json(text) if text.lstrip().startswith("{") else _lines(text)
     if not found.get(_ID) or not found.get(_SECRET):
         raise Problem(
@@ -57,5 +61,7 @@ def _material(found: dict[str, str], region: str) -> credential_pb2.SecretMateri
         secret_access_key=found[_SECRET],
         session_token=found.get(_TOKEN, ""),
         region=region,
+        role_arn=found.get(_ROLE, ""),
+        external_id=found.get(_EXTERNAL_ID, ""),
     )
     return credential_pb2.SecretMaterial(aws=pair)

@@ -17,7 +17,7 @@ from vault_service.core.names import CredentialName, Owner, VersionName
 from vault_service.core.policies import Policies
 from vault_service.core.secret import Secret
 from vault_service.core.states import VersionState
-from vault_service.store.store import Store, StoreError, Unsealable
+from vault_service.store.store import Conflict, Store, StoreError, Unsealable
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +156,9 @@ class Credentials:
                 lambda live: self._add(live, number, fingerprint, request_id),
                 call_id=call_id,
             )
-        except BaseException:
-            # No document names these bytes. Where even this fails they are ciphertext that nobody asks for.
+        except (Fault, Conflict):
+            # No document names these bytes. Where even this fails they are ciphertext that nobody asks for. After any
+            # other end, a lost answer for one, the document may name them, and the same request again finds them.
             with contextlib.suppress(StoreError):
                 await self._store.delete(material_path(name, number), request_id=call_id)
             raise

@@ -293,6 +293,28 @@ async def test_many_writers_lose_nothing() -> None:
     assert states.count(VersionState.SUPERSEDED) == 23
 
 
+async def test_a_version_whose_acknowledgement_was_lost_is_found_by_the_same_request() -> None:
+    class LosingStore(MemoryStore):
+        lost_path = ""
+
+        async def write(self, path: str, value: bytes, *, expected_revision: int, request_id: str = "") -> int:
+            revision = await super().write(path, value, expected_revision=expected_revision)
+            if path == self.lost_path and b"mnop" in value:  # the version is on it now
+                self.lost_path = ""
+                raise Unavailable("the answer is lost")
+            return revision
+
+    store = LosingStore()
+    world = World(store)
+    await world.credentials.create(MAIN, DRAFT)
+    store.lost_path = str(MAIN)
+    with pytest.raises(Unavailable):
+        await world.add(request_id=REQUEST)
+    version = await world.add(request_id=REQUEST)
+    assert version.number == 1
+    assert (await world.credentials.open_material(version)).reveal() == SECRET.reveal()
+
+
 async def test_a_version_that_comes_too_late_leaves_nothing_behind() -> None:
     world = World()
     await world.credentials.create(MAIN, DRAFT)

@@ -4,15 +4,17 @@ What is taken is given back through the caller's exit stack, on every way out. N
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 
 import structlog
 
+from router_service.catalog.catalog import Provider
 from router_service.core.faults import Fault, Reason
+from router_service.core.secret import Secret
 from router_service.observe.metrics import Metrics
 from router_service.policy.call import Candidate, Plan
-from router_service.policy.cooldown import rest_candidates
+from router_service.policy.cooldown import asks_for_reset, rest_candidates
 from router_service.policy.rates import Rate, estimate_tokens, rates_of
 from router_service.preparation import Request
 from router_service.record import CallRecord
@@ -31,8 +33,15 @@ log = structlog.get_logger(__name__)
 class Admission:
     """The limits as the engine uses them."""
 
-    def __init__(self, limits: Limits, metrics: Metrics, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        ask_reset: Callable[[Provider, Secret | None, float], Awaitable[float | None]],
+    ) -> None:
         self._limits = limits
+        self._ask_reset = ask_reset
         self._metrics = metrics
         self._clock = clock
         self.slots = SlotKeeper(limits, metrics)
@@ -89,6 +98,15 @@ class Admission:
         message = f"All {limit} slots of {credential.name} stayed taken; wait, or ask its owner to raise the limit."
         metadata = {"credential": credential.name, "limit": str(limit)}
         raise Fault(Reason.CONCURRENCY_LIMITED, message, metadata=metadata)
+
+    async def note_failure(
+        self, candidate: Candidate, fault: Fault, secret: Secret | None, *, is_own_timeout: bool
+    ) -> None:
+        """Lets rest what a failed attempt shows to be unusable, until the time that the provider names if asked."""
+        if asks_for_reset(fault, candidate):
+            told = await self._ask_reset(candidate.provider, secret, self._clock())
+            fault.retry_after_seconds = fault.retry_after_seconds if told is None else told
+        await self.board.failed(candidate, fault, is_own_timeout=is_own_timeout)
 
     async def close(self) -> None:
         """Waits until everything is given back."""

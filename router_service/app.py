@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import grpc
 import structlog
@@ -55,6 +56,7 @@ from router_service.transport.server import Health, Servicers, build_server
 from router_service.transport.usage_servicer import UsageServicer
 from router_service.upstream.aiohttp_client import AiohttpUpstream
 from router_service.upstream.client import Upstream
+from router_service.upstream.reset_times import ask_reset_seconds
 from router_service.workloads import Workloads
 
 STORE_POLL_SECONDS = 0.5
@@ -219,7 +221,8 @@ async def serve(
     spread = secrets.SystemRandom().random
     metrics = Metrics(registry)
     limits = _open_limits(config, monotonic, metrics)
-    admission = Admission(limits, metrics, clock)
+    admission = Admission(limits, metrics, clock, partial(ask_reset_seconds, upstream))
+    prober = Prober(admission.board, limits, upstream, snapshot, monotonic)
     engine = Engine(
         Edges(
             credentials,
@@ -244,7 +247,7 @@ async def serve(
             clock,
             Discovery(snapshot, credentials, upstream, clock=clock, new_id=_new_id),
         ),
-        ProviderServicer(snapshot, editor),
+        ProviderServicer(snapshot, editor, prober.probe),
         UsageServicer(engine, ledger),
         BudgetServicer(ledger, snapshot, clock, _new_id),
         RoutingServicer(snapshot, credentials, clock, spread, lambda: admission.board.current),
@@ -285,7 +288,7 @@ async def serve(
         ledger,
         upstream,
         limits,
-        Prober(admission.board, limits, upstream, snapshot),
+        prober,
         server,
         health,
         port,

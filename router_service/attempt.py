@@ -74,7 +74,7 @@ class Attempts:
             attempt.failure = found.reason
             if attempt.was_sent or found.metadata.get("cause") in NEVER_CONNECTED:
                 is_own = is_own_timeout(self.request, found)
-                await edges.admission.board.failed(candidate, found, is_own_timeout=is_own)
+                await edges.admission.note_failure(candidate, found, self._sent, is_own_timeout=is_own)
             raise
         finally:
             if detach is not None:

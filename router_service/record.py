@@ -135,6 +135,7 @@ class AttemptRecord:
             usage=self.usage,
             cost=self.cost,
             provider_usage_json=self.usage_json if len(self.usage_json) <= 16384 else "",
+            weight_share=candidate.share,
         )
 
 

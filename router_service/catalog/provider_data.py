@@ -8,6 +8,7 @@ from router_service.catalog.catalog import BillingPlan
 from router_service.core.endpoint import BaseUrlError, parse_base_url
 from router_service.core.faults import Cause, Reason
 from router_service.dialects.error_rules import ErrorGuide, ErrorRule
+from router_service.dialects.reset_report import ResetReport, UsedUp
 from router_service.dialects.waiting import ResetForm, ResetHeader
 
 _PLACEHOLDER = re.compile(r"\{([a-z][a-z_]{0,30})\}")
@@ -99,6 +100,17 @@ def build_errors(raw: Mapping[str, Any]) -> ErrorGuide:
             for header in raw.get("reset_headers", ())
         ),
         utc_offset_hours=raw.get("utc_offset_hours"),
+        reset_report=_build_report(raw["reset_report"]) if "reset_report" in raw else None,
+    )
+
+
+def _build_report(raw: Mapping[str, Any]) -> ResetReport:
+    return ResetReport(
+        path=raw["path"],
+        windows=tuple(raw["windows"]),
+        used_up=tuple(UsedUp(rule["name"], rule.get("at_most"), rule.get("at_least")) for rule in raw["used_up"]),
+        resets=tuple(raw["resets"]),
+        is_from_origin=raw.get("is_from_origin", False),
     )
 
 

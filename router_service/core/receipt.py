@@ -60,6 +60,7 @@ class Attempt:
     usage: Usage | None = None
     cost: Cost | None = None
     provider_usage_json: str = ""
+    weight_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from router_service.core.faults import Cause, Fault, Reason, UpstreamError
 from router_service.dialects.base import Headers
 from router_service.dialects.errors import fault_of
+from router_service.dialects.reset_report import ResetReport
 from router_service.dialects.waiting import ResetHeader, wait_in_words
 
 
@@ -40,11 +41,13 @@ class ErrorGuide:
     """All that a provider's data says of its errors. The first rule that matches decides.
 
     `utc_offset_hours` is the zone of the times that its prose names ("will reset at 2026-01-01 12:30:00").
+    `reset_report` is where it tells a key when the windows of its plan start anew.
     """
 
     rules: tuple[ErrorRule, ...] = ()
     reset_headers: tuple[ResetHeader, ...] = ()
     utc_offset_hours: float | None = None
+    reset_report: ResetReport | None = None
 
 
 def classify(fault: Fault, guide: ErrorGuide, headers: Headers) -> Fault:

@@ -128,11 +128,21 @@ def _read_reset(header: ResetHeader, headers: Headers) -> float | None:
             assert_never(header.form)
 
 
+def parse_moment(value: object) -> datetime | None:
+    """The moment that a JSON value names: RFC 3339, or seconds or milliseconds since 1970."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    return _epoch(str(value)) or _rfc3339(str(value))
+
+
+def seconds_until(moment: datetime, now: float) -> float:
+    """From `now`, in seconds since 1970; within what anybody may be asked to wait."""
+    return _bounded(moment.timestamp() - now)
+
+
 def _until(moment: datetime | None, headers: Headers) -> float | None:
     now = _http_date(headers.get("date", ""))
-    if moment is None or now is None:
-        return None
-    return _bounded((moment - now).total_seconds())
+    return None if moment is None or now is None else seconds_until(moment, now.timestamp())
 
 
 def _http_date(text: str) -> datetime | None:

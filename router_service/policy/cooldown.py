@@ -118,6 +118,30 @@ def endpoint_key(candidate: Candidate) -> str:
     return f"endpoint:{candidate.provider.name}:{candidate.endpoint.upstream_model}:{name}"
 
 
+@dataclass(frozen=True, slots=True)
+class RestSubject:
+    """What a key of `Rests` is about: a credential for a model, or for all with an empty one; or an endpoint."""
+
+    credential: str
+    model: str = ""
+    provider: str = ""
+    upstream_model: str = ""
+
+    def is_below(self, organization: str) -> bool:
+        """Whether it is about a key of the organization or of its users, or a provider of its own. Empty: about any."""
+        return not organization or any(name.startswith(f"{organization}/") for name in (self.credential, self.provider))
+
+
+def read_key(key: str) -> RestSubject:
+    """The subject of a key; model ids may have colons, names have none."""
+    kind, _, rest = key.partition(":")
+    first, _, rest = rest.partition(":")
+    if kind == "credential":
+        return RestSubject(first, "" if rest == "*" else rest)
+    upstream_model, _, credential = rest.rpartition(":")
+    return RestSubject("" if credential == "-" else credential, "", first, upstream_model)
+
+
 def rest_keys(candidate: Candidate) -> tuple[str, ...]:
     """What may rest of a candidate."""
     endpoint = endpoint_key(candidate)
@@ -155,6 +179,17 @@ def _cause_of(fault: Fault) -> RestCause | None:
     if told in _OF_THE_ACCOUNT or fault.reason in _UNTOLD:
         return told or _UNTOLD[fault.reason]
     return None
+
+
+def asks_for_reset(fault: Fault, candidate: Candidate) -> bool:
+    """Whether the provider should be asked when the key's plan starts anew: it knows better than any guess of ours."""
+    if candidate.credential is None or candidate.provider.errors.reset_report is None:
+        return False
+    cause = _cause_of(fault)
+    told = fault.retry_after_seconds
+    return cause is RestCause.QUOTA_WINDOW or (
+        cause is RestCause.RATE and (told is None or told > LONGEST_DELAY_SECONDS)
+    )
 
 
 def rest_candidates(made: Plan, rests: Rests, now: float) -> Plan:

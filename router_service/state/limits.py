@@ -101,6 +101,10 @@ class Limits(Protocol):
         """Whether the caller is the one who tries what has rested."""
         ...
 
+    async def end_rest(self, key: str) -> None:
+        """Its rest is over now. It stays known: one call tries it first, and a rest that follows soon is longer."""
+        ...
+
     async def wake(self, key: str) -> None:
         """It works again: nothing of it is remembered."""
         ...

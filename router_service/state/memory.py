@@ -168,6 +168,12 @@ class MemoryLimits:
         self._rests[key] = replace(rest, probe_until=now + seconds)
         return True
 
+    async def end_rest(self, key: str) -> None:
+        """See Limits."""
+        rest, now = self._rests.get(key), self._clock()
+        if rest is not None and now < rest.until:
+            self._rests[key] = replace(rest, until=now)
+
     async def wake(self, key: str) -> None:
         """See Limits."""
         self._rests.pop(key, None)

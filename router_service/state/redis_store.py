@@ -32,7 +32,17 @@ ANSWER_SECONDS = 1.0
 
 MOST_CONNECTIONS = 64
 _RESTS = "keyswitch:{rests}"
-_SCRIPTS = ("take_slot", "keep_slots", "count_slots", "take_rates", "correct_rate", "rest", "rests", "claim_probe")
+_SCRIPTS = (
+    "take_slot",
+    "keep_slots",
+    "count_slots",
+    "take_rates",
+    "correct_rate",
+    "rest",
+    "rests",
+    "claim_probe",
+    "end_rest",
+)
 
 
 def _ms(seconds: float) -> int:
@@ -126,6 +136,10 @@ class RedisLimits:
     async def claim_probe(self, key: str, seconds: float) -> bool:
         """See Limits."""
         return bool(await self._run("claim_probe", (_RESTS,), key, _ms(seconds)))
+
+    async def end_rest(self, key: str) -> None:
+        """See Limits."""
+        await self._run("end_rest", (_RESTS,), key)
 
     async def wake(self, key: str) -> None:
         """See Limits."""

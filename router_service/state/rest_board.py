@@ -62,6 +62,15 @@ class RestBoard:
     def _state(self, key: str) -> State:
         return self._breakers.get(key, Breaker()).state
 
+    def open_endpoints(self) -> dict[str, Rest]:
+        """The endpoints that a breaker has opened and that nobody may try yet, and those that were unreachable."""
+        now = self._clock()
+        return {
+            key: rest
+            for key, rest in self.current.items()
+            if rest.cause is RestCause.UNREACHABLE or (rest.cause is RestCause.BREAKER and rest.is_resting(now))
+        }
+
     async def follow(self, sleep: Callable[[float], Coroutine[object, object, None]]) -> None:
         """Keeps `current` fresh for as long as the router runs."""
         while True:
@@ -114,6 +123,12 @@ class RestBoard:
         ended = ended_keys(candidate, self.current, self._clock())
         breaker = [key for key in (endpoint_key(candidate),) if key in self.current and key not in ended]
         await self.wake((*ended, *breaker))
+
+    async def end_rest(self, keys: Sequence[str]) -> None:
+        """These may be tried: the next call does, and others go around them until it has."""
+        for key in keys:
+            await self._limits.end_rest(key)
+        await self.refresh()
 
     async def wake(self, keys: Sequence[str]) -> None:
         """These work again."""

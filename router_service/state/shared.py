@@ -160,6 +160,14 @@ class SharedLimits:
         except LimitsAway:
             return True
 
+    async def end_rest(self, key: str) -> None:
+        """See Limits."""
+        await self._local.end_rest(key)
+        try:
+            await self._ask(lambda store: store.end_rest(key))
+        except LimitsAway:
+            log.warning("rest_not_ended")
+
     async def wake(self, key: str) -> None:
         """See Limits."""
         await self._local.wake(key)

@@ -1,6 +1,6 @@
 """ProviderService: the deployment's providers, and an organization's own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from router_service.catalog.problems import Path
 from router_service.catalog.provider_data import lay_over
 from router_service.core.caller import Caller
 from router_service.core.faults import Fault, Reason, invalid
+from router_service.prober import Answer
+from router_service.transport import wire_build
 from router_service.transport.access import demand_administrator, demand_operator, demand_reader, require_id
 from router_service.transport.editor import Editor
 from router_service.transport.fields import (
@@ -80,9 +82,12 @@ def demand_owner(owner: Owner, who: Caller) -> None:
 class ProviderServicer(provider_service_pb2_grpc.ProviderServiceServicer):
     """Reads and changes providers."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], editor: Editor) -> None:
+    def __init__(
+        self, snapshot: Callable[[], Snapshot], editor: Editor, probe: Callable[[Provider], Awaitable[Answer]]
+    ) -> None:
         self._snapshot = snapshot
         self._editor = editor
+        self._probe = probe
 
     async def ListProviders(  # noqa: N802 # gRPC's name
         self, request: provider_service_pb2.ListProvidersRequest, context: Any
@@ -160,6 +165,20 @@ class ProviderServicer(provider_service_pb2_grpc.ProviderServiceServicer):
         await self._editor.change(edit, path)
         return provider_service_pb2.DeleteProviderResponse()
 
+    async def ProbeProvider(  # noqa: N802 # gRPC's name
+        self, request: provider_service_pb2.ProbeProviderRequest, context: Any
+    ) -> provider_service_pb2.ProbeProviderResponse:
+        """Asks one whether it answers."""
+        owner, _ = self._named(request.name, "name")
+        demand_owner(owner, caller())
+        answer = await self._probe(self._provider(owner, request.name))
+        built = provider_service_pb2.ProbeProviderResponse(
+            is_reachable=answer.is_reachable, http_status=answer.status or 0, ended_rest_count=answer.ended
+        )
+        if answer.status is not None:
+            built.duration.CopyFrom(wire_build.duration(answer.seconds))
+        return built
+
     def _named(self, name: str, field: str) -> tuple[Owner, Path]:
         parent, separator, provider_id = name.rpartition("providers/")
         if not separator or not provider_id or (parent and not parent.endswith("/")):
@@ -168,10 +187,13 @@ class ProviderServicer(provider_service_pb2_grpc.ProviderServiceServicer):
         return owner, (*owner.base, "providers", provider_id)
 
     def _found(self, owner: Owner, name: str, draft: Draft) -> provider_service_pb2.Provider:
+        return _show(draft, self._provider(owner, name))
+
+    def _provider(self, owner: Owner, name: str) -> Provider:
         provider = owner.view(self._snapshot()).find_provider(name)
         if provider is None or provider.owner != owner.name:
             raise not_found(name)
-        return _show(draft, provider)
+        return provider
 
 
 def _show(draft: Draft, provider: Provider) -> provider_service_pb2.Provider:

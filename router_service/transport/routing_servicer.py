@@ -1,5 +1,6 @@
 """RoutingService: what a call would do and cost, from the same plan that the engine follows."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +14,13 @@ from router_service.core.receipt import Amount, Cost, CostUnknown
 from router_service.core.resolution import Payer, Resolution
 from router_service.credentials.client import Credentials
 from router_service.policy.call import Candidate, Plan
-from router_service.policy.cooldown import Rests, rest_candidates
+from router_service.policy.cooldown import Rest, Rests, RestSubject, read_key, rest_candidates
 from router_service.policy.plan import plan
 from router_service.preparation import Prepared, Request, most_output_tokens, prepare
 from router_service.transport import wire_build
+from router_service.transport.access import changeable_organization, demand_operator
 from router_service.transport.interceptors.identity import caller
+from router_service.transport.pages import page
 from router_service.transport.request import parse_request
 
 MOST_CANDIDATES = 64
@@ -69,6 +72,27 @@ class RoutingServicer(routing_service_pb2_grpc.RoutingServiceServicer):
         costs = [_cost(made, prepare(parsed, found), parsed) for found in made.candidates[:MOST_CANDIDATES]]
         return routing_service_pb2.EstimateCostResponse(candidates=costs)
 
+    async def ListRests(  # noqa: N802 # gRPC's name
+        self, request: routing_service_pb2.ListRestsRequest, context: Any
+    ) -> routing_service_pb2.ListRestsResponse:
+        """What rests, as far as the caller is concerned."""
+        below = ""
+        if request.parent == "deployment":
+            demand_operator(caller())
+        else:
+            below = f"organizations/{changeable_organization(request.parent, caller(), self._snapshot(), 'parent').id}"
+        now = self._clock()
+        found = [
+            (read_key(key), rest)
+            for key, rest in self._rests().items()
+            if (rest.is_resting(now) or rest.is_probed(now)) and read_key(key).is_below(below)
+        ]
+        ordered = sorted(found, key=lambda pair: dataclasses.astuple(pair[0]))
+        shown, following = page(ordered, request.page_size, request.page_token, ["rests", request.parent])
+        return routing_service_pb2.ListRestsResponse(
+            rests=[_rest(subject, rest, now) for subject, rest in shown], next_page_token=following
+        )
+
     def _parse(
         self,
         request: routing_service_pb2.ExplainRouteRequest | routing_service_pb2.EstimateCostRequest,
@@ -85,6 +109,19 @@ class RoutingServicer(routing_service_pb2_grpc.RoutingServiceServicer):
         holdings = await self._credentials.holdings(parsed.caller, parsed.user)
         made = plan(parsed.call, snapshot, holdings, now, self._spread())
         return rest_candidates(made, self._rests(), now)
+
+
+def _rest(subject: RestSubject, rest: Rest, now: float) -> routing_service_pb2.Rest:
+    return routing_service_pb2.Rest(
+        credential=subject.credential,
+        model=subject.model,
+        provider=subject.provider,
+        upstream_model_id=subject.upstream_model,
+        cause=routing_service_pb2.RestCause.Value(f"REST_CAUSE_{rest.cause.name}"),
+        failure_reason=wire_build.reason(rest.reason),
+        end_time=wire_build.timestamp(rest.until),
+        is_tried=rest.is_probed(now),
+    )
 
 
 def _resolution(made: Plan, found: Candidate) -> Resolution:

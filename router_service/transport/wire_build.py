@@ -135,6 +135,7 @@ def attempt(value: Attempt) -> receipt_pb2.Attempt:
         failure_reason=reason(value.failure_reason),
         start_time=timestamp(value.start_time),
         provider_usage_json=value.provider_usage_json,
+        weight_share=value.weight_share,
     )
     if value.time_to_first_content_seconds is not None:
         built.time_to_first_content.CopyFrom(duration(value.time_to_first_content_seconds))

@@ -104,6 +104,9 @@ def _provider_and_model_steps() -> Iterator[Step]:
     yield Step("GetProvider", pb.GetProviderRequest(name=LAB))
     yield Step("UpdateProvider", pb.UpdateProviderRequest(
         provider=pb.Provider(name=LAB, base_url="https://lab.example/v2"), update_mask=mask("base_url")))  # fmt: skip
+    yield Step(
+        "ProbeProvider", pb.ProbeProviderRequest(name="providers/scripted"), "operator", (answers.model_list("chat"),)
+    )
     models = model_service_pb2
     entry = models.ModelEntry(endpoints=[models.ModelEndpoint(provider=LAB, upstream_model_id="x")])
     yield Step("CreateModelEntry", models.CreateModelEntryRequest(
@@ -142,6 +145,7 @@ def plan_steps(watched: Watched) -> Iterator[Step]:
     pb, call = routing_service_pb2, watched.call_for()
     yield Step("ExplainRoute", pb.ExplainRouteRequest(call=call), "member")
     yield Step("EstimateCost", pb.EstimateCostRequest(call=call), "member")
+    yield Step("ListRests", pb.ListRestsRequest(parent=ORGANIZATION))
     yield Step("CountTokens", completion_service_pb2.CountTokensRequest(call=call), "member")
     spec = embedding_service_pb2.EmbeddingSpec(model=EMBED)
     spec.inputs.add(text="Hello.")

@@ -1,6 +1,7 @@
 """A subscription from end to end: a grant's token reaches the provider, is renewed when rejected, and rests on 429."""
 
 import dataclasses
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -98,14 +99,20 @@ async def test_a_rejected_token_is_renewed_once_without_the_caller_seeing_it(
     assert len(set(tokens)) == 2
 
 
-async def test_a_used_up_plan_falls_back_and_returns_by_itself(stack: Stack) -> None:
+USED_UP = b'{"type":"error","error":{"type":"rate_limit_error","message":"usage limit reached"}}'
+
+
+def set_clock(stack: Stack) -> list[float]:
     now = [time.time()]
     engine = stack.router.engine
-    admission = engine.edges.admission
     engine.edges = dataclasses.replace(engine.edges, clock=lambda: now[0])
-    admission._clock = lambda: now[0]
-    used_up = b'{"type":"error","error":{"type":"rate_limit_error","message":"usage limit reached"}}'
-    stack.second.script(respond(used_up, status=429, retry_after="1800"), claude("back on the plan"))
+    engine.edges.admission._clock = lambda: now[0]
+    return now
+
+
+async def test_a_used_up_plan_falls_back_and_returns_by_itself(stack: Stack) -> None:
+    now = set_clock(stack)
+    stack.second.script(respond(USED_UP, status=429, retry_after="1800"), claude("back on the plan"))
     stack.first.script(answer("on credits"), answer("on credits"))
     for turn in range(2):
         found = await stack.member.stream(make_call())
@@ -117,3 +124,49 @@ async def test_a_used_up_plan_falls_back_and_returns_by_itself(stack: Stack) -> 
     found = await stack.member.stream(make_call())
     assert found.text == "back on the plan"
     assert found.receipt.attempts[0].payer == payer_pb2.PAYER_ORGANIZATION_KEY
+
+
+def report_at_the_origin(made: Json) -> None:
+    made["providers"]["claude"]["errors"] = {
+        "reset_report": {
+            "path": "/usage",
+            "is_from_origin": True,
+            "windows": ["windows.*"],
+            "used_up": [{"name": "left", "at_most": 0}],
+            "resets": ["reset"],
+        }
+    }
+
+
+async def test_the_time_that_the_provider_reports_outranks_its_headers(stack: Stack) -> None:
+    stack.reconfigure(report_at_the_origin)
+    now = set_clock(stack)
+    windows = [{"left": 0, "reset": int(now[0]) + 7000}, {"left": 3, "reset": int(now[0]) + 90000}]
+    stack.second.script(
+        respond(USED_UP, status=429, retry_after="60"),
+        respond(json.dumps({"windows": windows}).encode()),
+        claude("back on the plan"),
+    )
+    stack.first.script(answer("on credits"), answer("on credits"))
+    assert (await stack.member.stream(make_call())).text == "on credits"
+    asked, report = stack.second.received
+    assert (report.method, report.path) == ("GET", "/usage")
+    assert report.headers["authorization"] == asked.headers["authorization"]
+    now[0] += 6990
+    assert (await stack.member.stream(make_call())).text == "on credits"
+    now[0] += 20
+    assert (await stack.member.stream(make_call())).text == "back on the plan"
+
+
+@pytest.mark.parametrize("report", [respond(b"<html>"), respond(b"{}", status=500)], ids=["odd", "500"])
+async def test_without_a_report_the_default_of_a_plan_holds(stack: Stack, report: list[Action]) -> None:
+    stack.reconfigure(report_at_the_origin)
+    now = set_clock(stack)
+    stack.second.script(respond(USED_UP, status=429), report, claude("back"))
+    stack.first.script(answer("on credits"))
+    assert (await stack.member.stream(make_call())).text == "on credits"
+    assert [request.path for request in stack.second.received][1:] == ["/usage"]
+    rest = next(iter(stack.router.engine.edges.admission.board.current.values()))
+    assert rest.until <= now[0] + 301
+    now[0] += 301
+    assert (await stack.member.stream(make_call())).text == "back"

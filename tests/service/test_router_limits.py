@@ -1,12 +1,24 @@
 """Limits end to end: rates, slots that queue and spill, what rests and comes back, over one router and over two."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import AsyncMock
 
 import grpc
 import pytest
-from keyswitch.router.v1 import payer_pb2, resolution_pb2, route_policy_pb2
+from keyswitch.router.v1 import (
+    error_reason_pb2,
+    payer_pb2,
+    provider_service_pb2,
+    provider_service_pb2_grpc,
+    resolution_pb2,
+    route_policy_pb2,
+    routing_service_pb2,
+    routing_service_pb2_grpc,
+)
 from keyswitch.vault.v1 import credential_pb2, credential_service_pb2
 
 from router_service.app import RunningRouter
@@ -16,7 +28,7 @@ from router_service.state.memory import MemoryLimits
 from tests.fakes.redis_server import RedisServer
 from tests.fakes.scripted_upstream import Pause, Reset, Send, chunk, head, respond
 from tests.service.router_answers import Json, answer, answer_events
-from tests.service.router_harness import DEMO, Caller, Stack, make_call, make_policy, running_stack
+from tests.service.router_harness import DEMO, Caller, Refused, Stack, make_call, make_policy, running_stack
 from tests.service.two_routers import second_router
 
 FIRST = f"{DEMO}/credentials/first"
@@ -300,6 +312,112 @@ async def test_an_unreachable_provider_is_probed_without_a_key_and_comes_back(st
     probe = stack.first.received[-1]
     assert (probe.method, probe.path) == ("GET", "/v1/models")
     assert "authorization" not in probe.headers
+
+
+async def open_breaker(stack: Stack) -> Callable[[], Awaitable[None]]:
+    """Gives a round of probes, which now happens only when the test says so."""
+    prober = stack.router.prober
+    probe_all = prober.probe_all
+    prober.probe_all = AsyncMock()  # type: ignore[method-assign] # the router's own rounds would come in between
+    call = make_call(model="test/echo", route_policy=make_policy(max_attempts=1))
+    for _ in range(5):
+        stack.first.script([Reset()])
+        assert (await stack.member.stream(call)).refused.reason == "UPSTREAM_UNAVAILABLE"
+    return probe_all
+
+
+async def test_a_provider_that_answers_a_probe_again_is_tried_by_one_call(stack: Stack) -> None:
+    now = set_clock(stack)
+    call = make_call(model="test/echo", route_policy=make_policy(max_attempts=1))
+    probe_all = await open_breaker(stack)
+    board = stack.router.engine.edges.admission.board
+    stack.first.script(respond(b"{}", status=503))
+    await probe_all()
+    assert (await stack.member.stream(call)).refused.metadata["coolingDown"] == "true"
+    stack.first.script(respond(b"{}", status=401))
+    await probe_all()
+    assert "authorization" not in stack.first.received[-1].headers
+    now[0] += 0.001
+    hold = asyncio.Event()
+    stack.first.script(held_answer(hold))
+    first = asyncio.create_task(stack.member.stream(call))
+    while len(stack.first.received) < 8:
+        await asyncio.sleep(0)
+    assert board.current[next(iter(board.current))].is_probed(now[0])
+    hold.set()
+    assert (await first).text == "Hello"
+    await stack.rest()
+    assert board.current == {}
+
+
+async def test_a_probe_lets_a_call_try_what_goes_on_failing_once_a_minute(stack: Stack) -> None:
+    now = set_clock(stack)
+    call = make_call(model="test/echo", route_policy=make_policy(max_attempts=1))
+    probe_all = await open_breaker(stack)
+    stack.first.script(respond(b"{}", status=401), [Reset()], respond(b"{}", status=401))
+    await probe_all()
+    now[0] += 0.001
+    assert (await stack.member.stream(call)).refused.metadata.get("coolingDown") is None
+    await probe_all()
+    refused = (await stack.member.stream(call)).refused
+    assert refused.metadata["coolingDown"] == "true"
+    assert refused.retry_seconds is not None
+    assert 25 < refused.retry_seconds <= 30
+
+
+async def test_what_rests_is_listed_for_those_whose_keys_they_are(stack: Stack) -> None:
+    routing: Any = routing_service_pb2_grpc.RoutingServiceStub(stack.channel)
+    admin, operator = stack.caller(stack.admin.token), stack.caller(stack.vault.operator.token)
+    stack.first.script(respond(b"{}", status=429, retry_after="40"))
+    await stack.member.stream(make_call(model="test/echo", route_policy=make_policy(max_attempts=1)))
+
+    async def rests(who: Caller, parent: str) -> list[routing_service_pb2.Rest]:
+        request = routing_service_pb2.ListRestsRequest(parent=parent)
+        return list((await who.call(routing.ListRests, request)).rests)
+
+    (rest,) = await rests(admin, DEMO)
+    assert (rest.credential, rest.model, rest.provider) == (f"{FIRST}/versions/1", "test/echo", "")
+    assert rest.cause == routing_service_pb2.REST_CAUSE_RATE
+    assert rest.failure_reason == error_reason_pb2.ERROR_REASON_UPSTREAM_RATE_LIMITED
+    assert 30 < rest.end_time.ToSeconds() - time.time() <= 41
+    assert await rests(operator, "deployment") == [rest]
+    for who, parent, reason in (
+        (stack.member, DEMO, "CALLER_NOT_ALLOWED"),
+        (admin, "deployment", "CALLER_NOT_ALLOWED"),
+        (admin, "organizations/rival", "RESOURCE_NOT_FOUND"),
+        (admin, "everything", "INVALID_REQUEST"),
+    ):
+        with pytest.raises(Refused) as refused:
+            await rests(who, parent)
+        assert refused.value.reason == reason
+
+
+async def test_an_operator_probes_a_provider_by_hand(stack: Stack) -> None:
+    providers: Any = provider_service_pb2_grpc.ProviderServiceStub(stack.channel)
+    operator = stack.caller(stack.vault.operator.token)
+    await open_breaker(stack)
+
+    async def probe(who: Caller) -> provider_service_pb2.ProbeProviderResponse:
+        request = provider_service_pb2.ProbeProviderRequest(name="providers/first")
+        answer: provider_service_pb2.ProbeProviderResponse = await who.call(providers.ProbeProvider, request)
+        return answer
+
+    # Of a connection that is reset under a GET the client tries once more.
+    stack.first.script([Reset()], [Reset()], respond(b"{}", status=401))
+    silent, found = await probe(operator), await probe(operator)
+    assert (silent.is_reachable, silent.http_status, silent.HasField("duration")) == (False, 0, False)
+    assert (found.is_reachable, found.http_status, found.ended_rest_count) == (True, 401, 1)
+    assert found.HasField("duration")
+    with pytest.raises(Refused) as refused:
+        await probe(stack.caller(stack.admin.token))
+    assert refused.value.reason == "CALLER_NOT_ALLOWED"
+    for _ in range(10):
+        stack.first.script(respond(b"{}", status=401))
+        await probe(operator)
+    with pytest.raises(Refused) as refused:
+        await probe(operator)
+    assert (refused.value.reason, refused.value.metadata["limit"]) == ("RATE_LIMITED", "probes_per_minute")
+    assert refused.value.retry_seconds
 
 
 async def test_an_attempt_has_an_end(stack: Stack) -> None:

@@ -201,6 +201,17 @@ class LimitsSuite:
         await limits.rest(order)
         assert round((await limits.rests())["endpoint:p:m"].seconds) == 10
 
+    async def test_a_rest_that_is_ended_is_tried_by_one_and_not_forgotten(self, limits: Limits, other: Limits) -> None:
+        order = RestOrder("endpoint:p:m", RestCause.BREAKER, Reason.UPSTREAM_UNAVAILABLE, None, 10.0)
+        await limits.rest(order)
+        await other.end_rest(order.key)
+        assert (await limits.rests())[order.key].seconds <= 0
+        assert [await store.claim_probe(order.key, 30) for store in (limits, other)] == [True, False]
+        await other.rest(order)
+        assert round((await limits.rests())[order.key].seconds) == 20
+        await limits.end_rest("endpoint:nobody:knows")
+        assert set(await limits.rests()) == {order.key}
+
     async def test_a_rest_is_never_shortened(self, limits: Limits) -> None:
         await limits.rest(RestOrder("credential:a:*", RestCause.BALANCE, Reason.UPSTREAM_RATE_LIMITED, 300.0))
         await limits.rest(RestOrder("credential:a:*", RestCause.RATE, Reason.UPSTREAM_RATE_LIMITED, 1.0))

@@ -1,9 +1,12 @@
 """The commands that say what a call would do, against scripted services."""
 
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from keyswitch.router.v1 import (
     cost_pb2,
     error_reason_pb2,
     payer_pb2,
+    provider_service_pb2,
     resolution_pb2,
     routing_service_pb2,
 )
@@ -81,3 +84,41 @@ def test_estimate(terminal: Terminal) -> None:
     assert terminal.services.asked("EstimateCost").call.spec.settings.max_output_tokens == 4096
     assert "4,096" in done.stdout
     assert "$0.000001 to $0.002" in done.stdout
+
+
+def test_rests(terminal: Terminal) -> None:
+    terminal.services.answers["ListRests"] = routing_service_pb2.ListRestsResponse(
+        rests=[
+            routing_service_pb2.Rest(
+                credential="organizations/demo/credentials/main/versions/2",
+                cause=routing_service_pb2.REST_CAUSE_BALANCE,
+                end_time=Timestamp(seconds=1_790_000_000),
+            ),
+            routing_service_pb2.Rest(
+                credential="organizations/demo/credentials/main",
+                provider="providers/anthropic",
+                upstream_model_id="claude-x",
+                cause=routing_service_pb2.REST_CAUSE_BREAKER,
+                is_tried=True,
+            ),
+        ]
+    )
+    result = terminal.run("rests")
+    assert result.exit_code == 0
+    for words in ("all models", "balance", "anthropic with", "claude-x", "breaker", "one call tries it now"):
+        assert words in result.stdout
+    assert terminal.services.asked("ListRests").parent == "organizations/demo"
+
+
+def test_a_probe_says_what_came_of_it(terminal: Terminal) -> None:
+    terminal.services.answers["ProbeProvider"] = provider_service_pb2.ProbeProviderResponse(
+        is_reachable=True, http_status=401, duration=Duration(nanos=120_000_000), ended_rest_count=2
+    )
+    result = terminal.run("probe", "anthropic")
+    assert result.exit_code == 0
+    assert "anthropic answers (status 401, 0.12 s). 2 endpoints may be tried again." in result.stderr
+    assert terminal.services.asked("ProbeProvider").name == "providers/anthropic"
+    terminal.services.answers["ProbeProvider"] = provider_service_pb2.ProbeProviderResponse()
+    failed = terminal.run("probe", "organizations/demo/providers/lab")
+    assert failed.exit_code == 1
+    assert "did not answer" in failed.stderr

@@ -26,6 +26,7 @@ from keyswitch_cli import (
     overrides,
     policy,
     receipts,
+    rests,
     tokens,
     usage,
 )
@@ -163,6 +164,7 @@ catalog.register(app)
 embed.register(app)
 explain.register(app)
 receipts.register(app)
+rests.register(app)
 app.add_typer(keys.app)
 app.add_typer(tokens.app)
 app.add_typer(money.app)

@@ -96,8 +96,9 @@ def _attempt_rows(attempt: receipt_pb2.Attempt) -> list[tuple[str, str]]:
         f"{words.seconds(attempt.duration)} in all" if attempt.HasField("duration") else "",
     ]
     backend = f" ({attempt.upstream_backend})" if attempt.upstream_backend else ""
+    drawn = f", drawn for {attempt.weight_share:.1%} of the calls" if attempt.HasField("weight_share") else ""
     return [
-        (f"attempt {attempt.number}", f"{attempt.model} at {words.last(attempt.provider)}{backend}: {outcome}"),
+        (f"attempt {attempt.number}", f"{attempt.model} at {words.last(attempt.provider)}{backend}{drawn}: {outcome}"),
         (" ", f"paid by {words.payer(attempt.payer)}{_key(attempt.credential_version)}"),
         (" ", " · ".join(fact for fact in facts if fact)),
     ]

@@ -112,7 +112,8 @@ const (
 	ErrorReason_ERROR_REASON_CREDIT_EXHAUSTED ErrorReason = 11
 	// The router's own rate limit was reached. Status RESOURCE_EXHAUSTED with
 	// google.rpc.RetryInfo. The tier is organization, application, user or token,
-	// the limit requests_per_minute or tokens_per_minute.
+	// the limit requests_per_minute or tokens_per_minute; of ProbeProvider the tier
+	// is provider, the limit probes_per_minute.
 	//
 	//	{ "reason": "ERROR_REASON_RATE_LIMITED",
 	//	  "domain": "router.keyswitch.dev",

@@ -9,6 +9,7 @@ package routerv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	reflect "reflect"
 	sync "sync"
@@ -837,11 +838,131 @@ func (*DeleteProviderResponse) Descriptor() ([]byte, []int) {
 	return file_keyswitch_router_v1_provider_service_proto_rawDescGZIP(), []int{11}
 }
 
+// Request of ProbeProvider.
+type ProbeProviderRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. An operator may probe any, an administrator the organization's own.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeProviderRequest) Reset() {
+	*x = ProbeProviderRequest{}
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeProviderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeProviderRequest) ProtoMessage() {}
+
+func (x *ProbeProviderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeProviderRequest.ProtoReflect.Descriptor instead.
+func (*ProbeProviderRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_provider_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ProbeProviderRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// Response of ProbeProvider.
+type ProbeProviderResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether it answers: any status below 500, since a refusal of a request
+	// without a key is an answer too.
+	IsReachable bool `protobuf:"varint,1,opt,name=is_reachable,json=isReachable,proto3" json:"is_reachable,omitempty"`
+	// The status of its answer; 0 where there was none.
+	HttpStatus int32 `protobuf:"varint,2,opt,name=http_status,json=httpStatus,proto3" json:"http_status,omitempty"`
+	// How long its answer took; absent where there was none.
+	Duration *durationpb.Duration `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"`
+	// How many endpoints came back, or may be tried by one call.
+	EndedRestCount int32 `protobuf:"varint,4,opt,name=ended_rest_count,json=endedRestCount,proto3" json:"ended_rest_count,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ProbeProviderResponse) Reset() {
+	*x = ProbeProviderResponse{}
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeProviderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeProviderResponse) ProtoMessage() {}
+
+func (x *ProbeProviderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_provider_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeProviderResponse.ProtoReflect.Descriptor instead.
+func (*ProbeProviderResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_provider_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ProbeProviderResponse) GetIsReachable() bool {
+	if x != nil {
+		return x.IsReachable
+	}
+	return false
+}
+
+func (x *ProbeProviderResponse) GetHttpStatus() int32 {
+	if x != nil {
+		return x.HttpStatus
+	}
+	return 0
+}
+
+func (x *ProbeProviderResponse) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+func (x *ProbeProviderResponse) GetEndedRestCount() int32 {
+	if x != nil {
+		return x.EndedRestCount
+	}
+	return 0
+}
+
 var File_keyswitch_router_v1_provider_service_proto protoreflect.FileDescriptor
 
 const file_keyswitch_router_v1_provider_service_proto_rawDesc = "" +
 	"\n" +
-	"*keyswitch/router/v1/provider_service.proto\x12\x13keyswitch.router.v1\x1a google/protobuf/field_mask.proto\x1a'keyswitch/router/v1/configuration.proto\"\xa1\x05\n" +
+	"*keyswitch/router/v1/provider_service.proto\x12\x13keyswitch.router.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a'keyswitch/router/v1/configuration.proto\"\xa1\x05\n" +
 	"\bProvider\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x18\n" +
@@ -903,13 +1024,22 @@ const file_keyswitch_router_v1_provider_service_proto_rawDesc = "" +
 	"\x15DeleteProviderRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\"\x18\n" +
-	"\x16DeleteProviderResponse2\x9c\x04\n" +
+	"\x16DeleteProviderResponse\"*\n" +
+	"\x14ProbeProviderRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xbc\x01\n" +
+	"\x15ProbeProviderResponse\x12!\n" +
+	"\fis_reachable\x18\x01 \x01(\bR\visReachable\x12\x1f\n" +
+	"\vhttp_status\x18\x02 \x01(\x05R\n" +
+	"httpStatus\x125\n" +
+	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12(\n" +
+	"\x10ended_rest_count\x18\x04 \x01(\x05R\x0eendedRestCount2\x84\x05\n" +
 	"\x0fProviderService\x12f\n" +
 	"\rListProviders\x12).keyswitch.router.v1.ListProvidersRequest\x1a*.keyswitch.router.v1.ListProvidersResponse\x12`\n" +
 	"\vGetProvider\x12'.keyswitch.router.v1.GetProviderRequest\x1a(.keyswitch.router.v1.GetProviderResponse\x12i\n" +
 	"\x0eCreateProvider\x12*.keyswitch.router.v1.CreateProviderRequest\x1a+.keyswitch.router.v1.CreateProviderResponse\x12i\n" +
 	"\x0eUpdateProvider\x12*.keyswitch.router.v1.UpdateProviderRequest\x1a+.keyswitch.router.v1.UpdateProviderResponse\x12i\n" +
-	"\x0eDeleteProvider\x12*.keyswitch.router.v1.DeleteProviderRequest\x1a+.keyswitch.router.v1.DeleteProviderResponseb\x06proto3"
+	"\x0eDeleteProvider\x12*.keyswitch.router.v1.DeleteProviderRequest\x1a+.keyswitch.router.v1.DeleteProviderResponse\x12f\n" +
+	"\rProbeProvider\x12).keyswitch.router.v1.ProbeProviderRequest\x1a*.keyswitch.router.v1.ProbeProviderResponseb\x06proto3"
 
 var (
 	file_keyswitch_router_v1_provider_service_proto_rawDescOnce sync.Once
@@ -923,7 +1053,7 @@ func file_keyswitch_router_v1_provider_service_proto_rawDescGZIP() []byte {
 	return file_keyswitch_router_v1_provider_service_proto_rawDescData
 }
 
-var file_keyswitch_router_v1_provider_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_keyswitch_router_v1_provider_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_keyswitch_router_v1_provider_service_proto_goTypes = []any{
 	(*Provider)(nil),               // 0: keyswitch.router.v1.Provider
 	(*ProviderPlan)(nil),           // 1: keyswitch.router.v1.ProviderPlan
@@ -937,34 +1067,40 @@ var file_keyswitch_router_v1_provider_service_proto_goTypes = []any{
 	(*UpdateProviderResponse)(nil), // 9: keyswitch.router.v1.UpdateProviderResponse
 	(*DeleteProviderRequest)(nil),  // 10: keyswitch.router.v1.DeleteProviderRequest
 	(*DeleteProviderResponse)(nil), // 11: keyswitch.router.v1.DeleteProviderResponse
-	(ConfigurationSource)(0),       // 12: keyswitch.router.v1.ConfigurationSource
-	(*fieldmaskpb.FieldMask)(nil),  // 13: google.protobuf.FieldMask
+	(*ProbeProviderRequest)(nil),   // 12: keyswitch.router.v1.ProbeProviderRequest
+	(*ProbeProviderResponse)(nil),  // 13: keyswitch.router.v1.ProbeProviderResponse
+	(ConfigurationSource)(0),       // 14: keyswitch.router.v1.ConfigurationSource
+	(*fieldmaskpb.FieldMask)(nil),  // 15: google.protobuf.FieldMask
+	(*durationpb.Duration)(nil),    // 16: google.protobuf.Duration
 }
 var file_keyswitch_router_v1_provider_service_proto_depIdxs = []int32{
 	1,  // 0: keyswitch.router.v1.Provider.plan:type_name -> keyswitch.router.v1.ProviderPlan
-	12, // 1: keyswitch.router.v1.Provider.source:type_name -> keyswitch.router.v1.ConfigurationSource
+	14, // 1: keyswitch.router.v1.Provider.source:type_name -> keyswitch.router.v1.ConfigurationSource
 	0,  // 2: keyswitch.router.v1.ListProvidersResponse.providers:type_name -> keyswitch.router.v1.Provider
 	0,  // 3: keyswitch.router.v1.GetProviderResponse.provider:type_name -> keyswitch.router.v1.Provider
 	0,  // 4: keyswitch.router.v1.CreateProviderRequest.provider:type_name -> keyswitch.router.v1.Provider
 	0,  // 5: keyswitch.router.v1.CreateProviderResponse.provider:type_name -> keyswitch.router.v1.Provider
 	0,  // 6: keyswitch.router.v1.UpdateProviderRequest.provider:type_name -> keyswitch.router.v1.Provider
-	13, // 7: keyswitch.router.v1.UpdateProviderRequest.update_mask:type_name -> google.protobuf.FieldMask
+	15, // 7: keyswitch.router.v1.UpdateProviderRequest.update_mask:type_name -> google.protobuf.FieldMask
 	0,  // 8: keyswitch.router.v1.UpdateProviderResponse.provider:type_name -> keyswitch.router.v1.Provider
-	2,  // 9: keyswitch.router.v1.ProviderService.ListProviders:input_type -> keyswitch.router.v1.ListProvidersRequest
-	4,  // 10: keyswitch.router.v1.ProviderService.GetProvider:input_type -> keyswitch.router.v1.GetProviderRequest
-	6,  // 11: keyswitch.router.v1.ProviderService.CreateProvider:input_type -> keyswitch.router.v1.CreateProviderRequest
-	8,  // 12: keyswitch.router.v1.ProviderService.UpdateProvider:input_type -> keyswitch.router.v1.UpdateProviderRequest
-	10, // 13: keyswitch.router.v1.ProviderService.DeleteProvider:input_type -> keyswitch.router.v1.DeleteProviderRequest
-	3,  // 14: keyswitch.router.v1.ProviderService.ListProviders:output_type -> keyswitch.router.v1.ListProvidersResponse
-	5,  // 15: keyswitch.router.v1.ProviderService.GetProvider:output_type -> keyswitch.router.v1.GetProviderResponse
-	7,  // 16: keyswitch.router.v1.ProviderService.CreateProvider:output_type -> keyswitch.router.v1.CreateProviderResponse
-	9,  // 17: keyswitch.router.v1.ProviderService.UpdateProvider:output_type -> keyswitch.router.v1.UpdateProviderResponse
-	11, // 18: keyswitch.router.v1.ProviderService.DeleteProvider:output_type -> keyswitch.router.v1.DeleteProviderResponse
-	14, // [14:19] is the sub-list for method output_type
-	9,  // [9:14] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	16, // 9: keyswitch.router.v1.ProbeProviderResponse.duration:type_name -> google.protobuf.Duration
+	2,  // 10: keyswitch.router.v1.ProviderService.ListProviders:input_type -> keyswitch.router.v1.ListProvidersRequest
+	4,  // 11: keyswitch.router.v1.ProviderService.GetProvider:input_type -> keyswitch.router.v1.GetProviderRequest
+	6,  // 12: keyswitch.router.v1.ProviderService.CreateProvider:input_type -> keyswitch.router.v1.CreateProviderRequest
+	8,  // 13: keyswitch.router.v1.ProviderService.UpdateProvider:input_type -> keyswitch.router.v1.UpdateProviderRequest
+	10, // 14: keyswitch.router.v1.ProviderService.DeleteProvider:input_type -> keyswitch.router.v1.DeleteProviderRequest
+	12, // 15: keyswitch.router.v1.ProviderService.ProbeProvider:input_type -> keyswitch.router.v1.ProbeProviderRequest
+	3,  // 16: keyswitch.router.v1.ProviderService.ListProviders:output_type -> keyswitch.router.v1.ListProvidersResponse
+	5,  // 17: keyswitch.router.v1.ProviderService.GetProvider:output_type -> keyswitch.router.v1.GetProviderResponse
+	7,  // 18: keyswitch.router.v1.ProviderService.CreateProvider:output_type -> keyswitch.router.v1.CreateProviderResponse
+	9,  // 19: keyswitch.router.v1.ProviderService.UpdateProvider:output_type -> keyswitch.router.v1.UpdateProviderResponse
+	11, // 20: keyswitch.router.v1.ProviderService.DeleteProvider:output_type -> keyswitch.router.v1.DeleteProviderResponse
+	13, // 21: keyswitch.router.v1.ProviderService.ProbeProvider:output_type -> keyswitch.router.v1.ProbeProviderResponse
+	16, // [16:22] is the sub-list for method output_type
+	10, // [10:16] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_keyswitch_router_v1_provider_service_proto_init() }
@@ -981,7 +1117,7 @@ func file_keyswitch_router_v1_provider_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyswitch_router_v1_provider_service_proto_rawDesc), len(file_keyswitch_router_v1_provider_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	ProviderService_CreateProvider_FullMethodName = "/keyswitch.router.v1.ProviderService/CreateProvider"
 	ProviderService_UpdateProvider_FullMethodName = "/keyswitch.router.v1.ProviderService/UpdateProvider"
 	ProviderService_DeleteProvider_FullMethodName = "/keyswitch.router.v1.ProviderService/DeleteProvider"
+	ProviderService_ProbeProvider_FullMethodName  = "/keyswitch.router.v1.ProviderService/ProbeProvider"
 )
 
 // ProviderServiceClient is the client API for ProviderService service.
@@ -47,6 +48,10 @@ type ProviderServiceClient interface {
 	// Removes what is stored of one. Where the file or the built-in catalog has it
 	// too, that entry is in force again.
 	DeleteProvider(ctx context.Context, in *DeleteProviderRequest, opts ...grpc.CallOption) (*DeleteProviderResponse, error)
+	// Asks a provider whether it answers, without any key, and lets its opened
+	// endpoints back where it does. At most 12 a minute for one provider; those
+	// that the routers make by themselves count.
+	ProbeProvider(ctx context.Context, in *ProbeProviderRequest, opts ...grpc.CallOption) (*ProbeProviderResponse, error)
 }
 
 type providerServiceClient struct {
@@ -107,6 +112,16 @@ func (c *providerServiceClient) DeleteProvider(ctx context.Context, in *DeletePr
 	return out, nil
 }
 
+func (c *providerServiceClient) ProbeProvider(ctx context.Context, in *ProbeProviderRequest, opts ...grpc.CallOption) (*ProbeProviderResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ProbeProviderResponse)
+	err := c.cc.Invoke(ctx, ProviderService_ProbeProvider_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ProviderServiceServer is the server API for ProviderService service.
 // All implementations must embed UnimplementedProviderServiceServer
 // for forward compatibility.
@@ -128,6 +143,10 @@ type ProviderServiceServer interface {
 	// Removes what is stored of one. Where the file or the built-in catalog has it
 	// too, that entry is in force again.
 	DeleteProvider(context.Context, *DeleteProviderRequest) (*DeleteProviderResponse, error)
+	// Asks a provider whether it answers, without any key, and lets its opened
+	// endpoints back where it does. At most 12 a minute for one provider; those
+	// that the routers make by themselves count.
+	ProbeProvider(context.Context, *ProbeProviderRequest) (*ProbeProviderResponse, error)
 	mustEmbedUnimplementedProviderServiceServer()
 }
 
@@ -152,6 +171,9 @@ func (UnimplementedProviderServiceServer) UpdateProvider(context.Context, *Updat
 }
 func (UnimplementedProviderServiceServer) DeleteProvider(context.Context, *DeleteProviderRequest) (*DeleteProviderResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteProvider not implemented")
+}
+func (UnimplementedProviderServiceServer) ProbeProvider(context.Context, *ProbeProviderRequest) (*ProbeProviderResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ProbeProvider not implemented")
 }
 func (UnimplementedProviderServiceServer) mustEmbedUnimplementedProviderServiceServer() {}
 func (UnimplementedProviderServiceServer) testEmbeddedByValue()                         {}
@@ -264,6 +286,24 @@ func _ProviderService_DeleteProvider_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ProviderService_ProbeProvider_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProbeProviderRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProviderServiceServer).ProbeProvider(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProviderService_ProbeProvider_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProviderServiceServer).ProbeProvider(ctx, req.(*ProbeProviderRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ProviderService_ServiceDesc is the grpc.ServiceDesc for ProviderService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -290,6 +330,10 @@ var ProviderService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteProvider",
 			Handler:    _ProviderService_DeleteProvider_Handler,
+		},
+		{
+			MethodName: "ProbeProvider",
+			Handler:    _ProviderService_ProbeProvider_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -124,8 +124,11 @@ type Attempt struct {
 	// The provider's own usage report as JSON text, byte for byte, at most
 	// 16 KiB. Empty when it made none, and in status details.
 	ProviderUsageJson string `protobuf:"bytes,16,opt,name=provider_usage_json,json=providerUsageJson,proto3" json:"provider_usage_json,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// The share of the model's calls that the endpoint's weight gives it, above 0
+	// to 1; absent where no weight drew it.
+	WeightShare   *float64 `protobuf:"fixed64,17,opt,name=weight_share,json=weightShare,proto3,oneof" json:"weight_share,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Attempt) Reset() {
@@ -268,6 +271,13 @@ func (x *Attempt) GetProviderUsageJson() string {
 		return x.ProviderUsageJson
 	}
 	return ""
+}
+
+func (x *Attempt) GetWeightShare() float64 {
+	if x != nil && x.WeightShare != nil {
+		return *x.WeightShare
+	}
+	return 0
 }
 
 // What happened on the way to an answer: nothing is decided invisibly.
@@ -437,7 +447,7 @@ var File_keyswitch_router_v1_receipt_proto protoreflect.FileDescriptor
 
 const file_keyswitch_router_v1_receipt_proto_rawDesc = "" +
 	"\n" +
-	"!keyswitch/router/v1/receipt.proto\x12\x13keyswitch.router.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ekeyswitch/router/v1/cost.proto\x1a&keyswitch/router/v1/error_reason.proto\x1a\x1fkeyswitch/router/v1/payer.proto\x1a$keyswitch/router/v1/resolution.proto\x1a\x1fkeyswitch/router/v1/usage.proto\"\xec\x05\n" +
+	"!keyswitch/router/v1/receipt.proto\x12\x13keyswitch.router.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ekeyswitch/router/v1/cost.proto\x1a&keyswitch/router/v1/error_reason.proto\x1a\x1fkeyswitch/router/v1/payer.proto\x1a$keyswitch/router/v1/resolution.proto\x1a\x1fkeyswitch/router/v1/usage.proto\"\xa5\x06\n" +
 	"\aAttempt\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1a\n" +
@@ -456,7 +466,9 @@ const file_keyswitch_router_v1_receipt_proto_rawDesc = "" +
 	"\bduration\x18\r \x01(\v2\x19.google.protobuf.DurationR\bduration\x120\n" +
 	"\x05usage\x18\x0e \x01(\v2\x1a.keyswitch.router.v1.UsageR\x05usage\x12-\n" +
 	"\x04cost\x18\x0f \x01(\v2\x19.keyswitch.router.v1.CostR\x04cost\x12.\n" +
-	"\x13provider_usage_json\x18\x10 \x01(\tR\x11providerUsageJson\"\xd6\x05\n" +
+	"\x13provider_usage_json\x18\x10 \x01(\tR\x11providerUsageJson\x12&\n" +
+	"\fweight_share\x18\x11 \x01(\x01H\x00R\vweightShare\x88\x01\x01B\x0f\n" +
+	"\r_weight_share\"\xd6\x05\n" +
 	"\aReceipt\x12\x1f\n" +
 	"\vresponse_id\x18\x01 \x01(\tR\n" +
 	"responseId\x12\x1d\n" +
@@ -543,6 +555,7 @@ func file_keyswitch_router_v1_receipt_proto_init() {
 	file_keyswitch_router_v1_payer_proto_init()
 	file_keyswitch_router_v1_resolution_proto_init()
 	file_keyswitch_router_v1_usage_proto_init()
+	file_keyswitch_router_v1_receipt_proto_msgTypes[0].OneofWrappers = []any{}
 	file_keyswitch_router_v1_receipt_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -22,6 +22,95 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Why something rests.
+type RestCause int32
+
+const (
+	// Unknown to this version.
+	RestCause_REST_CAUSE_UNSPECIFIED RestCause = 0
+	// The provider throttles the key.
+	RestCause_REST_CAUSE_RATE RestCause = 1
+	// The key has too many calls at once.
+	RestCause_REST_CAUSE_CONCURRENCY RestCause = 2
+	// The window of the key's plan is used up.
+	RestCause_REST_CAUSE_QUOTA_WINDOW RestCause = 3
+	// The key's account has no money left.
+	RestCause_REST_CAUSE_BALANCE RestCause = 4
+	// The key's account has reached its spending limit.
+	RestCause_REST_CAUSE_SPEND_CAP RestCause = 5
+	// The provider is overloaded.
+	RestCause_REST_CAUSE_OVERLOAD RestCause = 6
+	// The key's membership has ended or does not cover the call.
+	RestCause_REST_CAUSE_MEMBERSHIP RestCause = 7
+	// The key belongs to another plan.
+	RestCause_REST_CAUSE_PLAN_MISMATCH RestCause = 8
+	// The key's account is blocked or not verified.
+	RestCause_REST_CAUSE_ACCOUNT RestCause = 9
+	// Calls failed one after the other.
+	RestCause_REST_CAUSE_BREAKER RestCause = 10
+	// The provider could not be reached.
+	RestCause_REST_CAUSE_UNREACHABLE RestCause = 11
+)
+
+// Enum value maps for RestCause.
+var (
+	RestCause_name = map[int32]string{
+		0:  "REST_CAUSE_UNSPECIFIED",
+		1:  "REST_CAUSE_RATE",
+		2:  "REST_CAUSE_CONCURRENCY",
+		3:  "REST_CAUSE_QUOTA_WINDOW",
+		4:  "REST_CAUSE_BALANCE",
+		5:  "REST_CAUSE_SPEND_CAP",
+		6:  "REST_CAUSE_OVERLOAD",
+		7:  "REST_CAUSE_MEMBERSHIP",
+		8:  "REST_CAUSE_PLAN_MISMATCH",
+		9:  "REST_CAUSE_ACCOUNT",
+		10: "REST_CAUSE_BREAKER",
+		11: "REST_CAUSE_UNREACHABLE",
+	}
+	RestCause_value = map[string]int32{
+		"REST_CAUSE_UNSPECIFIED":   0,
+		"REST_CAUSE_RATE":          1,
+		"REST_CAUSE_CONCURRENCY":   2,
+		"REST_CAUSE_QUOTA_WINDOW":  3,
+		"REST_CAUSE_BALANCE":       4,
+		"REST_CAUSE_SPEND_CAP":     5,
+		"REST_CAUSE_OVERLOAD":      6,
+		"REST_CAUSE_MEMBERSHIP":    7,
+		"REST_CAUSE_PLAN_MISMATCH": 8,
+		"REST_CAUSE_ACCOUNT":       9,
+		"REST_CAUSE_BREAKER":       10,
+		"REST_CAUSE_UNREACHABLE":   11,
+	}
+)
+
+func (x RestCause) Enum() *RestCause {
+	p := new(RestCause)
+	*p = x
+	return p
+}
+
+func (x RestCause) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RestCause) Descriptor() protoreflect.EnumDescriptor {
+	return file_keyswitch_router_v1_routing_service_proto_enumTypes[0].Descriptor()
+}
+
+func (RestCause) Type() protoreflect.EnumType {
+	return &file_keyswitch_router_v1_routing_service_proto_enumTypes[0]
+}
+
+func (x RestCause) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RestCause.Descriptor instead.
+func (RestCause) EnumDescriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_routing_service_proto_rawDescGZIP(), []int{0}
+}
+
 // What put a candidate at its place.
 type CandidateReason int32
 
@@ -80,11 +169,11 @@ func (x CandidateReason) String() string {
 }
 
 func (CandidateReason) Descriptor() protoreflect.EnumDescriptor {
-	return file_keyswitch_router_v1_routing_service_proto_enumTypes[0].Descriptor()
+	return file_keyswitch_router_v1_routing_service_proto_enumTypes[1].Descriptor()
 }
 
 func (CandidateReason) Type() protoreflect.EnumType {
-	return &file_keyswitch_router_v1_routing_service_proto_enumTypes[0]
+	return &file_keyswitch_router_v1_routing_service_proto_enumTypes[1]
 }
 
 func (x CandidateReason) Number() protoreflect.EnumNumber {
@@ -93,7 +182,7 @@ func (x CandidateReason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CandidateReason.Descriptor instead.
 func (CandidateReason) EnumDescriptor() ([]byte, []int) {
-	return file_keyswitch_router_v1_routing_service_proto_rawDescGZIP(), []int{0}
+	return file_keyswitch_router_v1_routing_service_proto_rawDescGZIP(), []int{1}
 }
 
 // Request of ExplainRoute.
@@ -486,6 +575,236 @@ func (x *CandidateCost) GetMaximum() *Cost {
 	return nil
 }
 
+// Request of ListRests.
+type ListRestsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. "deployment" or "organizations/{organization}".
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// At most 1000; 0 means 50.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// From a previous answer to the same arguments.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRestsRequest) Reset() {
+	*x = ListRestsRequest{}
+	mi := &file_keyswitch_router_v1_routing_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRestsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRestsRequest) ProtoMessage() {}
+
+func (x *ListRestsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_routing_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRestsRequest.ProtoReflect.Descriptor instead.
+func (*ListRestsRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_routing_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ListRestsRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *ListRestsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListRestsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// Response of ListRests.
+type ListRestsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By credential, then provider, then model.
+	Rests []*Rest `protobuf:"bytes,1,rep,name=rests,proto3" json:"rests,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRestsResponse) Reset() {
+	*x = ListRestsResponse{}
+	mi := &file_keyswitch_router_v1_routing_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRestsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRestsResponse) ProtoMessage() {}
+
+func (x *ListRestsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_routing_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRestsResponse.ProtoReflect.Descriptor instead.
+func (*ListRestsResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_routing_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ListRestsResponse) GetRests() []*Rest {
+	if x != nil {
+		return x.Rests
+	}
+	return nil
+}
+
+func (x *ListRestsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// A key, or an endpoint with a key, that no call tries before its time.
+type Rest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the credential or of the version that rests; empty for an
+	// endpoint that needs no key.
+	Credential string `protobuf:"bytes,1,opt,name=credential,proto3" json:"credential,omitempty"`
+	// A key's rest is for this model by its catalog id; empty means for all.
+	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	// Set where an endpoint rests: "providers/{provider}" or
+	// "organizations/{organization}/providers/{provider}".
+	Provider string `protobuf:"bytes,3,opt,name=provider,proto3" json:"provider,omitempty"`
+	// Set where an endpoint rests: the model by the provider's own id.
+	UpstreamModelId string `protobuf:"bytes,4,opt,name=upstream_model_id,json=upstreamModelId,proto3" json:"upstream_model_id,omitempty"`
+	// Why it rests.
+	Cause RestCause `protobuf:"varint,5,opt,name=cause,proto3,enum=keyswitch.router.v1.RestCause" json:"cause,omitempty"`
+	// The error of a call that finds nothing else.
+	FailureReason ErrorReason `protobuf:"varint,6,opt,name=failure_reason,json=failureReason,proto3,enum=keyswitch.router.v1.ErrorReason" json:"failure_reason,omitempty"`
+	// When it may be tried again.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Whether its time is over and one call tries it, while others go around it.
+	IsTried       bool `protobuf:"varint,8,opt,name=is_tried,json=isTried,proto3" json:"is_tried,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rest) Reset() {
+	*x = Rest{}
+	mi := &file_keyswitch_router_v1_routing_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rest) ProtoMessage() {}
+
+func (x *Rest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_routing_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rest.ProtoReflect.Descriptor instead.
+func (*Rest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_routing_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Rest) GetCredential() string {
+	if x != nil {
+		return x.Credential
+	}
+	return ""
+}
+
+func (x *Rest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *Rest) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *Rest) GetUpstreamModelId() string {
+	if x != nil {
+		return x.UpstreamModelId
+	}
+	return ""
+}
+
+func (x *Rest) GetCause() RestCause {
+	if x != nil {
+		return x.Cause
+	}
+	return RestCause_REST_CAUSE_UNSPECIFIED
+}
+
+func (x *Rest) GetFailureReason() ErrorReason {
+	if x != nil {
+		return x.FailureReason
+	}
+	return ErrorReason_ERROR_REASON_UNSPECIFIED
+}
+
+func (x *Rest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *Rest) GetIsTried() bool {
+	if x != nil {
+		return x.IsTried
+	}
+	return false
+}
+
 var File_keyswitch_router_v1_routing_service_proto protoreflect.FileDescriptor
 
 const file_keyswitch_router_v1_routing_service_proto_rawDesc = "" +
@@ -522,7 +841,40 @@ const file_keyswitch_router_v1_routing_service_proto_rawDesc = "" +
 	"\finput_tokens\x18\x02 \x01(\x03R\vinputTokens\x12*\n" +
 	"\x11max_output_tokens\x18\x03 \x01(\x03R\x0fmaxOutputTokens\x123\n" +
 	"\aminimum\x18\x04 \x01(\v2\x19.keyswitch.router.v1.CostR\aminimum\x123\n" +
-	"\amaximum\x18\x05 \x01(\v2\x19.keyswitch.router.v1.CostR\amaximum*\xa7\x02\n" +
+	"\amaximum\x18\x05 \x01(\v2\x19.keyswitch.router.v1.CostR\amaximum\"f\n" +
+	"\x10ListRestsRequest\x12\x16\n" +
+	"\x06parent\x18\x01 \x01(\tR\x06parent\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"l\n" +
+	"\x11ListRestsResponse\x12/\n" +
+	"\x05rests\x18\x01 \x03(\v2\x19.keyswitch.router.v1.RestR\x05rests\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd5\x02\n" +
+	"\x04Rest\x12\x1e\n" +
+	"\n" +
+	"credential\x18\x01 \x01(\tR\n" +
+	"credential\x12\x14\n" +
+	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1a\n" +
+	"\bprovider\x18\x03 \x01(\tR\bprovider\x12*\n" +
+	"\x11upstream_model_id\x18\x04 \x01(\tR\x0fupstreamModelId\x124\n" +
+	"\x05cause\x18\x05 \x01(\x0e2\x1e.keyswitch.router.v1.RestCauseR\x05cause\x12G\n" +
+	"\x0efailure_reason\x18\x06 \x01(\x0e2 .keyswitch.router.v1.ErrorReasonR\rfailureReason\x125\n" +
+	"\bend_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x19\n" +
+	"\bis_tried\x18\b \x01(\bR\aisTried*\xc5\x02\n" +
+	"\tRestCause\x12\x1a\n" +
+	"\x16REST_CAUSE_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fREST_CAUSE_RATE\x10\x01\x12\x1a\n" +
+	"\x16REST_CAUSE_CONCURRENCY\x10\x02\x12\x1b\n" +
+	"\x17REST_CAUSE_QUOTA_WINDOW\x10\x03\x12\x16\n" +
+	"\x12REST_CAUSE_BALANCE\x10\x04\x12\x18\n" +
+	"\x14REST_CAUSE_SPEND_CAP\x10\x05\x12\x17\n" +
+	"\x13REST_CAUSE_OVERLOAD\x10\x06\x12\x19\n" +
+	"\x15REST_CAUSE_MEMBERSHIP\x10\a\x12\x1c\n" +
+	"\x18REST_CAUSE_PLAN_MISMATCH\x10\b\x12\x16\n" +
+	"\x12REST_CAUSE_ACCOUNT\x10\t\x12\x16\n" +
+	"\x12REST_CAUSE_BREAKER\x10\n" +
+	"\x12\x1a\n" +
+	"\x16REST_CAUSE_UNREACHABLE\x10\v*\xa7\x02\n" +
 	"\x0fCandidateReason\x12 \n" +
 	"\x1cCANDIDATE_REASON_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eCANDIDATE_REASON_CATALOG_ORDER\x10\x01\x12&\n" +
@@ -531,10 +883,11 @@ const file_keyswitch_router_v1_routing_service_proto_rawDesc = "" +
 	"\x1fCANDIDATE_REASON_FALLBACK_ROUTE\x10\x04\x12#\n" +
 	"\x1fCANDIDATE_REASON_PAYER_FAILOVER\x10\x05\x12\x1e\n" +
 	"\x1aCANDIDATE_REASON_FREE_POOL\x10\x06\x12\x1b\n" +
-	"\x17CANDIDATE_REASON_WEIGHT\x10\a2\xda\x01\n" +
+	"\x17CANDIDATE_REASON_WEIGHT\x10\a2\xb6\x02\n" +
 	"\x0eRoutingService\x12c\n" +
 	"\fExplainRoute\x12(.keyswitch.router.v1.ExplainRouteRequest\x1a).keyswitch.router.v1.ExplainRouteResponse\x12c\n" +
-	"\fEstimateCost\x12(.keyswitch.router.v1.EstimateCostRequest\x1a).keyswitch.router.v1.EstimateCostResponseb\x06proto3"
+	"\fEstimateCost\x12(.keyswitch.router.v1.EstimateCostRequest\x1a).keyswitch.router.v1.EstimateCostResponse\x12Z\n" +
+	"\tListRests\x12%.keyswitch.router.v1.ListRestsRequest\x1a&.keyswitch.router.v1.ListRestsResponseb\x06proto3"
 
 var (
 	file_keyswitch_router_v1_routing_service_proto_rawDescOnce sync.Once
@@ -548,47 +901,57 @@ func file_keyswitch_router_v1_routing_service_proto_rawDescGZIP() []byte {
 	return file_keyswitch_router_v1_routing_service_proto_rawDescData
 }
 
-var file_keyswitch_router_v1_routing_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_keyswitch_router_v1_routing_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_keyswitch_router_v1_routing_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_keyswitch_router_v1_routing_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_keyswitch_router_v1_routing_service_proto_goTypes = []any{
-	(CandidateReason)(0),          // 0: keyswitch.router.v1.CandidateReason
-	(*ExplainRouteRequest)(nil),   // 1: keyswitch.router.v1.ExplainRouteRequest
-	(*ExplainRouteResponse)(nil),  // 2: keyswitch.router.v1.ExplainRouteResponse
-	(*RouteCandidate)(nil),        // 3: keyswitch.router.v1.RouteCandidate
-	(*EstimateCostRequest)(nil),   // 4: keyswitch.router.v1.EstimateCostRequest
-	(*EstimateCostResponse)(nil),  // 5: keyswitch.router.v1.EstimateCostResponse
-	(*CandidateCost)(nil),         // 6: keyswitch.router.v1.CandidateCost
-	(*CompletionCall)(nil),        // 7: keyswitch.router.v1.CompletionCall
-	(*SkippedCandidate)(nil),      // 8: keyswitch.router.v1.SkippedCandidate
-	(*SkippedModelChoice)(nil),    // 9: keyswitch.router.v1.SkippedModelChoice
-	(ErrorReason)(0),              // 10: keyswitch.router.v1.ErrorReason
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*Resolution)(nil),            // 12: keyswitch.router.v1.Resolution
-	(*Cost)(nil),                  // 13: keyswitch.router.v1.Cost
+	(RestCause)(0),                // 0: keyswitch.router.v1.RestCause
+	(CandidateReason)(0),          // 1: keyswitch.router.v1.CandidateReason
+	(*ExplainRouteRequest)(nil),   // 2: keyswitch.router.v1.ExplainRouteRequest
+	(*ExplainRouteResponse)(nil),  // 3: keyswitch.router.v1.ExplainRouteResponse
+	(*RouteCandidate)(nil),        // 4: keyswitch.router.v1.RouteCandidate
+	(*EstimateCostRequest)(nil),   // 5: keyswitch.router.v1.EstimateCostRequest
+	(*EstimateCostResponse)(nil),  // 6: keyswitch.router.v1.EstimateCostResponse
+	(*CandidateCost)(nil),         // 7: keyswitch.router.v1.CandidateCost
+	(*ListRestsRequest)(nil),      // 8: keyswitch.router.v1.ListRestsRequest
+	(*ListRestsResponse)(nil),     // 9: keyswitch.router.v1.ListRestsResponse
+	(*Rest)(nil),                  // 10: keyswitch.router.v1.Rest
+	(*CompletionCall)(nil),        // 11: keyswitch.router.v1.CompletionCall
+	(*SkippedCandidate)(nil),      // 12: keyswitch.router.v1.SkippedCandidate
+	(*SkippedModelChoice)(nil),    // 13: keyswitch.router.v1.SkippedModelChoice
+	(ErrorReason)(0),              // 14: keyswitch.router.v1.ErrorReason
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*Resolution)(nil),            // 16: keyswitch.router.v1.Resolution
+	(*Cost)(nil),                  // 17: keyswitch.router.v1.Cost
 }
 var file_keyswitch_router_v1_routing_service_proto_depIdxs = []int32{
-	7,  // 0: keyswitch.router.v1.ExplainRouteRequest.call:type_name -> keyswitch.router.v1.CompletionCall
-	3,  // 1: keyswitch.router.v1.ExplainRouteResponse.candidates:type_name -> keyswitch.router.v1.RouteCandidate
-	8,  // 2: keyswitch.router.v1.ExplainRouteResponse.skipped_candidates:type_name -> keyswitch.router.v1.SkippedCandidate
-	9,  // 3: keyswitch.router.v1.ExplainRouteResponse.skipped_choices:type_name -> keyswitch.router.v1.SkippedModelChoice
-	10, // 4: keyswitch.router.v1.ExplainRouteResponse.failure_reason:type_name -> keyswitch.router.v1.ErrorReason
-	11, // 5: keyswitch.router.v1.ExplainRouteResponse.plan_time:type_name -> google.protobuf.Timestamp
-	12, // 6: keyswitch.router.v1.RouteCandidate.resolution:type_name -> keyswitch.router.v1.Resolution
-	0,  // 7: keyswitch.router.v1.RouteCandidate.reason:type_name -> keyswitch.router.v1.CandidateReason
-	7,  // 8: keyswitch.router.v1.EstimateCostRequest.call:type_name -> keyswitch.router.v1.CompletionCall
-	6,  // 9: keyswitch.router.v1.EstimateCostResponse.candidates:type_name -> keyswitch.router.v1.CandidateCost
-	12, // 10: keyswitch.router.v1.CandidateCost.resolution:type_name -> keyswitch.router.v1.Resolution
-	13, // 11: keyswitch.router.v1.CandidateCost.minimum:type_name -> keyswitch.router.v1.Cost
-	13, // 12: keyswitch.router.v1.CandidateCost.maximum:type_name -> keyswitch.router.v1.Cost
-	1,  // 13: keyswitch.router.v1.RoutingService.ExplainRoute:input_type -> keyswitch.router.v1.ExplainRouteRequest
-	4,  // 14: keyswitch.router.v1.RoutingService.EstimateCost:input_type -> keyswitch.router.v1.EstimateCostRequest
-	2,  // 15: keyswitch.router.v1.RoutingService.ExplainRoute:output_type -> keyswitch.router.v1.ExplainRouteResponse
-	5,  // 16: keyswitch.router.v1.RoutingService.EstimateCost:output_type -> keyswitch.router.v1.EstimateCostResponse
-	15, // [15:17] is the sub-list for method output_type
-	13, // [13:15] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	11, // 0: keyswitch.router.v1.ExplainRouteRequest.call:type_name -> keyswitch.router.v1.CompletionCall
+	4,  // 1: keyswitch.router.v1.ExplainRouteResponse.candidates:type_name -> keyswitch.router.v1.RouteCandidate
+	12, // 2: keyswitch.router.v1.ExplainRouteResponse.skipped_candidates:type_name -> keyswitch.router.v1.SkippedCandidate
+	13, // 3: keyswitch.router.v1.ExplainRouteResponse.skipped_choices:type_name -> keyswitch.router.v1.SkippedModelChoice
+	14, // 4: keyswitch.router.v1.ExplainRouteResponse.failure_reason:type_name -> keyswitch.router.v1.ErrorReason
+	15, // 5: keyswitch.router.v1.ExplainRouteResponse.plan_time:type_name -> google.protobuf.Timestamp
+	16, // 6: keyswitch.router.v1.RouteCandidate.resolution:type_name -> keyswitch.router.v1.Resolution
+	1,  // 7: keyswitch.router.v1.RouteCandidate.reason:type_name -> keyswitch.router.v1.CandidateReason
+	11, // 8: keyswitch.router.v1.EstimateCostRequest.call:type_name -> keyswitch.router.v1.CompletionCall
+	7,  // 9: keyswitch.router.v1.EstimateCostResponse.candidates:type_name -> keyswitch.router.v1.CandidateCost
+	16, // 10: keyswitch.router.v1.CandidateCost.resolution:type_name -> keyswitch.router.v1.Resolution
+	17, // 11: keyswitch.router.v1.CandidateCost.minimum:type_name -> keyswitch.router.v1.Cost
+	17, // 12: keyswitch.router.v1.CandidateCost.maximum:type_name -> keyswitch.router.v1.Cost
+	10, // 13: keyswitch.router.v1.ListRestsResponse.rests:type_name -> keyswitch.router.v1.Rest
+	0,  // 14: keyswitch.router.v1.Rest.cause:type_name -> keyswitch.router.v1.RestCause
+	14, // 15: keyswitch.router.v1.Rest.failure_reason:type_name -> keyswitch.router.v1.ErrorReason
+	15, // 16: keyswitch.router.v1.Rest.end_time:type_name -> google.protobuf.Timestamp
+	2,  // 17: keyswitch.router.v1.RoutingService.ExplainRoute:input_type -> keyswitch.router.v1.ExplainRouteRequest
+	5,  // 18: keyswitch.router.v1.RoutingService.EstimateCost:input_type -> keyswitch.router.v1.EstimateCostRequest
+	8,  // 19: keyswitch.router.v1.RoutingService.ListRests:input_type -> keyswitch.router.v1.ListRestsRequest
+	3,  // 20: keyswitch.router.v1.RoutingService.ExplainRoute:output_type -> keyswitch.router.v1.ExplainRouteResponse
+	6,  // 21: keyswitch.router.v1.RoutingService.EstimateCost:output_type -> keyswitch.router.v1.EstimateCostResponse
+	9,  // 22: keyswitch.router.v1.RoutingService.ListRests:output_type -> keyswitch.router.v1.ListRestsResponse
+	20, // [20:23] is the sub-list for method output_type
+	17, // [17:20] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_keyswitch_router_v1_routing_service_proto_init() }
@@ -605,8 +968,8 @@ func file_keyswitch_router_v1_routing_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyswitch_router_v1_routing_service_proto_rawDesc), len(file_keyswitch_router_v1_routing_service_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   6,
+			NumEnums:      2,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	RoutingService_ExplainRoute_FullMethodName = "/keyswitch.router.v1.RoutingService/ExplainRoute"
 	RoutingService_EstimateCost_FullMethodName = "/keyswitch.router.v1.RoutingService/EstimateCost"
+	RoutingService_ListRests_FullMethodName    = "/keyswitch.router.v1.RoutingService/ListRests"
 )
 
 // RoutingServiceClient is the client API for RoutingService service.
@@ -35,6 +36,10 @@ type RoutingServiceClient interface {
 	ExplainRoute(ctx context.Context, in *ExplainRouteRequest, opts ...grpc.CallOption) (*ExplainRouteResponse, error)
 	// Estimates what a call would cost over each candidate of its plan.
 	EstimateCost(ctx context.Context, in *EstimateCostRequest, opts ...grpc.CallOption) (*EstimateCostResponse, error)
+	// Lists the keys and endpoints that rest: no call tries them before their time.
+	// The operator sees all of them, an organization's administrator those with
+	// keys of the organization and its users.
+	ListRests(ctx context.Context, in *ListRestsRequest, opts ...grpc.CallOption) (*ListRestsResponse, error)
 }
 
 type routingServiceClient struct {
@@ -65,6 +70,16 @@ func (c *routingServiceClient) EstimateCost(ctx context.Context, in *EstimateCos
 	return out, nil
 }
 
+func (c *routingServiceClient) ListRests(ctx context.Context, in *ListRestsRequest, opts ...grpc.CallOption) (*ListRestsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRestsResponse)
+	err := c.cc.Invoke(ctx, RoutingService_ListRests_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // RoutingServiceServer is the server API for RoutingService service.
 // All implementations must embed UnimplementedRoutingServiceServer
 // for forward compatibility.
@@ -77,6 +92,10 @@ type RoutingServiceServer interface {
 	ExplainRoute(context.Context, *ExplainRouteRequest) (*ExplainRouteResponse, error)
 	// Estimates what a call would cost over each candidate of its plan.
 	EstimateCost(context.Context, *EstimateCostRequest) (*EstimateCostResponse, error)
+	// Lists the keys and endpoints that rest: no call tries them before their time.
+	// The operator sees all of them, an organization's administrator those with
+	// keys of the organization and its users.
+	ListRests(context.Context, *ListRestsRequest) (*ListRestsResponse, error)
 	mustEmbedUnimplementedRoutingServiceServer()
 }
 
@@ -92,6 +111,9 @@ func (UnimplementedRoutingServiceServer) ExplainRoute(context.Context, *ExplainR
 }
 func (UnimplementedRoutingServiceServer) EstimateCost(context.Context, *EstimateCostRequest) (*EstimateCostResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method EstimateCost not implemented")
+}
+func (UnimplementedRoutingServiceServer) ListRests(context.Context, *ListRestsRequest) (*ListRestsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListRests not implemented")
 }
 func (UnimplementedRoutingServiceServer) mustEmbedUnimplementedRoutingServiceServer() {}
 func (UnimplementedRoutingServiceServer) testEmbeddedByValue()                        {}
@@ -150,6 +172,24 @@ func _RoutingService_EstimateCost_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RoutingService_ListRests_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRestsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RoutingServiceServer).ListRests(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RoutingService_ListRests_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RoutingServiceServer).ListRests(ctx, req.(*ListRestsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // RoutingService_ServiceDesc is the grpc.ServiceDesc for RoutingService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -164,6 +204,10 @@ var RoutingService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "EstimateCost",
 			Handler:    _RoutingService_EstimateCost_Handler,
+		},
+		{
+			MethodName: "ListRests",
+			Handler:    _RoutingService_ListRests_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -113,7 +113,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 12
     """The router's own rate limit was reached. Status RESOURCE_EXHAUSTED with
     google.rpc.RetryInfo. The tier is organization, application, user or token,
-    the limit requests_per_minute or tokens_per_minute.
+    the limit requests_per_minute or tokens_per_minute; of ProbeProvider the tier
+    is provider, the limit probes_per_minute.
 
         { "reason": "ERROR_REASON_RATE_LIMITED",
           "domain": "router.keyswitch.dev",
@@ -411,7 +412,8 @@ google.rpc.QuotaFailure.
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 12
 """The router's own rate limit was reached. Status RESOURCE_EXHAUSTED with
 google.rpc.RetryInfo. The tier is organization, application, user or token,
-the limit requests_per_minute or tokens_per_minute.
+the limit requests_per_minute or tokens_per_minute; of ProbeProvider the tier
+is provider, the limit probes_per_minute.
 
     { "reason": "ERROR_REASON_RATE_LIMITED",
       "domain": "router.keyswitch.dev",

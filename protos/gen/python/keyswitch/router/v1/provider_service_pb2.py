@@ -22,41 +22,46 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from keyswitch.router.v1 import configuration_pb2 as keyswitch_dot_router_dot_v1_dot_configuration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*keyswitch/router/v1/provider_service.proto\x12\x13keyswitch.router.v1\x1a google/protobuf/field_mask.proto\x1a\'keyswitch/router/v1/configuration.proto\"\xe2\x03\n\x08Provider\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0f\n\x07\x64ialect\x18\x03 \x01(\t\x12\x0e\n\x06origin\x18\x04 \x01(\t\x12\x17\n\nis_enabled\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12\x1e\n\x11is_byok_supported\x18\x06 \x01(\x08H\x01\x88\x01\x01\x12\x12\n\nis_keyless\x18\x07 \x01(\x08\x12\x0e\n\x06vendor\x18\x14 \x01(\t\x12/\n\x04plan\x18\x15 \x01(\x0b\x32!.keyswitch.router.v1.ProviderPlan\x12\x10\n\x08key_page\x18\x16 \x01(\t\x12\x19\n\x11has_free_key_test\x18\x17 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\x12\x38\n\x06source\x18\t \x01(\x0e\x32(.keyswitch.router.v1.ConfigurationSource\x12\x10\n\x08\x62\x61se_url\x18\n \x01(\t\x12\x0c\n\x04\x61uth\x18\x0b \x01(\t\x12 \n\x18\x61llowed_private_networks\x18\x0c \x03(\t\x12\x10\n\x08template\x18\r \x01(\t\x12\x15\n\radvanced_json\x18\x0e \x01(\tB\r\n\x0b_is_enabledB\x14\n\x12_is_byok_supported\"\xe7\x01\n\x0cProviderPlan\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0f\n\x07warning\x18\x03 \x01(\t\x12,\n\x1f\x64\x65\x66\x61ult_max_concurrent_requests\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12,\n\x1fhighest_max_concurrent_requests\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\"\n _default_max_concurrent_requestsB\"\n _highest_max_concurrent_requests\"M\n\x14ListProvidersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\"b\n\x15ListProvidersResponse\x12\x30\n\tproviders\x18\x01 \x03(\x0b\x32\x1d.keyswitch.router.v1.Provider\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x12GetProviderRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"F\n\x13GetProviderResponse\x12/\n\x08provider\x18\x01 \x01(\x0b\x32\x1d.keyswitch.router.v1.Provider\"m\n\x15\x43reateProviderRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x13\n\x0bprovider_id\x18\x02 \x01(\t\x12/\n\x08provider\x18\x03 \x01(\x0b\x32\x1d.keyswitch.router.v1.Provider\"I\n\x16\x43reateProviderResponse\x12/\n\x08provider\x18\x01 \x01(\x0b\x32\x1d.keyswitch.router.v1.Provider\"\x90\x01\n\x15UpdateProviderRequest\x12/\n\x08provider\x18\x01 \x01(\x0b\x32\x1d.keyswitch.router.v1.Provider\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\roverride_file\x18\x03 \x01(\x08\"I\n\x16UpdateProviderResponse\x12/\n\x08provider\x18\x01 \x01(\x0b\x32\x1d.keyswitch.router.v1.Provider\"3\n\x15\x44\x65leteProviderRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x18\n\x16\x44\x65leteProviderResponse2\x9c\x04\n\x0fProviderService\x12\x66\n\rListProviders\x12).keyswitch.router.v1.ListProvidersRequest\x1a*.keyswitch.router.v1.ListProvidersResponse\x12`\n\x0bGetProvider\x12\'.keyswitch.router.v1.GetProviderRequest\x1a(.keyswitch.router.v1.GetProviderResponse\x12i\n\x0e\x43reateProvider\x12*.keyswitch.router.v1.CreateProviderRequest\x1a+.keyswitch.router.v1.CreateProviderResponse\x12i\n\x0eUpdateProvider\x12*.keyswitch.router.v1.UpdateProviderRequest\x1a+.keyswitch.router.v1.UpdateProviderResponse\x12i\n\x0e\x44\x65leteProvider\x12*.keyswitch.router.v1.DeleteProviderRequest\x1a+.keyswitch.router.v1.DeleteProviderResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*keyswitch/router/v1/provider_service.proto\x12\x13keyswitch.router.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\'keyswitch/router/v1/configuration.proto\"\xe2\x03\n\x08Provider\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0f\n\x07\x64ialect\x18\x03 \x01(\t\x12\x0e\n\x06origin\x18\x04 \x01(\t\x12\x17\n\nis_enabled\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12\x1e\n\x11is_byok_supported\x18\x06 \x01(\x08H\x01\x88\x01\x01\x12\x12\n\nis_keyless\x18\x07 \x01(\x08\x12\x0e\n\x06vendor\x18\x14 \x01(\t\x12/\n\x04plan\x18\x15 \x01(\x0b\x32!.keyswitch.router.v1.ProviderPlan\x12\x10\n\x08key_page\x18\x16 \x01(\t\x12\x19\n\x11has_free_key_test\x18\x17 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\x12\x38\n\x06source\x18\t \x01(\x0e\x32(.keyswitch.router.v1.ConfigurationSource\x12\x10\n\x08\x62\x61se_url\x18\n \x01(\t\x12\x0c\n\x04\x61uth\x18\x0b \x01(\t\x12 \n\x18\x61llowed_private_networks\x18\x0c \x03(\t\x12\x10\n\x08template\x18\r \x01(\t\x12\x15\n\radvanced_json\x18\x0e \x01(\tB\r\n\x0b_is_enabledB\x14\n\x12_is_byok_supported\"\xe7\x01\n\x0cProviderPlan\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0f\n\x07warning\x18\x03 \x01(\t\x12,\n\x1f\x64\x65\x66\x61ult_max_concurrent_requests\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12,\n\x1fhighest_max_concurrent_requests\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\"\n _default_max_concurrent_requestsB\"\n _highest_max_concurrent_requests\"M\n\x14ListProvidersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\"b\n\x15ListProvidersResponse\x12\x30\n\tproviders\x18\x01 \x03(\x0b\x32\x1d.keyswitch.router.v1.Provider\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x12GetProviderRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"F\n\x13GetProviderResponse\x12/\n\x08provider\x18\x01 \x01(\x0b\x32\x1d.keyswitch.router.v1.Provider\"m\n\x15\x43reateProviderRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x13\n\x0bprovider_id\x18\x02 \x01(\t\x12/\n\x08provider\x18\x03 \x01(\x0b\x32\x1d.keyswitch.router.v1.Provider\"I\n\x16\x43reateProviderResponse\x12/\n\x08provider\x18\x01 \x01(\x0b\x32\x1d.keyswitch.router.v1.Provider\"\x90\x01\n\x15UpdateProviderRequest\x12/\n\x08provider\x18\x01 \x01(\x0b\x32\x1d.keyswitch.router.v1.Provider\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\roverride_file\x18\x03 \x01(\x08\"I\n\x16UpdateProviderResponse\x12/\n\x08provider\x18\x01 \x01(\x0b\x32\x1d.keyswitch.router.v1.Provider\"3\n\x15\x44\x65leteProviderRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x18\n\x16\x44\x65leteProviderResponse\"$\n\x14ProbeProviderRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x89\x01\n\x15ProbeProviderResponse\x12\x14\n\x0cis_reachable\x18\x01 \x01(\x08\x12\x13\n\x0bhttp_status\x18\x02 \x01(\x05\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10\x65nded_rest_count\x18\x04 \x01(\x05\x32\x84\x05\n\x0fProviderService\x12\x66\n\rListProviders\x12).keyswitch.router.v1.ListProvidersRequest\x1a*.keyswitch.router.v1.ListProvidersResponse\x12`\n\x0bGetProvider\x12\'.keyswitch.router.v1.GetProviderRequest\x1a(.keyswitch.router.v1.GetProviderResponse\x12i\n\x0e\x43reateProvider\x12*.keyswitch.router.v1.CreateProviderRequest\x1a+.keyswitch.router.v1.CreateProviderResponse\x12i\n\x0eUpdateProvider\x12*.keyswitch.router.v1.UpdateProviderRequest\x1a+.keyswitch.router.v1.UpdateProviderResponse\x12i\n\x0e\x44\x65leteProvider\x12*.keyswitch.router.v1.DeleteProviderRequest\x1a+.keyswitch.router.v1.DeleteProviderResponse\x12\x66\n\rProbeProvider\x12).keyswitch.router.v1.ProbeProviderRequest\x1a*.keyswitch.router.v1.ProbeProviderResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'keyswitch.router.v1.provider_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PROVIDER']._serialized_start=143
-  _globals['_PROVIDER']._serialized_end=625
-  _globals['_PROVIDERPLAN']._serialized_start=628
-  _globals['_PROVIDERPLAN']._serialized_end=859
-  _globals['_LISTPROVIDERSREQUEST']._serialized_start=861
-  _globals['_LISTPROVIDERSREQUEST']._serialized_end=938
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=940
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=1038
-  _globals['_GETPROVIDERREQUEST']._serialized_start=1040
-  _globals['_GETPROVIDERREQUEST']._serialized_end=1074
-  _globals['_GETPROVIDERRESPONSE']._serialized_start=1076
-  _globals['_GETPROVIDERRESPONSE']._serialized_end=1146
-  _globals['_CREATEPROVIDERREQUEST']._serialized_start=1148
-  _globals['_CREATEPROVIDERREQUEST']._serialized_end=1257
-  _globals['_CREATEPROVIDERRESPONSE']._serialized_start=1259
-  _globals['_CREATEPROVIDERRESPONSE']._serialized_end=1332
-  _globals['_UPDATEPROVIDERREQUEST']._serialized_start=1335
-  _globals['_UPDATEPROVIDERREQUEST']._serialized_end=1479
-  _globals['_UPDATEPROVIDERRESPONSE']._serialized_start=1481
-  _globals['_UPDATEPROVIDERRESPONSE']._serialized_end=1554
-  _globals['_DELETEPROVIDERREQUEST']._serialized_start=1556
-  _globals['_DELETEPROVIDERREQUEST']._serialized_end=1607
-  _globals['_DELETEPROVIDERRESPONSE']._serialized_start=1609
-  _globals['_DELETEPROVIDERRESPONSE']._serialized_end=1633
-  _globals['_PROVIDERSERVICE']._serialized_start=1636
-  _globals['_PROVIDERSERVICE']._serialized_end=2176
+  _globals['_PROVIDER']._serialized_start=175
+  _globals['_PROVIDER']._serialized_end=657
+  _globals['_PROVIDERPLAN']._serialized_start=660
+  _globals['_PROVIDERPLAN']._serialized_end=891
+  _globals['_LISTPROVIDERSREQUEST']._serialized_start=893
+  _globals['_LISTPROVIDERSREQUEST']._serialized_end=970
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=972
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=1070
+  _globals['_GETPROVIDERREQUEST']._serialized_start=1072
+  _globals['_GETPROVIDERREQUEST']._serialized_end=1106
+  _globals['_GETPROVIDERRESPONSE']._serialized_start=1108
+  _globals['_GETPROVIDERRESPONSE']._serialized_end=1178
+  _globals['_CREATEPROVIDERREQUEST']._serialized_start=1180
+  _globals['_CREATEPROVIDERREQUEST']._serialized_end=1289
+  _globals['_CREATEPROVIDERRESPONSE']._serialized_start=1291
+  _globals['_CREATEPROVIDERRESPONSE']._serialized_end=1364
+  _globals['_UPDATEPROVIDERREQUEST']._serialized_start=1367
+  _globals['_UPDATEPROVIDERREQUEST']._serialized_end=1511
+  _globals['_UPDATEPROVIDERRESPONSE']._serialized_start=1513
+  _globals['_UPDATEPROVIDERRESPONSE']._serialized_end=1586
+  _globals['_DELETEPROVIDERREQUEST']._serialized_start=1588
+  _globals['_DELETEPROVIDERREQUEST']._serialized_end=1639
+  _globals['_DELETEPROVIDERRESPONSE']._serialized_start=1641
+  _globals['_DELETEPROVIDERRESPONSE']._serialized_end=1665
+  _globals['_PROBEPROVIDERREQUEST']._serialized_start=1667
+  _globals['_PROBEPROVIDERREQUEST']._serialized_end=1703
+  _globals['_PROBEPROVIDERRESPONSE']._serialized_start=1706
+  _globals['_PROBEPROVIDERRESPONSE']._serialized_end=1843
+  _globals['_PROVIDERSERVICE']._serialized_start=1846
+  _globals['_PROVIDERSERVICE']._serialized_end=2490
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -447,3 +448,63 @@ class DeleteProviderResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteProviderResponse: _TypeAlias = DeleteProviderResponse  # noqa: Y015
+
+@_typing.final
+class ProbeProviderRequest(_message.Message):
+    """Request of ProbeProvider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. An operator may probe any, an administrator the organization's own."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProbeProviderRequest: _TypeAlias = ProbeProviderRequest  # noqa: Y015
+
+@_typing.final
+class ProbeProviderResponse(_message.Message):
+    """Response of ProbeProvider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IS_REACHABLE_FIELD_NUMBER: _builtins.int
+    HTTP_STATUS_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    ENDED_REST_COUNT_FIELD_NUMBER: _builtins.int
+    is_reachable: _builtins.bool
+    """Whether it answers: any status below 500, since a refusal of a request
+    without a key is an answer too.
+    """
+    http_status: _builtins.int
+    """The status of its answer; 0 where there was none."""
+    ended_rest_count: _builtins.int
+    """How many endpoints came back, or may be tried by one call."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long its answer took; absent where there was none."""
+
+    def __init__(
+        self,
+        *,
+        is_reachable: _builtins.bool = ...,
+        http_status: _builtins.int = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        ended_rest_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "ended_rest_count", b"ended_rest_count", "http_status", b"http_status", "is_reachable", b"is_reachable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProbeProviderResponse: _TypeAlias = ProbeProviderResponse  # noqa: Y015

@@ -51,6 +51,11 @@ class ProviderServiceStub:
     """Removes what is stored of one. Where the file or the built-in catalog has it
     too, that entry is in force again.
     """
+    ProbeProvider: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.ProbeProviderRequest, _provider_service_pb2.ProbeProviderResponse]
+    """Asks a provider whether it answers, without any key, and lets its opened
+    endpoints back where it does. At most 12 a minute for one provider; those
+    that the routers make by themselves count.
+    """
 
 @_typing.type_check_only
 class ProviderServiceAsyncStub(ProviderServiceStub):
@@ -74,6 +79,11 @@ class ProviderServiceAsyncStub(ProviderServiceStub):
     DeleteProvider: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.DeleteProviderRequest, _provider_service_pb2.DeleteProviderResponse]  # type: ignore[assignment]
     """Removes what is stored of one. Where the file or the built-in catalog has it
     too, that entry is in force again.
+    """
+    ProbeProvider: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.ProbeProviderRequest, _provider_service_pb2.ProbeProviderResponse]  # type: ignore[assignment]
+    """Asks a provider whether it answers, without any key, and lets its opened
+    endpoints back where it does. At most 12 a minute for one provider; those
+    that the routers make by themselves count.
     """
 
 class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -125,6 +135,17 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_provider_service_pb2.DeleteProviderResponse, _abc.Awaitable[_provider_service_pb2.DeleteProviderResponse]]:
         """Removes what is stored of one. Where the file or the built-in catalog has it
         too, that entry is in force again.
+        """
+
+    @_abc_1.abstractmethod
+    def ProbeProvider(
+        self,
+        request: _provider_service_pb2.ProbeProviderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_service_pb2.ProbeProviderResponse, _abc.Awaitable[_provider_service_pb2.ProbeProviderResponse]]:
+        """Asks a provider whether it answers, without any key, and lets its opened
+        endpoints back where it does. At most 12 a minute for one provider; those
+        that the routers make by themselves count.
         """
 
 def add_ProviderServiceServicer_to_server(servicer: ProviderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

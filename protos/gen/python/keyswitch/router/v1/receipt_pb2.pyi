@@ -19,10 +19,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import TypeAlias as _TypeAlias, Never as _Never
+if sys.version_info >= (3, 10):
+    from typing import TypeAlias as _TypeAlias
 else:
-    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
+    from typing_extensions import TypeAlias as _TypeAlias
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -80,6 +80,7 @@ class Attempt(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     COST_FIELD_NUMBER: _builtins.int
     PROVIDER_USAGE_JSON_FIELD_NUMBER: _builtins.int
+    WEIGHT_SHARE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """1, 2, 3, ... without gaps."""
     model: _builtins.str
@@ -109,6 +110,10 @@ class Attempt(_message.Message):
     provider_usage_json: _builtins.str
     """The provider's own usage report as JSON text, byte for byte, at most
     16 KiB. Empty when it made none, and in status details.
+    """
+    weight_share: _builtins.float
+    """The share of the model's calls that the endpoint's weight gives it, above 0
+    to 1; absent where no weight drew it.
     """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -151,12 +156,15 @@ class Attempt(_message.Message):
         usage: _usage_pb2.Usage | None = ...,
         cost: _cost_pb2.Cost | None = ...,
         provider_usage_json: _builtins.str = ...,
+        weight_share: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "start_time", b"start_time", "time_to_first_content", b"time_to_first_content", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight_share", b"_weight_share", "cost", b"cost", "duration", b"duration", "start_time", b"start_time", "time_to_first_content", b"time_to_first_content", "usage", b"usage", "weight_share", b"weight_share"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "credential_version", b"credential_version", "duration", b"duration", "failure_reason", b"failure_reason", "lease_id", b"lease_id", "model", b"model", "number", b"number", "payer", b"payer", "provider", b"provider", "provider_usage_json", b"provider_usage_json", "served_model_id", b"served_model_id", "start_time", b"start_time", "time_to_first_content", b"time_to_first_content", "upstream_backend", b"upstream_backend", "upstream_request_id", b"upstream_request_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight_share", b"_weight_share", "cost", b"cost", "credential_version", b"credential_version", "duration", b"duration", "failure_reason", b"failure_reason", "lease_id", b"lease_id", "model", b"model", "number", b"number", "payer", b"payer", "provider", b"provider", "provider_usage_json", b"provider_usage_json", "served_model_id", b"served_model_id", "start_time", b"start_time", "time_to_first_content", b"time_to_first_content", "upstream_backend", b"upstream_backend", "upstream_request_id", b"upstream_request_id", "usage", b"usage", "weight_share", b"weight_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__weight_share: _TypeAlias = _typing.Literal["weight_share"]  # noqa: Y015
+    _WhichOneofArgType__weight_share: _TypeAlias = _typing.Literal["_weight_share", b"_weight_share"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_share) -> _WhichOneofReturnType__weight_share | None: ...
 
 Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
 

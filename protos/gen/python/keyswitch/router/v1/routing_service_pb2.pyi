@@ -24,6 +24,66 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _RestCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RestCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RestCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REST_CAUSE_UNSPECIFIED: _RestCause.ValueType  # 0
+    """Unknown to this version."""
+    REST_CAUSE_RATE: _RestCause.ValueType  # 1
+    """The provider throttles the key."""
+    REST_CAUSE_CONCURRENCY: _RestCause.ValueType  # 2
+    """The key has too many calls at once."""
+    REST_CAUSE_QUOTA_WINDOW: _RestCause.ValueType  # 3
+    """The window of the key's plan is used up."""
+    REST_CAUSE_BALANCE: _RestCause.ValueType  # 4
+    """The key's account has no money left."""
+    REST_CAUSE_SPEND_CAP: _RestCause.ValueType  # 5
+    """The key's account has reached its spending limit."""
+    REST_CAUSE_OVERLOAD: _RestCause.ValueType  # 6
+    """The provider is overloaded."""
+    REST_CAUSE_MEMBERSHIP: _RestCause.ValueType  # 7
+    """The key's membership has ended or does not cover the call."""
+    REST_CAUSE_PLAN_MISMATCH: _RestCause.ValueType  # 8
+    """The key belongs to another plan."""
+    REST_CAUSE_ACCOUNT: _RestCause.ValueType  # 9
+    """The key's account is blocked or not verified."""
+    REST_CAUSE_BREAKER: _RestCause.ValueType  # 10
+    """Calls failed one after the other."""
+    REST_CAUSE_UNREACHABLE: _RestCause.ValueType  # 11
+    """The provider could not be reached."""
+
+class RestCause(_RestCause, metaclass=_RestCauseEnumTypeWrapper):
+    """Why something rests."""
+
+REST_CAUSE_UNSPECIFIED: RestCause.ValueType  # 0
+"""Unknown to this version."""
+REST_CAUSE_RATE: RestCause.ValueType  # 1
+"""The provider throttles the key."""
+REST_CAUSE_CONCURRENCY: RestCause.ValueType  # 2
+"""The key has too many calls at once."""
+REST_CAUSE_QUOTA_WINDOW: RestCause.ValueType  # 3
+"""The window of the key's plan is used up."""
+REST_CAUSE_BALANCE: RestCause.ValueType  # 4
+"""The key's account has no money left."""
+REST_CAUSE_SPEND_CAP: RestCause.ValueType  # 5
+"""The key's account has reached its spending limit."""
+REST_CAUSE_OVERLOAD: RestCause.ValueType  # 6
+"""The provider is overloaded."""
+REST_CAUSE_MEMBERSHIP: RestCause.ValueType  # 7
+"""The key's membership has ended or does not cover the call."""
+REST_CAUSE_PLAN_MISMATCH: RestCause.ValueType  # 8
+"""The key belongs to another plan."""
+REST_CAUSE_ACCOUNT: RestCause.ValueType  # 9
+"""The key's account is blocked or not verified."""
+REST_CAUSE_BREAKER: RestCause.ValueType  # 10
+"""Calls failed one after the other."""
+REST_CAUSE_UNREACHABLE: RestCause.ValueType  # 11
+"""The provider could not be reached."""
+Global___RestCause: _TypeAlias = RestCause  # noqa: Y015
+
 class _CandidateReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -283,3 +343,117 @@ class CandidateCost(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CandidateCost: _TypeAlias = CandidateCost  # noqa: Y015
+
+@_typing.final
+class ListRestsRequest(_message.Message):
+    """Request of ListRests."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. "deployment" or "organizations/{organization}"."""
+    page_size: _builtins.int
+    """At most 1000; 0 means 50."""
+    page_token: _builtins.str
+    """From a previous answer to the same arguments."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRestsRequest: _TypeAlias = ListRestsRequest  # noqa: Y015
+
+@_typing.final
+class ListRestsResponse(_message.Message):
+    """Response of ListRests."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def rests(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rest]:
+        """By credential, then provider, then model."""
+
+    def __init__(
+        self,
+        *,
+        rests: _abc.Iterable[Global___Rest] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "rests", b"rests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRestsResponse: _TypeAlias = ListRestsResponse  # noqa: Y015
+
+@_typing.final
+class Rest(_message.Message):
+    """A key, or an endpoint with a key, that no call tries before its time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    UPSTREAM_MODEL_ID_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    FAILURE_REASON_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    IS_TRIED_FIELD_NUMBER: _builtins.int
+    credential: _builtins.str
+    """The name of the credential or of the version that rests; empty for an
+    endpoint that needs no key.
+    """
+    model: _builtins.str
+    """A key's rest is for this model by its catalog id; empty means for all."""
+    provider: _builtins.str
+    """Set where an endpoint rests: "providers/{provider}" or
+    "organizations/{organization}/providers/{provider}".
+    """
+    upstream_model_id: _builtins.str
+    """Set where an endpoint rests: the model by the provider's own id."""
+    cause: Global___RestCause.ValueType
+    """Why it rests."""
+    failure_reason: _error_reason_pb2.ErrorReason.ValueType
+    """The error of a call that finds nothing else."""
+    is_tried: _builtins.bool
+    """Whether its time is over and one call tries it, while others go around it."""
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it may be tried again."""
+
+    def __init__(
+        self,
+        *,
+        credential: _builtins.str = ...,
+        model: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        upstream_model_id: _builtins.str = ...,
+        cause: Global___RestCause.ValueType = ...,
+        failure_reason: _error_reason_pb2.ErrorReason.ValueType = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        is_tried: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "credential", b"credential", "end_time", b"end_time", "failure_reason", b"failure_reason", "is_tried", b"is_tried", "model", b"model", "provider", b"provider", "upstream_model_id", b"upstream_model_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rest: _TypeAlias = Rest  # noqa: Y015

@@ -46,6 +46,11 @@ class RoutingServiceStub:
                 request_serializer=keyswitch_dot_router_dot_v1_dot_routing__service__pb2.EstimateCostRequest.SerializeToString,
                 response_deserializer=keyswitch_dot_router_dot_v1_dot_routing__service__pb2.EstimateCostResponse.FromString,
                 _registered_method=True)
+        self.ListRests = channel.unary_unary(
+                '/keyswitch.router.v1.RoutingService/ListRests',
+                request_serializer=keyswitch_dot_router_dot_v1_dot_routing__service__pb2.ListRestsRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_router_dot_v1_dot_routing__service__pb2.ListRestsResponse.FromString,
+                _registered_method=True)
 
 
 class RoutingServiceServicer:
@@ -68,6 +73,15 @@ class RoutingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRests(self, request, context):
+        """Lists the keys and endpoints that rest: no call tries them before their time.
+        The operator sees all of them, an organization's administrator those with
+        keys of the organization and its users.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RoutingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -80,6 +94,11 @@ def add_RoutingServiceServicer_to_server(servicer, server):
                     servicer.EstimateCost,
                     request_deserializer=keyswitch_dot_router_dot_v1_dot_routing__service__pb2.EstimateCostRequest.FromString,
                     response_serializer=keyswitch_dot_router_dot_v1_dot_routing__service__pb2.EstimateCostResponse.SerializeToString,
+            ),
+            'ListRests': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRests,
+                    request_deserializer=keyswitch_dot_router_dot_v1_dot_routing__service__pb2.ListRestsRequest.FromString,
+                    response_serializer=keyswitch_dot_router_dot_v1_dot_routing__service__pb2.ListRestsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -138,6 +157,33 @@ class RoutingService:
             '/keyswitch.router.v1.RoutingService/EstimateCost',
             keyswitch_dot_router_dot_v1_dot_routing__service__pb2.EstimateCostRequest.SerializeToString,
             keyswitch_dot_router_dot_v1_dot_routing__service__pb2.EstimateCostResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRests(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.router.v1.RoutingService/ListRests',
+            keyswitch_dot_router_dot_v1_dot_routing__service__pb2.ListRestsRequest.SerializeToString,
+            keyswitch_dot_router_dot_v1_dot_routing__service__pb2.ListRestsResponse.FromString,
             options,
             channel_credentials,
             insecure,

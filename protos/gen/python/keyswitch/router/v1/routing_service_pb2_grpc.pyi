@@ -41,6 +41,11 @@ class RoutingServiceStub:
     """
     EstimateCost: _grpc.UnaryUnaryMultiCallable[_routing_service_pb2.EstimateCostRequest, _routing_service_pb2.EstimateCostResponse]
     """Estimates what a call would cost over each candidate of its plan."""
+    ListRests: _grpc.UnaryUnaryMultiCallable[_routing_service_pb2.ListRestsRequest, _routing_service_pb2.ListRestsResponse]
+    """Lists the keys and endpoints that rest: no call tries them before their time.
+    The operator sees all of them, an organization's administrator those with
+    keys of the organization and its users.
+    """
 
 @_typing.type_check_only
 class RoutingServiceAsyncStub(RoutingServiceStub):
@@ -55,6 +60,11 @@ class RoutingServiceAsyncStub(RoutingServiceStub):
     """
     EstimateCost: _aio.UnaryUnaryMultiCallable[_routing_service_pb2.EstimateCostRequest, _routing_service_pb2.EstimateCostResponse]  # type: ignore[assignment]
     """Estimates what a call would cost over each candidate of its plan."""
+    ListRests: _aio.UnaryUnaryMultiCallable[_routing_service_pb2.ListRestsRequest, _routing_service_pb2.ListRestsResponse]  # type: ignore[assignment]
+    """Lists the keys and endpoints that rest: no call tries them before their time.
+    The operator sees all of them, an organization's administrator those with
+    keys of the organization and its users.
+    """
 
 class RoutingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Says what a call would do, without sending anything upstream and without
@@ -78,5 +88,16 @@ class RoutingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_routing_service_pb2.EstimateCostResponse, _abc.Awaitable[_routing_service_pb2.EstimateCostResponse]]:
         """Estimates what a call would cost over each candidate of its plan."""
+
+    @_abc_1.abstractmethod
+    def ListRests(
+        self,
+        request: _routing_service_pb2.ListRestsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_routing_service_pb2.ListRestsResponse, _abc.Awaitable[_routing_service_pb2.ListRestsResponse]]:
+        """Lists the keys and endpoints that rest: no call tries them before their time.
+        The operator sees all of them, an organization's administrator those with
+        keys of the organization and its users.
+        """
 
 def add_RoutingServiceServicer_to_server(servicer: RoutingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

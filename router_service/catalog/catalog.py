@@ -166,6 +166,7 @@ class Route:
     credential: str = ""
     settings: Settings = Settings()
     on_context_too_long: bool = False
+    weight: int | None = None  # how often it leads the fallbacks, beside the weights of the others
 
 
 FREE = "free"

@@ -250,7 +250,8 @@ class Tenants:
             on_context = entry.get("on_context_too_long", False)
             settings = build_settings(entry.get("settings", {}))
             provider_key = self._provider_key(provider_id) if provider_id else ""
-            routes.append(Route(entry["model"], provider_key, credential, settings, on_context))
+            weight = entry.get("weight")
+            routes.append(Route(entry["model"], provider_key, credential, settings, on_context, weight))
         return tuple(routes)
 
     def _check_offer(self, here: Path, model_id: str, provider_id: str) -> None:

@@ -128,7 +128,8 @@ class _Planner:
             return [[replace(option, is_pooled=True) for option in groups[0]]]
         policy = self.call.policy
         own = self.call.application.fallbacks if policy.allow_fallbacks else ()
-        for route in policy.fallbacks or own:
+        drawn = draw_by_weight(policy.fallbacks or own, "fallbacks", self._owner(), self.seed)
+        for route in drawn.ways:
             if policy.fallbacks:
                 model: Model | None = named_model(self.call, self.snapshot, route.model)
             else:
@@ -138,11 +139,15 @@ class _Planner:
                 refusal = Refusal(reason or SkipReason.MODEL_NOT_FOUND, "The route's model cannot be used here.")
                 self.skip(route.model, "", None, refusal)
                 continue
-            groups.append(list(self._options(model, ModelSource.FALLBACK_ROUTE, route)))
+            groups.append(list(self._options(model, ModelSource.FALLBACK_ROUTE, route, drawn.share_of(route))))
         return groups
 
-    def _options(self, model: Model, source: ModelSource, route: Route | None) -> Iterator[_Option]:
-        drawn = self._draw(model)
+    def _options(
+        self, model: Model, source: ModelSource, route: Route | None, route_share: float | None = None
+    ) -> Iterator[_Option]:
+        drawn = draw_by_weight(model.endpoints, model.id, self._owner(), self.seed)
+        if route_share is not None:
+            drawn = Draw(drawn.ways, route_share * (1.0 if drawn.share is None else drawn.share))
         for endpoint in self._ordered(drawn, route):
             provider = self.snapshot.providers[endpoint.provider]
             refusal = self._refuse_endpoint(model, endpoint, provider, route)
@@ -151,17 +156,16 @@ class _Planner:
             else:
                 self.skip(model.id, provider.name, None, refusal)
 
-    def _draw(self, model: Model) -> Draw:
+    def _owner(self) -> str:
+        """Who always draws the same: the conversation, else the user, else nobody."""
         owner = self.call.conversation or self.call.user
-        if owner:
-            kind = "conversations" if self.call.conversation else "users"
-            owner = f"{self.call.organization.id}/{kind}/{owner}"
-        return draw_by_weight(model.endpoints, model.id, owner, self.seed)
+        kind = "conversations" if self.call.conversation else "users"
+        return f"{self.call.organization.id}/{kind}/{owner}" if owner else ""
 
-    def _ordered(self, drawn: Draw, route: Route | None) -> Sequence[Endpoint]:
+    def _ordered(self, drawn: Draw[Endpoint], route: Route | None) -> Sequence[Endpoint]:
         order = () if route is not None else self.call.policy.provider_order or self.call.application.provider_order
         place = {provider: number for number, provider in enumerate(order)}
-        return sorted(drawn.endpoints, key=lambda endpoint: place.get(endpoint.provider, len(place)))
+        return sorted(drawn.ways, key=lambda endpoint: place.get(endpoint.provider, len(place)))
 
     def _refuse_endpoint(
         self, model: Model, endpoint: Endpoint, provider: Provider, route: Route | None

@@ -62,6 +62,8 @@ def _route_raw(route: route_policy_pb2.ModelRoute, field: str, organization: str
         raw["credential"] = route.credential
     if route.HasField("settings"):
         raw["settings"] = settings_raw(route.settings, f"{field}.settings")
+    if route.HasField("weight"):
+        raw["weight"] = route.weight
     return raw | ({"on_context_too_long": True} if route.on_context_too_long else {})
 
 
@@ -94,6 +96,7 @@ def _fields(view: Snapshot, organization: str) -> tuple[Field, ...]:
                 provider=name(route["provider"]) if "provider" in route else "",
                 credential=route.get("credential", ""),
                 on_context_too_long=route.get("on_context_too_long", False),
+                weight=route.get("weight"),
             )
             if "settings" in route:
                 built.settings.CopyFrom(settings_proto(route["settings"]))

@@ -139,7 +139,7 @@ def _resolution(made: Plan, found: Candidate) -> Resolution:
 
 def _candidate(made: Plan, found: Candidate) -> routing_service_pb2.RouteCandidate:
     key = f"with {found.credential.name}" if found.credential is not None else "without a key"
-    drawn = "" if found.share is None else f" Its weight is {found.share:.1%} of the model's calls."
+    drawn = "" if found.share is None else f" Its weight gives it {found.share:.1%} of the calls."
     return routing_service_pb2.RouteCandidate(
         resolution=wire_build.resolution(_resolution(made, found)),
         reason=routing_service_pb2.CandidateReason.Value(f"CANDIDATE_REASON_{found.reason.value}"),

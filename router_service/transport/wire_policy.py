@@ -14,6 +14,7 @@ from router_service.policy.settings import parse_options
 from router_service.transport.wire_parse import known, parse_settings
 
 MAX_FALLBACKS = 8
+MAX_WEIGHT = 1000
 
 PAYERS: Mapping[int, Payer] = {
     payer_pb2.PAYER_USER_KEY: Payer.USER_KEY,
@@ -80,10 +81,13 @@ def _route(given: route_policy_pb2.ModelRoute, field: str, snapshot: Snapshot) -
     settings = parse_settings(given.settings, f"{field}.settings") if given.HasField("settings") else Settings()
     for number, entry in enumerate(settings.provider_options):
         parse_options(entry, f"{field}.settings.provider_options[{number}]")
+    if not 0 <= given.weight <= MAX_WEIGHT:
+        raise invalid(f"{field}.weight", f"From 0 to {MAX_WEIGHT}.")
     return Route(
         given.model,
         _provider_id(given.provider, f"{field}.provider", snapshot) if given.provider else "",
         given.credential,
         settings,
         given.on_context_too_long,
+        given.weight if given.HasField("weight") else None,
     )

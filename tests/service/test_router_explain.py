@@ -162,4 +162,5 @@ async def test_a_conversation_stays_where_its_weight_drew_it(tmp_path: Any) -> N
             done = await stack.member.stream(call)
             started = next(event.response_started for event in done.events if event.HasField("response_started"))
             assert started.resolution.provider == leads[label]
+            assert f"{done.receipt.attempts[0].weight_share:.1%}" == share
         assert set(leads.values()) == {"providers/first", "providers/second"}

@@ -124,8 +124,8 @@ type Attempt struct {
 	// The provider's own usage report as JSON text, byte for byte, at most
 	// 16 KiB. Empty when it made none, and in status details.
 	ProviderUsageJson string `protobuf:"bytes,16,opt,name=provider_usage_json,json=providerUsageJson,proto3" json:"provider_usage_json,omitempty"`
-	// The share of the model's calls that the endpoint's weight gives it, above 0
-	// to 1; absent where no weight drew it.
+	// The share of the calls that the weight of the endpoint or of the fallback
+	// route gives it, above 0 to 1; absent where no weight drew it.
 	WeightShare   *float64 `protobuf:"fixed64,17,opt,name=weight_share,json=weightShare,proto3,oneof" json:"weight_share,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

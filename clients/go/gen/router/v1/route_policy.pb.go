@@ -168,8 +168,13 @@ type ModelRoute struct {
 	// Whether this route is also tried when the prompt is too long for those
 	// before it. Default false: then the call fails with CONTEXT_TOO_LONG.
 	OnContextTooLong bool `protobuf:"varint,5,opt,name=on_context_too_long,json=onContextTooLong,proto3" json:"on_context_too_long,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Optional, from 0 to 1000. With it on any of the fallbacks, one of them is
+	// drawn to come first as often as its weight says beside the others' (1 where
+	// it is absent), always the same for one conversation or user; the others
+	// follow in their order.
+	Weight        *int32 `protobuf:"varint,6,opt,name=weight,proto3,oneof" json:"weight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ModelRoute) Reset() {
@@ -237,6 +242,13 @@ func (x *ModelRoute) GetOnContextTooLong() bool {
 	return false
 }
 
+func (x *ModelRoute) GetWeight() int32 {
+	if x != nil && x.Weight != nil {
+		return *x.Weight
+	}
+	return 0
+}
+
 // What may move the bill. A message, so that an empty list differs from none.
 type PayerFailover struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -299,7 +311,7 @@ const file_keyswitch_router_v1_route_policy_proto_rawDesc = "" +
 	"\x15first_content_timeout\x18\b \x01(\v2\x19.google.protobuf.DurationR\x13firstContentTimeout\x12<\n" +
 	"\fidle_timeout\x18\t \x01(\v2\x19.google.protobuf.DurationR\vidleTimeoutB\x12\n" +
 	"\x10_allow_fallbacksB\x0f\n" +
-	"\r_max_attempts\"\xd2\x01\n" +
+	"\r_max_attempts\"\xfa\x01\n" +
 	"\n" +
 	"ModelRoute\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x1a\n" +
@@ -308,7 +320,9 @@ const file_keyswitch_router_v1_route_policy_proto_rawDesc = "" +
 	"credential\x18\x03 \x01(\tR\n" +
 	"credential\x12C\n" +
 	"\bsettings\x18\x04 \x01(\v2'.keyswitch.router.v1.GenerationSettingsR\bsettings\x12-\n" +
-	"\x13on_context_too_long\x18\x05 \x01(\bR\x10onContextTooLong\"P\n" +
+	"\x13on_context_too_long\x18\x05 \x01(\bR\x10onContextTooLong\x12\x1b\n" +
+	"\x06weight\x18\x06 \x01(\x05H\x00R\x06weight\x88\x01\x01B\t\n" +
+	"\a_weight\"P\n" +
 	"\rPayerFailover\x12?\n" +
 	"\x06causes\x18\x01 \x03(\x0e2'.keyswitch.router.v1.PayerFailoverCauseR\x06causesb\x06proto3"
 
@@ -358,6 +372,7 @@ func file_keyswitch_router_v1_route_policy_proto_init() {
 	file_keyswitch_router_v1_payer_proto_init()
 	file_keyswitch_router_v1_settings_proto_init()
 	file_keyswitch_router_v1_route_policy_proto_msgTypes[0].OneofWrappers = []any{}
+	file_keyswitch_router_v1_route_policy_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

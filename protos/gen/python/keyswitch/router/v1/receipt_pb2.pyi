@@ -112,8 +112,8 @@ class Attempt(_message.Message):
     16 KiB. Empty when it made none, and in status details.
     """
     weight_share: _builtins.float
-    """The share of the model's calls that the endpoint's weight gives it, above 0
-    to 1; absent where no weight drew it.
+    """The share of the calls that the weight of the endpoint or of the fallback
+    route gives it, above 0 to 1; absent where no weight drew it.
     """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:

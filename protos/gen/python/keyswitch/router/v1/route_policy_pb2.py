@@ -27,7 +27,7 @@ from keyswitch.router.v1 import payer_pb2 as keyswitch_dot_router_dot_v1_dot_pay
 from keyswitch.router.v1 import settings_pb2 as keyswitch_dot_router_dot_v1_dot_settings__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&keyswitch/router/v1/route_policy.proto\x12\x13keyswitch.router.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fkeyswitch/router/v1/payer.proto\x1a\"keyswitch/router/v1/settings.proto\"\xc0\x03\n\x0bRoutePolicy\x12\x32\n\tfallbacks\x18\x01 \x03(\x0b\x32\x1f.keyswitch.router.v1.ModelRoute\x12\x16\n\x0eprovider_order\x18\x02 \x03(\t\x12\x1c\n\x0f\x61llow_fallbacks\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12*\n\x06payers\x18\x04 \x03(\x0e\x32\x1a.keyswitch.router.v1.Payer\x12=\n\x11payer_failover_on\x18\x05 \x01(\x0b\x32\".keyswitch.router.v1.PayerFailover\x12\x19\n\x0cmax_attempts\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\x31\n\x0emax_queue_wait\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x38\n\x15\x66irst_content_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cidle_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\n\x10_allow_fallbacksB\x0f\n\r_max_attempts\"\x99\x01\n\nModelRoute\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x12\n\ncredential\x18\x03 \x01(\t\x12\x39\n\x08settings\x18\x04 \x01(\x0b\x32\'.keyswitch.router.v1.GenerationSettings\x12\x1b\n\x13on_context_too_long\x18\x05 \x01(\x08\"H\n\rPayerFailover\x12\x37\n\x06\x63\x61uses\x18\x01 \x03(\x0e\x32\'.keyswitch.router.v1.PayerFailoverCauseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&keyswitch/router/v1/route_policy.proto\x12\x13keyswitch.router.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fkeyswitch/router/v1/payer.proto\x1a\"keyswitch/router/v1/settings.proto\"\xc0\x03\n\x0bRoutePolicy\x12\x32\n\tfallbacks\x18\x01 \x03(\x0b\x32\x1f.keyswitch.router.v1.ModelRoute\x12\x16\n\x0eprovider_order\x18\x02 \x03(\t\x12\x1c\n\x0f\x61llow_fallbacks\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12*\n\x06payers\x18\x04 \x03(\x0e\x32\x1a.keyswitch.router.v1.Payer\x12=\n\x11payer_failover_on\x18\x05 \x01(\x0b\x32\".keyswitch.router.v1.PayerFailover\x12\x19\n\x0cmax_attempts\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\x31\n\x0emax_queue_wait\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x38\n\x15\x66irst_content_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cidle_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\n\x10_allow_fallbacksB\x0f\n\r_max_attempts\"\xb9\x01\n\nModelRoute\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x12\n\ncredential\x18\x03 \x01(\t\x12\x39\n\x08settings\x18\x04 \x01(\x0b\x32\'.keyswitch.router.v1.GenerationSettings\x12\x1b\n\x13on_context_too_long\x18\x05 \x01(\x08\x12\x13\n\x06weight\x18\x06 \x01(\x05H\x00\x88\x01\x01\x42\t\n\x07_weight\"H\n\rPayerFailover\x12\x37\n\x06\x63\x61uses\x18\x01 \x03(\x0e\x32\'.keyswitch.router.v1.PayerFailoverCauseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROUTEPOLICY']._serialized_start=165
   _globals['_ROUTEPOLICY']._serialized_end=613
   _globals['_MODELROUTE']._serialized_start=616
-  _globals['_MODELROUTE']._serialized_end=769
-  _globals['_PAYERFAILOVER']._serialized_start=771
-  _globals['_PAYERFAILOVER']._serialized_end=843
+  _globals['_MODELROUTE']._serialized_end=801
+  _globals['_PAYERFAILOVER']._serialized_start=803
+  _globals['_PAYERFAILOVER']._serialized_end=875
 # @@protoc_insertion_point(module_scope)

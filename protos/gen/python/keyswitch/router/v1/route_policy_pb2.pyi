@@ -124,6 +124,7 @@ class ModelRoute(_message.Message):
     CREDENTIAL_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
     ON_CONTEXT_TOO_LONG_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Required. A model reference; see CompletionSpec.model."""
     provider: _builtins.str
@@ -140,6 +141,12 @@ class ModelRoute(_message.Message):
     """Whether this route is also tried when the prompt is too long for those
     before it. Default false: then the call fails with CONTEXT_TOO_LONG.
     """
+    weight: _builtins.int
+    """Optional, from 0 to 1000. With it on any of the fallbacks, one of them is
+    drawn to come first as often as its weight says beside the others' (1 where
+    it is absent), always the same for one conversation or user; the others
+    follow in their order.
+    """
     @_builtins.property
     def settings(self) -> _settings_pb2.GenerationSettings:
         """Optional. Wins over CompletionSpec.settings; see GenerationSettings."""
@@ -152,12 +159,15 @@ class ModelRoute(_message.Message):
         credential: _builtins.str = ...,
         settings: _settings_pb2.GenerationSettings | None = ...,
         on_context_too_long: _builtins.bool = ...,
+        weight: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "settings", b"settings", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "model", b"model", "on_context_too_long", b"on_context_too_long", "provider", b"provider", "settings", b"settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "credential", b"credential", "model", b"model", "on_context_too_long", b"on_context_too_long", "provider", b"provider", "settings", b"settings", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
 
 Global___ModelRoute: _TypeAlias = ModelRoute  # noqa: Y015
 

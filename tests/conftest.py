@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 from keyswitch.vault.v1 import token_service_pb2
 
 from deploy.local.stack import APPLICATION, KEY_PREFIX, USER, Stack, free_ports
@@ -21,6 +22,10 @@ __all__ = [
     "redis_server",
 ]
 
+
+# How long an example takes says nothing but how busy the machine is.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # The default renderer prints the locals of every frame: tens of seconds where one of them is a whole service.
 structlog.configure(

@@ -2,7 +2,7 @@
 
 import json
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from router_service.catalog.document import parse_document
@@ -11,7 +11,6 @@ from router_service.catalog.problems import Mark, Problem
 from tests.unit.catalog.example import EXAMPLE
 
 # How long an example takes says how busy the machine is, and nothing about the loader.
-PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 _WORDS = st.sampled_from(
     [
@@ -43,25 +42,21 @@ def _load(text: str) -> None:
     assert all(1 <= problem.mark.line <= last and problem.message for problem in problems)
 
 
-@PATIENT
 @given(st.dictionaries(_WORDS, _VALUES, max_size=6))
 def test_any_values(value: dict[str, object]) -> None:
     _load(json.dumps(value))
 
 
-@PATIENT
 @given(st.text(alphabet="ab:-?[]{},&*!|>'\"%@`#~<=\\ \n\t\r\x00\x85\ufeff\ud800.0e1é", max_size=60))
 def test_any_text(text: str) -> None:
     _load(text)
 
 
-@PATIENT
 @given(st.integers(0, len(EXAMPLE)), st.integers(0, 40), st.text(alphabet="[]{}:-, \n\"'&*!#x0", max_size=4))
 def test_any_damage_to_a_sound_file(start: int, length: int, insert: str) -> None:
     _load(EXAMPLE[:start] + insert + EXAMPLE[start + length :])
 
 
-@PATIENT
 @given(st.dictionaries(st.text(max_size=5), _VALUES, max_size=5))
 def test_json_is_read_as_it_is(value: dict[str, object]) -> None:
     text = json.dumps(value)

@@ -89,7 +89,6 @@ def read_all(name: str, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", DIALECTS)
-@settings(deadline=None)
 @given(body=st.binary(max_size=300))
 def test_random_bytes(name: str, body: bytes) -> None:
     read_all(name, body)
@@ -97,7 +96,7 @@ def test_random_bytes(name: str, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", DIALECTS)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_broken_fixtures(name: str, data: st.DataObject) -> None:
     body = bytearray(data.draw(st.sampled_from(BODIES[name])))
@@ -112,7 +111,7 @@ def test_broken_fixtures(name: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("name", DIALECTS)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_right_keys_with_wrong_values(name: str, data: st.DataObject) -> None:
     chunks = data.draw(st.lists(st.dictionaries(st.sampled_from(KEYS[name]), values_of(name), max_size=6), max_size=5))

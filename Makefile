@@ -84,7 +84,7 @@ test-go:
 	@cd clients/go && GOTOOLCHAIN=local go test ./...
 
 test-money: $(VENV)/.dev ## Runs the tests of the ledger, budgets and payers, on SQLite and PostgreSQL
-	@$(PY) -m pytest -q -s tests/unit/router/test_money.py tests/unit/router/test_ledger*.py tests/service/test_router_budgets.py tests/security/test_payer_contract.py tests/security/test_fault_matrix.py
+	@$(PY) -m pytest -q -s tests/unit/router/test_money.py tests/unit/router/test_ledger*.py tests/service/test_router_budgets.py tests/unit/router/test_journal.py tests/security/test_payer_contract.py tests/security/test_killed_router.py tests/security/test_fault_matrix.py
 
 fault-matrix: $(VENV)/.dev ## Writes the table of docs/fault-matrix.md anew
 	@KEYSWITCH_WRITE_MATRIX=1 $(PY) -m pytest -q -s tests/security/test_fault_matrix.py

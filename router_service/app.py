@@ -190,7 +190,7 @@ async def serve(
     """Starts a router; it listens when this returns. Raises ConfigurationError and OSError."""
     configuration = Configuration(config.configuration)
     certificate = _read_certificate(config)
-    ledger = await open_ledger(config.database, clock)
+    ledger = await open_ledger(config.database, clock, outbox=config.outbox)
     documents = await open_documents(config.configuration_store)
     editor = Editor(configuration, documents)
     await editor.refresh()

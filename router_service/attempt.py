@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from router_service.billing import Reservation, check_record, plan_spending
+from router_service.billing import Reservation, check_record, keep, plan_spending
 from router_service.core.faults import Fault, Reason
 from router_service.core.outcome import Output, ResponseEnded, ResponseStarted
 from router_service.core.receipt import Receipt, ReceiptState
@@ -42,7 +42,7 @@ class Attempts:
     request: Request
     record: CallRecord
     sink: Sink
-    delivered: Receipt | None = None  # of an answer that was delivered whole
+    kept: Receipt | None = None  # of an answer that is whole
     _made: int = 0  # also those that ended before anything was sent
     _sent: Secret | None = None  # with the latest
 
@@ -99,9 +99,9 @@ class Attempts:
         spending = None
         if not attempt.is_unbilled:
             spending = plan_spending(self.request, prepared, attempt.markup_basis_points, edges.ledger)
-        if spending is None:
-            check_record(edges.ledger, is_recorded_first=edges.is_recorded_first)
-        else:
+        check_record(edges.ledger, is_recorded_first=edges.is_recorded_first and spending is None)
+        if spending is not None:
+            self.record.is_charged = True
             await reservation.make(spending)
 
     async def _take_slot(self, made: Plan, current: int, ticket: str, taken: AsyncExitStack) -> None:
@@ -162,13 +162,15 @@ class Attempts:
         if finished is None:
             raise AssertionError("an exchange that returns has finished")
         self.record.end(ReceiptState.SUCCEEDED, self.edges.clock())
-        receipt = self.delivered = self.record.receipt()
+        receipt = self.record.receipt()
         outputs: list[Output] = [*exchange.tail, ResponseEnded(finished.reason, finished.provider_reason, receipt)]
         try:
+            if not self.request.is_count:
+                await keep(self.edges.ledger, receipt, is_charged=self.record.is_charged)
+                self.kept = receipt
             await self.sink.send(outputs)
         except BaseException:
             self.record.state = ReceiptState.CANCELLED
-            self.delivered = None
             raise
 
     def _report(self, attempt: AttemptRecord, fault: Fault | None) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import structlog
 
 from router_service.core.faults import Fault, Reason
-from router_service.core.receipt import CostUnknown
+from router_service.core.receipt import CostUnknown, Receipt
 from router_service.core.resolution import Payer
 from router_service.edges import Afterwork, Edges
 from router_service.ledger.ledger import Ledger, Spending
@@ -42,9 +42,20 @@ def plan_spending(request: Request, prepared: Prepared, markup_basis_points: int
 
 
 def check_record(ledger: Ledger, *, is_recorded_first: bool) -> None:
-    """Before a call that nobody is charged for is sent: its receipt must find room, and where asked for, the ledger."""
+    """Before a call is sent: its receipt must find room, and where asked for, the ledger."""
     if not ledger.can_queue or (is_recorded_first and not ledger.is_available):
         raise unavailable()
+
+
+async def keep(ledger: Ledger, receipt: Receipt, *, is_charged: bool) -> None:
+    """Before the end of a call is acknowledged: its receipt, and what it owes, outlive this process.
+
+    What is charged outlives the machine too, and so does what the ledger is away for: it may stay away for long.
+    """
+    if not ledger.record_soon(receipt):
+        log.error("receipt_lost", response_id=receipt.response_id)
+    if is_charged or not ledger.is_available:
+        await ledger.sync()
 
 
 def charges(attempt: AttemptRecord) -> tuple[int, int | None] | None:
@@ -68,29 +79,30 @@ class Reservation:
     afterwork: Afterwork
     response_id: str
     number: int
-    _is_made: bool = False
+    is_made: bool = False
 
     async def make(self, spending: Spending) -> None:
         """Sets aside what the attempt may cost. Raises Fault where a tier does not cover it."""
         # Set before the wait: a call that is cancelled meanwhile may have its reservation, and must give it back.
-        self._is_made = True
+        self.is_made = True
         expire_time = self.edges.clock() + RESERVATION_SECONDS
         try:
             await self.edges.ledger.reserve(self.response_id, self.number, spending, expire_time)
         except Fault as refusal:
             # A ledger that did not answer in time may have it all the same.
-            self._is_made = refusal.reason is Reason.LEDGER_UNAVAILABLE
+            self.is_made = refusal.reason is Reason.LEDGER_UNAVAILABLE
             raise
 
     def settle(self, attempt: AttemptRecord) -> None:
         """Charges what the attempt cost and gives the rest back, whatever becomes of the call."""
-        if self._is_made:
-            self.afterwork.spawn(self._settle(attempt))
+        if self.is_made:
+            costs = charges(attempt)
+            self.edges.ledger.owe(self.response_id, self.number, *(costs or (None,)))
+            self.afterwork.spawn(self._settle(attempt, costs))
 
-    async def _settle(self, attempt: AttemptRecord) -> None:
-        """Tried until the reservation itself would have expired."""
+    async def _settle(self, attempt: AttemptRecord, costs: tuple[int, int | None] | None) -> None:
+        """Tried until the reservation itself would have expired; the next process to start tries what is still owed."""
         edges, response_id = self.edges, self.response_id
-        costs = charges(attempt)
         give_up = edges.clock() + RESERVATION_SECONDS
         while True:
             try:

@@ -55,6 +55,7 @@ class Config:
     configuration: Path = _HOME / "keyswitch.yaml"
     configuration_store: Path = _HOME / "configuration.db"
     database: Database = _DATABASE
+    outbox: Path = _HOME / "outbox"
     ledger_away: str = "serve"
     ledger_sweep_seconds: float = 2.0
     listen: Address = Address("127.0.0.1", 8760)
@@ -86,6 +87,7 @@ class Config:
             configuration=home / "keyswitch.yaml",
             configuration_store=home / "configuration.db",
             database=SqliteDatabase(home / "router.db"),
+            outbox=home / "outbox",
             certificate=home / "router.pem",
             private_key=home / "router-key.pem",
             authority=home / "ca.pem",
@@ -124,6 +126,7 @@ def load_config(environ: Mapping[str, str]) -> Config:
         configuration=reader.read("CONFIG", default.configuration, _parse_path),
         configuration_store=reader.read("CONFIGURATION_STORE", default.configuration_store, _parse_path),
         database=_read_database(reader, default.database),
+        outbox=reader.read("OUTBOX", default.outbox, _parse_path),
         ledger_away=reader.read("LEDGER_AWAY", default.ledger_away, _parse_ledger_away),
         ledger_sweep_seconds=reader.read("LEDGER_SWEEP_SECONDS", default.ledger_sweep_seconds, _seconds(0.1, 3600)),
         listen=reader.read("LISTEN", default.listen, _parse_listener),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import structlog
 
 from router_service.attempt import Attempts
-from router_service.billing import subjects
+from router_service.billing import keep, subjects
 from router_service.catalog.catalog import Snapshot
 from router_service.core.caller import Holdings
 from router_service.core.faults import Fault, Reason
@@ -73,6 +73,7 @@ class Engine:
             await run.answer()
         except Fault as fault:
             record.end(ReceiptState.FAILED, edges.clock(), fault)
+            await run.keep()
             raise CallFailed(fault, run.earlier_receipt or record.receipt()) from None
         except CallerGone:
             raise
@@ -234,8 +235,18 @@ class _Run:
         if self._is_claimed and not record.was_sent and record.state is not ReceiptState.SUCCEEDED:
             release = edges.ledger.release_claim(record.organization, record.request_id, record.response_id)
             self.engine.afterwork.spawn(_quietly(release))
-        if not edges.ledger.record_soon(self.attempts.delivered or record.receipt()):
+        kept = self.attempts.kept
+        is_kept = kept is not None and kept.state is record.state
+        if not is_kept and not edges.ledger.record_soon(record.receipt()):
             log.error("receipt_lost", response_id=record.response_id)
+
+    async def keep(self) -> None:
+        """Keeps the receipt of a call that has failed before its caller hears of it."""
+        if self._is_repeated or self.request.is_count:
+            return
+        receipt = self.record.receipt()
+        await keep(self.engine.edges.ledger, receipt, is_charged=self.record.is_charged)
+        self.attempts.kept = receipt
 
 
 def _skipped(candidate: Candidate, reason: SkipReason, message: str) -> SkippedCandidate:

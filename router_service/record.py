@@ -150,6 +150,7 @@ class CallRecord:
     create_time: float
     markup_basis_points: int
     application: str = ""
+    is_charged: bool = False  # something was set aside for it
     state: ReceiptState = ReceiptState.IN_FLIGHT
     end_time: float | None = None
     failure: Reason | None = None

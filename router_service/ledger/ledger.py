@@ -108,9 +108,10 @@ class Spending:
 
 
 class Ledger(Protocol):
-    """Acknowledged means durable, but for `record_soon`. Cancelling a waiting caller does not undo the operation.
+    """Acknowledged means durable, but for `owe` and `record_soon`: see `sync`.
 
-    Operations of one process take effect in the order in which they were called.
+    Cancelling a waiting caller does not undo the operation. Operations of one process take effect in the order in which
+    they were called.
     """
 
     async def claim(self, organization: str, request_id: str, response_id: str, now: float) -> str | None:
@@ -134,6 +135,18 @@ class Ledger(Protocol):
         A budget of list prices takes `list_nanos`, and what was reserved where that is not known.
         """
 
+    def owe(self, response_id: str, attempt: int, charged_nanos: int | None, list_nanos: int | None = None) -> None:
+        """Notes how an attempt is going to be settled (None: cancelled), so that it is, should this process end first.
+
+        The settlement's note is the response's id.
+        """
+
+    async def sync(self) -> None:
+        """Returns when what is owed and queued outlives this machine, in an outbox on its disk or in the store.
+
+        Without an outbox at once: then it is kept in memory only.
+        """
+
     async def cancel_reservation(self, response_id: str, attempt: int) -> None:
         """Frees a reservation of an attempt that cost nothing. Nothing when it is settled or unknown."""
 
@@ -144,7 +157,10 @@ class Ledger(Protocol):
         """Writes a receipt, over an earlier one of the same response."""
 
     def record_soon(self, receipt: Receipt) -> bool:
-        """Queues a receipt without waiting; False when the queue is full and it was not taken. Read back at once."""
+        """Queues a receipt without waiting; False when the queue is full and it was not taken. Read back at once.
+
+        With an outbox it outlives this process, and after `sync` this machine.
+        """
 
     async def flush(self) -> None:
         """Writes what is queued."""
@@ -206,7 +222,7 @@ class Ledger(Protocol):
 
     @property
     def can_queue(self) -> bool:
-        """Whether `record_soon` has room."""
+        """Whether `record_soon` has room, and the outbox takes what is noted there."""
 
     @property
     def is_available(self) -> bool:

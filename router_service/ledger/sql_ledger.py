@@ -2,45 +2,70 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import structlog
 
 from router_service.core.budget import Budget, BudgetStatus
 from router_service.core.database import Database, PostgresDatabase, SqliteDatabase
-from router_service.core.faults import invalid
+from router_service.core.faults import Fault, Reason, invalid
 from router_service.core.money import NANOS_MAX
 from router_service.core.receipt import Receipt
 from router_service.ledger import budget_statements, codec, statements, usage_statements
 from router_service.ledger.connection import Connection, Store
+from router_service.ledger.journal import Journal, Settlement, key_of
 from router_service.ledger.ledger import Balance, ExpiredReservation, LedgerEntry, Spending, Sweep, Verification
+from router_service.ledger.outbox import Outbox
 from router_service.ledger.sqlite import SqliteStore
 from router_service.ledger.usage import Dimension, Summary, UsageFilter, call_row, usage_rows
 from router_service.ledger.writer import WAIT_SECONDS, Operation, Writer
+
+_GROUP_MAX = 500  # debts of a process that has ended that are paid at once
+
+log = structlog.get_logger(__name__)
 
 
 async def open_ledger(
     database: Database,
     clock: Callable[[], float],
     *,
+    outbox: Path | None = None,
     flush_interval_seconds: float = 0.1,
     queued_receipts_max: int = 10_000,
     wait_seconds: float = WAIT_SECONDS,
 ) -> "SqlLedger":
     """Opens the database, and makes its tables where there are none. `clock` gives seconds since 1970.
 
-    Raises Fault LEDGER_UNAVAILABLE.
+    In the folder `outbox` is what the ledger has not got yet; what ended processes left there is paid first. Raises
+    Fault LEDGER_UNAVAILABLE.
     """
     loop = asyncio.get_running_loop()
+    notes = _open_outbox(outbox)
     store = _store(database)
     writer = Writer(store, loop, wait_seconds=wait_seconds)
-    await writer.start()
+    try:
+        await writer.start()
+    except BaseException:
+        notes.close()
+        raise
     reader = Writer(store, loop, is_reader=True, wait_seconds=wait_seconds)
-    ledger = SqlLedger(writer, reader, clock, loop, flush_interval_seconds, queued_receipts_max)
+    ledger = SqlLedger(writer, reader, clock, loop, flush_interval_seconds, queued_receipts_max, notes)
     try:
         await ledger.refresh()
+        await ledger.pay_found()
     except BaseException:
         await ledger.close()
         raise
     return ledger
+
+
+def _open_outbox(folder: Path | None) -> Outbox:
+    try:
+        return Outbox(Journal(folder) if folder is not None else None)
+    except OSError as error:
+        message = "The ledger's outbox cannot be opened; mend the folder that KEYSWITCH_OUTBOX names."
+        raise Fault(Reason.LEDGER_UNAVAILABLE, message) from error
 
 
 def _store(database: Database) -> Store:
@@ -64,7 +89,9 @@ class SqlLedger:
         loop: asyncio.AbstractEventLoop,
         flush_interval_seconds: float,
         queued_receipts_max: int,
+        outbox: Outbox,
     ) -> None:
+        self._outbox = outbox
         self._writer = writer
         self._reader = reader
         self._is_reading = False
@@ -85,7 +112,7 @@ class SqlLedger:
     @property
     def can_queue(self) -> bool:
         """See Ledger."""
-        return len(self._queued) < self._queued_receipts_max
+        return self._outbox.is_whole and len(self._queued) < self._queued_receipts_max
 
     async def claim(self, organization: str, request_id: str, response_id: str, now: float) -> str | None:
         """See Ledger."""
@@ -121,10 +148,48 @@ class SqlLedger:
         await self._writer.submit(
             lambda connection: statements.settle(connection, response_id, attempt, charged_nanos, list_nanos, note, now)
         )
+        self._outbox.pay((response_id, attempt))
 
     async def cancel_reservation(self, response_id: str, attempt: int) -> None:
         """See Ledger."""
         await self._writer.submit(lambda connection: statements.cancel_reservation(connection, response_id, attempt))
+        self._outbox.pay((response_id, attempt))
+
+    def owe(self, response_id: str, attempt: int, charged_nanos: int | None, list_nanos: int | None = None) -> None:
+        """See Ledger."""
+        self._outbox.note(Settlement(response_id, attempt, charged_nanos, list_nanos))
+
+    async def sync(self) -> None:
+        """See Ledger."""
+        await self._outbox.sync(self.flush)
+
+    async def pay_found(self) -> None:
+        """Pays what processes that have ended still owed. Raises Fault LEDGER_UNAVAILABLE."""
+        found = self._outbox.take_found()
+        for first in range(0, len(found), _GROUP_MAX):
+            debts = found[first : first + _GROUP_MAX]
+            await asyncio.gather(*(self._pay_settlement(debt) for debt in debts if isinstance(debt, Settlement)))
+            latest = {debt.response_id: debt for debt in debts if isinstance(debt, Receipt)}
+            await self._write_all(list(latest.values()))
+            for debt in debts:
+                self._outbox.pay(key_of(debt))
+        if found:
+            log.warning("outbox_paid", debts=len(found))
+
+    async def _pay_settlement(self, debt: Settlement) -> None:
+        response_id, attempt = debt.key
+        try:
+            if debt.charged_nanos is None:
+                await self.cancel_reservation(response_id, attempt)
+            else:
+                await self.settle(response_id, attempt, debt.charged_nanos, response_id, debt.list_nanos)
+        except Fault as fault:
+            if fault.reason is Reason.LEDGER_UNAVAILABLE:
+                raise
+            log.error("debt_not_payable", response_id=response_id, attempt=attempt)
+
+    async def _write_all(self, receipts: list[Receipt]) -> None:
+        await self._writer.submit(lambda connection: _write(connection, receipts))
 
     async def expired_reservations(self) -> tuple[ExpiredReservation, ...]:
         """See Ledger."""
@@ -136,6 +201,7 @@ class SqlLedger:
 
     async def sweep(self) -> Sweep:
         """See Ledger."""
+        self._outbox.mend((*self._writing.values(), *self._queued.values()))
         now = self._clock()
         found: Sweep = await self._writer.submit(lambda connection: statements.sweep(connection, now))
         return found
@@ -145,12 +211,15 @@ class SqlLedger:
         self._queued.pop(receipt.response_id, None)
         self._writing.pop(receipt.response_id, None)  # an older one is not put back when its commit fails
         await self._writer.submit(lambda connection: _write(connection, [receipt]))
+        if receipt.response_id not in self._queued:
+            self._outbox.pay((receipt.response_id, 0))
 
     def record_soon(self, receipt: Receipt) -> bool:
         """See Ledger."""
         if len(self._queued) >= self._queued_receipts_max and receipt.response_id not in self._queued:
             return False
         self._queued[receipt.response_id] = receipt
+        self._outbox.note(receipt)
         self._schedule()
         return True
 
@@ -299,6 +368,8 @@ class SqlLedger:
             self._cancel_timer()
             await self._writer.close()
             await self._reader.close()
+            await asyncio.sleep(0)  # lets what was committed last be noted
+            self._outbox.close()
 
     def _schedule(self) -> None:
         if self._timer is None:
@@ -329,6 +400,8 @@ class SqlLedger:
             del self._writing[response_id]
             if not is_written:
                 self._queued.setdefault(response_id, row)
+            elif response_id not in self._queued:
+                self._outbox.pay((response_id, 0))
         if not is_written and self._queued:
             self._schedule()
 

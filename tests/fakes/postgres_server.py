@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -77,11 +76,10 @@ class PostgresServer:
         options = ["-c", f"port={self.port}", "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self.programs / "postgres", "-D", self._data, *options, *durability],
+                [*_as_postgres(), self.programs / "postgres", "-D", self._data, *options, *durability],
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                **_as_postgres(),
             )
         self._run("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port), attempts=_START_SECONDS * 10)
 
@@ -106,10 +104,10 @@ class PostgresServer:
         return self.folder / "data"
 
     def _run(self, program: str, *arguments: str, attempts: int = 1) -> None:
-        command = [str(self.programs / program), *arguments]
+        command = [*_as_postgres(), str(self.programs / program), *arguments]
         error = ""
         for _ in range(attempts):
-            done = subprocess.run(command, cwd=self.folder, capture_output=True, check=False, **_as_postgres())
+            done = subprocess.run(command, cwd=self.folder, capture_output=True, check=False)
             if done.returncode == 0:
                 return
             error = done.stderr.decode()[-500:]
@@ -171,6 +169,8 @@ def _give(folder: Path) -> None:
             shutil.chown(path, USER, USER)
 
 
-def _as_postgres() -> dict[str, Any]:
-    """The server refuses to run as root."""
-    return {"user": USER, "group": USER, "extra_groups": []} if os.getuid() == 0 else {}
+def _as_postgres() -> list[str]:
+    """The server refuses to run as root. A program changes the user, not Popen: that would fork a process that has
+    threads of gRPC, which crashes now and then.
+    """
+    return ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"] if os.getuid() == 0 else []

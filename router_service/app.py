@@ -20,6 +20,7 @@ from router_service.catalog.problems import ConfigurationError
 from router_service.catalog.reload import Configuration
 from router_service.config import MEMORY, Config
 from router_service.core.faults import Fault
+from router_service.core.refusal_limit import RefusalLimit
 from router_service.credentials.certificate import Certificate, read_certificate
 from router_service.credentials.client import Credentials, channel_credentials, open_channel
 from router_service.credentials.recipient import Recipient
@@ -46,6 +47,7 @@ from router_service.transport.editor import Editor
 from router_service.transport.embedding_servicer import EmbeddingServicer
 from router_service.transport.http import serve_http
 from router_service.transport.interceptors.certificates import Callers
+from router_service.transport.interceptors.identity import IdentityInterceptor
 from router_service.transport.interceptors.tokens import Verifier
 from router_service.transport.model_options import Discovery
 from router_service.transport.organization_servicer import OrganizationServicer
@@ -87,6 +89,7 @@ class RunningRouter:
     http_port: int
     certificate: Certificate
     workloads: Workloads
+    refusal_limit: RefusalLimit
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     is_draining: bool = False
 
@@ -255,9 +258,10 @@ async def serve(
         OverrideServicer(snapshot, editor),
         OrganizationServicer(snapshot, editor, credentials),
     )
+    refusal_limit = RefusalLimit(monotonic)
     server, health = build_server(
         servicers,
-        Callers(verifier, workloads),
+        IdentityInterceptor(Callers(verifier, workloads), credentials.refusals, refusal_limit),
         new_incident=_new_id,
         most_request_bytes=config.max_message_bytes,
         most_transport_bytes=config.max_transport_message_bytes,
@@ -297,6 +301,7 @@ async def serve(
         http_port,
         certificate,
         workloads,
+        refusal_limit,
     )
     await running.follow()
     log.info("listening", grpc=port, http=http_port, revision=configuration.current.revision)

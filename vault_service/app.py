@@ -26,6 +26,7 @@ from vault_service.core.faults import Fault
 from vault_service.core.issuance import Issuance
 from vault_service.core.leases import LastUses, Leases
 from vault_service.core.policies import Policies
+from vault_service.core.refusal_limit import RefusalLimit
 from vault_service.core.tokens import Verifier
 from vault_service.external import ExternalSettingsError, Issuers, IssuerSettings, fetch_document, read_settings
 from vault_service.external_callers import make_reader
@@ -344,7 +345,7 @@ def _build(
     limits = ListenerLimits(config.max_message_bytes, config.max_connection_age_seconds, config.drain_seconds)
     faults, size = FaultsInterceptor(metrics), SizeInterceptor(config.max_message_bytes)
     refusals = Refusals(recorder, monotonic=monotonic)
-    records = RecordsInterceptor(recorder, refusals)
+    records = RecordsInterceptor(recorder, refusals, RefusalLimit(monotonic))
     completion = CompletionInterceptor()
     management = make_management_listener(
         [faults, records, CallerIdentityInterceptor(verifier, workloads), size, completion],

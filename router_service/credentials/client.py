@@ -23,6 +23,7 @@ from router_service.credentials.errors import fault_of, unavailable
 from router_service.credentials.leases import Lease, Leases
 from router_service.credentials.owners import Owned, Owners
 from router_service.credentials.recipient import Recipient
+from router_service.credentials.refusals import Refusals
 from router_service.credentials.uses import RefusedUses, Uses
 
 RECONNECT_SECONDS = 0.2
@@ -78,6 +79,7 @@ class Credentials:
         self._owners = Owners()
         self.leases = Leases(clock)
         self.uses = Uses(self._send_uses, lambda count: log.error("uses_lost", count=count))
+        self.refusals = Refusals(self._send_refusals)
         self._revision = 0
         self._heard = float("-inf")
         self._watch: asyncio.Task[None] | None = None
@@ -88,11 +90,13 @@ class Credentials:
         """Begins to watch and to report."""
         self._watch = asyncio.create_task(self._watch_changes())
         self.uses.start()
+        self.refusals.start()
 
     async def stop(self) -> None:
         """Reports what is left and closes the channel."""
         self._is_stopping = True
         await self.uses.stop()
+        await self.refusals.stop()
         if self._watch is not None:
             self._watch.cancel()
             with suppress(asyncio.CancelledError):
@@ -286,6 +290,10 @@ class Credentials:
                 raise RefusedUses from None
             log.warning("uses_not_reported", code=error.code().name, count=len(uses))
             raise
+
+    async def _send_refusals(self, refusals: list[lease_service_pb2.CallerRefusals]) -> None:
+        request = lease_service_pb2.ReportRefusalsRequest(refusals=refusals)
+        await self._link.stub.ReportRefusals(request, timeout=self._call_seconds)
 
     async def _watch_changes(self) -> None:
         while not self._is_stopping:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
@@ -9,8 +10,9 @@ from structlog.typing import EventDict, WrappedLogger
 from router_service.core.secret import redact
 
 
-def set_up(level: str) -> None:
+def set_up(level: str, stream: TextIO | None = None) -> None:
     """Sets up logging for the process. Libraries that print URLs or headers are kept at WARNING."""
+    stream = stream or sys.stderr
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -21,10 +23,24 @@ def set_up(level: str) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s")
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_TextlessFormatter("%(levelname)s %(name)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+
+
+class _TextlessFormatter(logging.Formatter):
+    """Of a library's record only its level, its logger and the exception's class: all else may hold anything."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 # overrides
+        return str(ei[0].__qualname__) if ei[0] is not None else ""
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802 # overrides
+        return ""
 
 
 def _drop_exception_text(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -26,7 +26,6 @@ from router_service.transport.catalog_servicers import ModelServicer
 from router_service.transport.completion_servicer import CompletionServicer
 from router_service.transport.credential_test_servicer import CredentialTestServicer
 from router_service.transport.embedding_servicer import EmbeddingServicer
-from router_service.transport.interceptors.certificates import Callers
 from router_service.transport.interceptors.faults import FaultsInterceptor
 from router_service.transport.interceptors.identity import IdentityInterceptor
 from router_service.transport.organization_servicer import OrganizationServicer
@@ -82,7 +81,7 @@ class Health:
 
 def build_server(
     servicers: Servicers,
-    callers: Callers,
+    identity: IdentityInterceptor,
     *,
     new_incident: Callable[[], str],
     most_request_bytes: int,
@@ -100,7 +99,7 @@ def build_server(
         ("grpc.max_connection_age_ms", int(max_connection_age_seconds * 1000)),
         ("grpc.max_connection_age_grace_ms", 600_000),
     )
-    interceptors = (FaultsInterceptor(new_incident, most_request_bytes), IdentityInterceptor(callers))
+    interceptors = (FaultsInterceptor(new_incident, most_request_bytes), identity)
     server = grpc.aio.server(interceptors=interceptors, options=options)
     completion_service_pb2_grpc.add_CompletionServiceServicer_to_server(servicers.completion, server)
     embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server(servicers.embedding, server)

@@ -59,6 +59,7 @@ _WITH_RETRY = frozenset(
         Reason.LEDGER_UNAVAILABLE,
         Reason.LIMITS_UNAVAILABLE,
         Reason.ISSUER_UNAVAILABLE,
+        Reason.AUTHENTICATION_LIMITED,
         Reason.RATE_LIMITED,
         Reason.CONCURRENCY_LIMITED,
         Reason.UPSTREAM_RATE_LIMITED,

@@ -111,6 +111,10 @@ class Watched:
             assert isinstance(answer, token_service_pb2.IssueTokenResponse)
             self.tokens[name] = answer.bearer_token
             self.scanner.add(token_canary(f"the {name}'s token", answer.bearer_token))
+        await self.save_all()
+
+    async def save_all(self) -> None:
+        """Saves the keys of ada, the organization and the deployment."""
         refused_origin = f"http://127.0.0.1:{self.closed_port}"
         await self.save(USER, "own", "scripted", self.user_key, "member")
         await self.save(ORGANIZATION, "claude", "scripted-anthropic", self.organization_key, "admin")

@@ -152,6 +152,17 @@ async def lease_steps(watched: Watched) -> list[Step]:
         Step("LeaseCredential", lease, ""),
         Step("ListLeasable", pb.ListLeasableRequest(parent=USER, caller_proof=watched.tokens["member"]), ""),
         Step("ReportUses", pb.ReportUsesRequest(uses=[use]), ""),
+        Step(
+            "ReportRefusals",
+            pb.ReportRefusalsRequest(
+                refusals=[
+                    pb.CallerRefusals(
+                        method="CompletionService/Complete", cause="token_invalid", count=2, address_count=1
+                    )
+                ]
+            ),
+            "",
+        ),
         Step("ReportTest", pb.ReportTestRequest(lease_id=given.lease_id, test=tested), ""),
         Step("WatchCredentialChanges", pb.WatchCredentialChangesRequest(), "", most_answers=2),
     ]

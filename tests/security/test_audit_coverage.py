@@ -125,6 +125,15 @@ async def requests(vault: Vault, admin: Client, ada: Client) -> Mapping[str, Mak
         "LeaseService/LeaseCredential": fixed(vault.router.request(f"{MAIN}/versions/active", ada.token)),
         "LeaseService/ListLeasable": fixed(leases.ListLeasableRequest(parent=ACME, caller_proof=ada.token)),
         "LeaseService/ReportUses": use,
+        "LeaseService/ReportRefusals": fixed(
+            leases.ReportRefusalsRequest(
+                refusals=[
+                    leases.CallerRefusals(
+                        method="CompletionService/Complete", cause="token_invalid", count=2, address_count=1
+                    )
+                ]
+            )
+        ),
         "LeaseService/ReportTest": test,
         "LeaseService/WatchCredentialChanges": fixed(leases.WatchCredentialChangesRequest()),
         "TokenService/IssueToken": fixed(tokens.IssueTokenRequest(parent=ACME, token=token)),
@@ -186,7 +195,8 @@ async def test_every_method_leaves_a_record(tmp_path: Path) -> None:
             by = vault.lease if is_lease else vault.operator if service == "AuditService" else admin
             before = len(vault.audit_bytes().splitlines())
             await by.call(getattr(stub(by, service), method), request)
-            check(records_after(vault, before), name, {"AUDIT_OUTCOME_SUCCEEDED"})
+            done = "AUDIT_OUTCOME_DENIED" if name.endswith("/ReportRefusals") else "AUDIT_OUTCOME_SUCCEEDED"
+            check(records_after(vault, before), name, {done})
     tried(9, "every method refused and done, each with its record", methods=len(steps), refusals=refusals)
 
 

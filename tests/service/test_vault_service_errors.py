@@ -24,6 +24,7 @@ from keyswitch.vault.v1 import token_service_pb2 as tokens_pb
 from tests.fakes.vault_server import free_port
 from tests.service.vault_harness import ACME, ADA, MAIN, ORIGIN, Client, Refused, Vault, running_vault
 from vault_service.audit.sink import SystemFiles
+from vault_service.core.refusal_limit import BURST
 from vault_service.store import store as stores
 from vault_service.store.memory import MemoryStore
 
@@ -223,6 +224,13 @@ async def mint_refused(world: World) -> Any:
         return await mint(world, ENDPOINT)
 
 
+async def authentication_limited(world: World) -> None:
+    for _ in range(int(BURST)):
+        with pytest.raises(Refused):
+            await caller_unknown(world)
+    await caller_unknown(world)
+
+
 PROVOCATIONS: dict[str, Callable[[World], Awaitable[Any]]] = {
     "INVALID_REQUEST": invalid_request,
     "CALLER_UNKNOWN": caller_unknown,
@@ -244,6 +252,7 @@ PROVOCATIONS: dict[str, Callable[[World], Awaitable[Any]]] = {
     "MINT_REFUSED": mint_refused,
     "MINT_UNAVAILABLE": lambda world: mint(world, ENDPOINT),
     "ISSUER_UNAVAILABLE": issuer_unavailable,
+    "AUTHENTICATION_LIMITED": authentication_limited,
     "REQUEST_ID_REUSED": request_id_reused,
     "TOKEN_UNKNOWN": token_unknown,
     "AUDIT_RECORD_UNKNOWN": audit_record_unknown,

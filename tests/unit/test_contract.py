@@ -26,7 +26,7 @@ from router_service.transport.catalog_servicers import ModelServicer
 from router_service.transport.completion_servicer import CompletionServicer
 from router_service.transport.credential_test_servicer import CredentialTestServicer
 from router_service.transport.embedding_servicer import EmbeddingServicer
-from router_service.transport.interceptors.certificates import Callers
+from router_service.transport.interceptors.identity import IdentityInterceptor
 from router_service.transport.organization_servicer import OrganizationServicer
 from router_service.transport.override_servicer import OverrideServicer
 from router_service.transport.provider_servicer import ProviderServicer
@@ -162,7 +162,7 @@ def test_the_router_serves_every_method_of_its_services(recorded: list[Recording
     )
     router_server.build_server(
         servicers,
-        blank(Callers),
+        blank(IdentityInterceptor),
         new_incident=str,
         most_request_bytes=1,
         most_transport_bytes=1,

@@ -105,7 +105,7 @@ def world(tmp_path: Path) -> World:
 
 
 def test_both_services_read_alike() -> None:
-    for name in ("external.py", "workloads.py"):
+    for name in ("external.py", "workloads.py", "core/refusal_limit.py"):
         texts = {(ROOT / service / name).read_text() for service in ("router_service", "vault_service")}
         assert len(texts) == 1, f"{name} is one text in both services: copy it from the one to the other"
 

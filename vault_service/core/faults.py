@@ -73,6 +73,7 @@ class Reason(Enum):
     VAULT_DENIED = "ERROR_REASON_VAULT_DENIED"
     INTERNAL = "ERROR_REASON_INTERNAL"
     ISSUER_UNAVAILABLE = "ERROR_REASON_ISSUER_UNAVAILABLE"
+    AUTHENTICATION_LIMITED = "ERROR_REASON_AUTHENTICATION_LIMITED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,11 @@ TABLE: Mapping[Reason, Row] = {
         "The issuer of the caller's token cannot be asked for its keys; the token may be valid: try again soon.",
         retry_seconds=5.0,
     ),
+    Reason.AUTHENTICATION_LIMITED: Row(
+        Code.RESOURCE_EXHAUSTED,
+        "Too many callers from there proved no identity lately; wait, and come back with a valid one.",
+        retry_seconds=1.0,
+    ),
     Reason.INTERNAL: Row(Code.INTERNAL, "A fault of the credential service; report the incident id."),
 }
 
@@ -166,7 +172,7 @@ class FieldViolation:
 
 
 class Fault(Exception):
-    """A refusal or failure that the caller is told of, by its reason."""
+    """A refusal or failure that the caller is told of, by its reason. `retry_seconds` goes before the table's."""
 
     def __init__(
         self,
@@ -174,11 +180,13 @@ class Fault(Exception):
         metadata: Mapping[str, str] | None = None,
         *,
         violations: Sequence[FieldViolation] = (),
+        retry_seconds: float | None = None,
     ) -> None:
         super().__init__(reason.value)
         self.reason = reason
         self.metadata = dict(metadata or {})
         self.violations = tuple(violations)[:16]
+        self.retry_seconds = TABLE[reason].retry_seconds if retry_seconds is None else retry_seconds
 
     @property
     def row(self) -> Row:

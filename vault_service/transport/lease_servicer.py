@@ -46,6 +46,8 @@ from vault_service.transport.pages import cut_page
 
 MAX_USES = 1000
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_METHOD = re.compile(r"[A-Za-z]{1,64}/[A-Za-z]{1,64}")
+_CAUSE = re.compile(r"[a-z_]{1,64}")
 _log = structlog.stdlib.get_logger("vault_service.leases")
 
 
@@ -147,6 +149,32 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
         for use in fresh:
             await self._note_last_use(use, call.call_id)
         return pb.ReportUsesResponse()
+
+    async def ReportRefusals(self, request: pb.ReportRefusalsRequest, context: Any) -> pb.ReportRefusalsResponse:
+        if not 1 <= len(request.refusals) <= MAX_USES:
+            raise invalid("refusals", f"must hold from 1 to {MAX_USES}")
+        for i, one in enumerate(request.refusals):
+            _check_refusals(one, f"refusals[{i}]")
+        call = current()
+        unknown = Fault(Reason.CALLER_UNKNOWN)
+        results = await asyncio.gather(
+            *(
+                self._recorder.note(
+                    call.actor,
+                    audit_pb2.AUDIT_ACTION_AUTHENTICATE,
+                    "",
+                    unknown,
+                    note=f"{one.method}, {one.cause}, from {one.address_count} addresses",
+                    refused_count=one.count,
+                )
+                for one in request.refusals
+            ),
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return pb.ReportRefusalsResponse()
 
     async def ReportTest(self, request: pb.ReportTestRequest, context: Any) -> pb.ReportTestResponse:
         lease = self._leases.find(request.lease_id)
@@ -279,6 +307,15 @@ def _check_use(use: lease_pb2.CredentialUse, field: str) -> None:
     if not use.HasField("use_time"):
         raise invalid(f"{field}.use_time", "is missing")
     wire.read_timestamp(use.use_time, f"{field}.use_time")
+
+
+def _check_refusals(one: pb.CallerRefusals, field: str) -> None:
+    if not _METHOD.fullmatch(one.method):
+        raise invalid(f"{field}.method", "must be a service and a method")
+    if not _CAUSE.fullmatch(one.cause):
+        raise invalid(f"{field}.cause", "must be small letters and underscores, at most 64")
+    if one.count < 1 or one.address_count < 1:
+        raise invalid(f"{field}.count", "must be at least 1, as must address_count")
 
 
 def _check_test(request: pb.ReportTestRequest, lease: Lease | None) -> Lease:

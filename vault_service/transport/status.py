@@ -21,9 +21,9 @@ def make_status(fault: Fault) -> grpc.Status:
             for one in fault.violations
         ]
         details.append(error_details_pb2.BadRequest(field_violations=violations))
-    if row.retry_seconds is not None:
+    if fault.retry_seconds is not None:
         delay = duration_pb2.Duration()
-        delay.FromNanoseconds(int(row.retry_seconds * 1e9))
+        delay.FromNanoseconds(int(fault.retry_seconds * 1e9))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     status = status_pb2.Status(
         code=code_pb2.Code.Value(row.code.value), message=row.sentence, details=[_pack(one) for one in details]

@@ -2,10 +2,14 @@
 
 from contextvars import ContextVar
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 
 from router_service.core.caller import Caller
+from router_service.core.faults import Fault, Reason
+from router_service.core.refusal_limit import RefusalLimit, source_of
+from router_service.credentials.refusals import Refusals
 from router_service.transport.interceptors.certificates import Callers, peer_certificate
 from router_service.transport.interceptors.faults import Continuation, Handler, behaviour_of, rewrap
 from router_service.transport.interceptors.tokens import unknown
@@ -23,8 +27,10 @@ def caller() -> Caller:
 class IdentityInterceptor(grpc.aio.ServerInterceptor):
     """Lets no call of our own services through without a verified identity. Health and reflection need none."""
 
-    def __init__(self, callers: Callers) -> None:
+    def __init__(self, callers: Callers, refusals: Refusals, limit: RefusalLimit) -> None:
         self._callers = callers
+        self._refusals = refusals
+        self._limit = limit
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler | None:
@@ -34,19 +40,34 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):
             handler = await continuation(details)
             if handler is None or not method.startswith("/keyswitch."):
                 return handler
-            self._wrapped[method] = self._wrap(handler)
+            self._wrapped[method] = self._wrap(handler, method.rpartition(".")[2])
         return self._wrapped[method]
 
-    def _wrap(self, handler: Handler) -> Handler:
+    def _wrap(self, handler: Handler, name: str) -> Handler:
         behaviour = behaviour_of(handler)
         callers = self._callers
 
         async def identified(request: Any, context: Any) -> Any:
-            token = _bearer(context.invocation_metadata())
-            _CALLER.set(await callers.identify(token, peer_certificate(context)))
+            try:
+                token = _bearer(context.invocation_metadata())
+                _CALLER.set(await callers.identify(token, peer_certificate(context)))
+            except Fault as fault:
+                self._refuse(name, fault, context)
+                raise
             return await behaviour(request, context)
 
         return rewrap(handler, identified)
+
+    def _refuse(self, name: str, fault: Fault, context: Any) -> None:
+        """Counts a stranger; raises in the fault's place where there were too many from there."""
+        if fault.reason is not Reason.CALLER_UNKNOWN:
+            return
+        source = source_of(unquote(context.peer()).partition(":")[2])
+        self._refusals.add(name, fault.metadata["cause"], source)
+        wait_seconds = self._limit.refuse(source)
+        if wait_seconds:
+            message = "Too many callers from there proved no identity lately; wait, and come back with a valid one."
+            raise Fault(Reason.AUTHENTICATION_LIMITED, message, retry_after_seconds=wait_seconds) from None
 
 
 def _bearer(metadata: Any) -> str:

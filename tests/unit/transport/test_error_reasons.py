@@ -22,6 +22,7 @@ KEYS = "tests/service/test_router_keys.py"
 LIMITS = "tests/service/test_router_limits.py"
 CONFIGURATION = "tests/service/test_router_configuration.py"
 IDENTITY = "tests/service/test_identity_issuers.py"
+STRANGERS = "tests/security/test_strangers.py"
 ENDINGS = "tests/service/test_router_endings.py"
 
 SHOWN_BY = {
@@ -38,6 +39,7 @@ SHOWN_BY = {
     "CREDIT_EXHAUSTED": (BAD_INPUT, "test_credits_that_are_used_up_say_whose"),
     "RATE_LIMITED": (LIMITS, "test_a_rate_of_requests_refuses_and_says_when"),
     "CONCURRENCY_LIMITED": (LIMITS, "test_without_another_candidate_it_waits_until_the_deadline"),
+    "AUTHENTICATION_LIMITED": (STRANGERS, "test_a_flood_at_the_router_is_told_to_wait_and_shuts_nobody_out"),
     "ISSUER_UNAVAILABLE": (IDENTITY, "test_an_issuer_that_is_away_is_not_the_callers_fault"),
     "LIMITS_UNAVAILABLE": (LIMITS, "test_a_store_that_is_away_refuses_only_what_is_limited"),
     "REQUEST_ID_REUSED": (ENDINGS, "test_a_request_id_of_an_answered_call_is_refused_with_its_receipt"),

@@ -14,6 +14,7 @@ from keyswitch.vault.v1 import audit_pb2
 from vault_service.audit.recorder import Actor, Recorder, begin_call
 from vault_service.audit.refusals import Refusals
 from vault_service.core.faults import Fault, Reason, from_store
+from vault_service.core.refusal_limit import RefusalLimit, source_of
 from vault_service.store.store import StoreError
 from vault_service.transport.calls import unproven_actor
 from vault_service.transport.interceptors.identity import OPEN_METHODS
@@ -62,6 +63,7 @@ ACTIONS: Mapping[str, audit_pb2.AuditAction.ValueType] = {
             "LeaseCredential": audit_pb2.AUDIT_ACTION_LEASE,
             "ListLeasable": audit_pb2.AUDIT_ACTION_READ_CREDENTIALS,
             "ReportUses": audit_pb2.AUDIT_ACTION_USE,
+            "ReportRefusals": audit_pb2.AUDIT_ACTION_AUTHENTICATE,
             "ReportTest": audit_pb2.AUDIT_ACTION_TEST,
             "WatchCredentialChanges": audit_pb2.AUDIT_ACTION_READ_CREDENTIALS,
         },
@@ -72,11 +74,12 @@ ACTIONS: Mapping[str, audit_pb2.AuditAction.ValueType] = {
 
 
 class RecordsInterceptor(AroundInterceptor):
-    """Records what is refused before it is recorded otherwise."""
+    """Records what is refused before it is recorded otherwise, and limits how often strangers are told why."""
 
-    def __init__(self, recorder: Recorder, refusals: Refusals) -> None:
+    def __init__(self, recorder: Recorder, refusals: Refusals, limit: RefusalLimit) -> None:
         self._recorder = recorder
         self._refusals = refusals
+        self._limit = limit
 
     def around(self, method: str, behaviour: Behaviour) -> Behaviour:
         if method in OPEN_METHODS or is_infrastructure(method):
@@ -104,6 +107,9 @@ class RecordsInterceptor(AroundInterceptor):
         is_unknown = fault.reason is Reason.CALLER_UNKNOWN or fault.metadata.get("cause") == "identity"
         if is_unknown:
             await self._refusals.refused(actor, name, fault)
+            wait_seconds = self._limit.refuse(actor.subject or source_of(actor.peer))
+            if wait_seconds:
+                raise Fault(Reason.AUTHENTICATION_LIMITED, retry_seconds=wait_seconds)
         else:
             action = ACTIONS.get(method, audit_pb2.AUDIT_ACTION_UNSPECIFIED)
             await self._recorder.note(actor, action, "", fault, note=name)

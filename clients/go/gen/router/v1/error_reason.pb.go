@@ -284,6 +284,14 @@ const (
 	//	  "domain": "router.keyswitch.dev",
 	//	  "metadata": { "cause": "issuer_keys" } }
 	ErrorReason_ERROR_REASON_ISSUER_UNAVAILABLE ErrorReason = 41
+	// Too many callers that proved no identity came from there lately, or in all.
+	// Callers who prove theirs are served all the same. Status RESOURCE_EXHAUSTED
+	// with google.rpc.RetryInfo.
+	//
+	//	{ "reason": "ERROR_REASON_AUTHENTICATION_LIMITED",
+	//	  "domain": "router.keyswitch.dev",
+	//	  "metadata": {} }
+	ErrorReason_ERROR_REASON_AUTHENTICATION_LIMITED ErrorReason = 42
 )
 
 // Enum value maps for ErrorReason.
@@ -325,6 +333,7 @@ var (
 		32: "ERROR_REASON_RESOURCE_FIXED",
 		33: "ERROR_REASON_CONFIGURATION_UNAVAILABLE",
 		41: "ERROR_REASON_ISSUER_UNAVAILABLE",
+		42: "ERROR_REASON_AUTHENTICATION_LIMITED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                    0,
@@ -363,6 +372,7 @@ var (
 		"ERROR_REASON_RESOURCE_FIXED":                 32,
 		"ERROR_REASON_CONFIGURATION_UNAVAILABLE":      33,
 		"ERROR_REASON_ISSUER_UNAVAILABLE":             41,
+		"ERROR_REASON_AUTHENTICATION_LIMITED":         42,
 	}
 )
 
@@ -397,7 +407,7 @@ var File_keyswitch_router_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_keyswitch_router_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"&keyswitch/router/v1/error_reason.proto\x12\x13keyswitch.router.v1*\xc1\n" +
+	"&keyswitch/router/v1/error_reason.proto\x12\x13keyswitch.router.v1*\xea\n" +
 	"\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
@@ -436,7 +446,8 @@ const file_keyswitch_router_v1_error_reason_proto_rawDesc = "" +
 	"\x1aERROR_REASON_ETAG_MISMATCH\x10\x1f\x12\x1f\n" +
 	"\x1bERROR_REASON_RESOURCE_FIXED\x10 \x12*\n" +
 	"&ERROR_REASON_CONFIGURATION_UNAVAILABLE\x10!\x12#\n" +
-	"\x1fERROR_REASON_ISSUER_UNAVAILABLE\x10)b\x06proto3"
+	"\x1fERROR_REASON_ISSUER_UNAVAILABLE\x10)\x12'\n" +
+	"#ERROR_REASON_AUTHENTICATION_LIMITED\x10*b\x06proto3"
 
 var (
 	file_keyswitch_router_v1_error_reason_proto_rawDescOnce sync.Once

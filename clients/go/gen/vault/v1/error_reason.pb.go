@@ -244,6 +244,14 @@ const (
 	//	  "domain": "vault.keyswitch.dev",
 	//	  "metadata": { "cause": "issuer_keys" } }
 	ErrorReason_ERROR_REASON_ISSUER_UNAVAILABLE ErrorReason = 40
+	// Too many callers that proved no identity came from there lately, or in all.
+	// Callers who prove theirs are served all the same. Status RESOURCE_EXHAUSTED
+	// with google.rpc.RetryInfo.
+	//
+	//	{ "reason": "ERROR_REASON_AUTHENTICATION_LIMITED",
+	//	  "domain": "vault.keyswitch.dev",
+	//	  "metadata": {} }
+	ErrorReason_ERROR_REASON_AUTHENTICATION_LIMITED ErrorReason = 41
 )
 
 // Enum value maps for ErrorReason.
@@ -281,6 +289,7 @@ var (
 		30: "ERROR_REASON_VAULT_DENIED",
 		31: "ERROR_REASON_INTERNAL",
 		40: "ERROR_REASON_ISSUER_UNAVAILABLE",
+		41: "ERROR_REASON_AUTHENTICATION_LIMITED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":            0,
@@ -315,6 +324,7 @@ var (
 		"ERROR_REASON_VAULT_DENIED":           30,
 		"ERROR_REASON_INTERNAL":               31,
 		"ERROR_REASON_ISSUER_UNAVAILABLE":     40,
+		"ERROR_REASON_AUTHENTICATION_LIMITED": 41,
 	}
 )
 
@@ -349,7 +359,7 @@ var File_keyswitch_vault_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_keyswitch_vault_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"%keyswitch/vault/v1/error_reason.proto\x12\x12keyswitch.vault.v1*\xed\b\n" +
+	"%keyswitch/vault/v1/error_reason.proto\x12\x12keyswitch.vault.v1*\x96\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\x01\x12\x1f\n" +
@@ -383,7 +393,8 @@ const file_keyswitch_vault_v1_error_reason_proto_rawDesc = "" +
 	"\x1fERROR_REASON_VAULT_RATE_LIMITED\x10\x1d\x12\x1d\n" +
 	"\x19ERROR_REASON_VAULT_DENIED\x10\x1e\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x1f\x12#\n" +
-	"\x1fERROR_REASON_ISSUER_UNAVAILABLE\x10(b\x06proto3"
+	"\x1fERROR_REASON_ISSUER_UNAVAILABLE\x10(\x12'\n" +
+	"#ERROR_REASON_AUTHENTICATION_LIMITED\x10)b\x06proto3"
 
 var (
 	file_keyswitch_vault_v1_error_reason_proto_rawDescOnce sync.Once

@@ -568,6 +568,163 @@ func (*ReportUsesResponse) Descriptor() ([]byte, []int) {
 	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{5}
 }
 
+// Request of ReportRefusals.
+type ReportRefusalsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From 1 to 1000. A report that is repeated counts again.
+	Refusals      []*CallerRefusals `protobuf:"bytes,1,rep,name=refusals,proto3" json:"refusals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportRefusalsRequest) Reset() {
+	*x = ReportRefusalsRequest{}
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportRefusalsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportRefusalsRequest) ProtoMessage() {}
+
+func (x *ReportRefusalsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportRefusalsRequest.ProtoReflect.Descriptor instead.
+func (*ReportRefusalsRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ReportRefusalsRequest) GetRefusals() []*CallerRefusals {
+	if x != nil {
+		return x.Refusals
+	}
+	return nil
+}
+
+// Response of ReportRefusals. Sent when the records are durable.
+type ReportRefusalsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportRefusalsResponse) Reset() {
+	*x = ReportRefusalsResponse{}
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportRefusalsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportRefusalsResponse) ProtoMessage() {}
+
+func (x *ReportRefusalsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportRefusalsResponse.ProtoReflect.Descriptor instead.
+func (*ReportRefusalsResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{7}
+}
+
+// Callers of one method that were refused for one cause since the last report.
+type CallerRefusals struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. Service and method, such as "CompletionService/Complete".
+	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	// Required. The `cause` of CALLER_UNKNOWN, such as "token_invalid".
+	Cause string `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"`
+	// Required. How many, at least 1.
+	Count int64 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	// Required. From how many addresses, at least 1; those beyond 1000 are not
+	// told apart.
+	AddressCount  int32 `protobuf:"varint,4,opt,name=address_count,json=addressCount,proto3" json:"address_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallerRefusals) Reset() {
+	*x = CallerRefusals{}
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallerRefusals) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallerRefusals) ProtoMessage() {}
+
+func (x *CallerRefusals) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallerRefusals.ProtoReflect.Descriptor instead.
+func (*CallerRefusals) Descriptor() ([]byte, []int) {
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *CallerRefusals) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *CallerRefusals) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *CallerRefusals) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *CallerRefusals) GetAddressCount() int32 {
+	if x != nil {
+		return x.AddressCount
+	}
+	return 0
+}
+
 // Request of ReportTest.
 type ReportTestRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -581,7 +738,7 @@ type ReportTestRequest struct {
 
 func (x *ReportTestRequest) Reset() {
 	*x = ReportTestRequest{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[6]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -593,7 +750,7 @@ func (x *ReportTestRequest) String() string {
 func (*ReportTestRequest) ProtoMessage() {}
 
 func (x *ReportTestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[6]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -606,7 +763,7 @@ func (x *ReportTestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportTestRequest.ProtoReflect.Descriptor instead.
 func (*ReportTestRequest) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{6}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReportTestRequest) GetLeaseId() string {
@@ -634,7 +791,7 @@ type ReportTestResponse struct {
 
 func (x *ReportTestResponse) Reset() {
 	*x = ReportTestResponse{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[7]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -646,7 +803,7 @@ func (x *ReportTestResponse) String() string {
 func (*ReportTestResponse) ProtoMessage() {}
 
 func (x *ReportTestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[7]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -659,7 +816,7 @@ func (x *ReportTestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportTestResponse.ProtoReflect.Descriptor instead.
 func (*ReportTestResponse) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{7}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ReportTestResponse) GetCredentialVersion() *CredentialVersion {
@@ -681,7 +838,7 @@ type WatchCredentialChangesRequest struct {
 
 func (x *WatchCredentialChangesRequest) Reset() {
 	*x = WatchCredentialChangesRequest{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[8]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +850,7 @@ func (x *WatchCredentialChangesRequest) String() string {
 func (*WatchCredentialChangesRequest) ProtoMessage() {}
 
 func (x *WatchCredentialChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[8]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +863,7 @@ func (x *WatchCredentialChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCredentialChangesRequest.ProtoReflect.Descriptor instead.
 func (*WatchCredentialChangesRequest) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{8}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WatchCredentialChangesRequest) GetAfterRevision() int64 {
@@ -735,7 +892,7 @@ type WatchCredentialChangesResponse struct {
 
 func (x *WatchCredentialChangesResponse) Reset() {
 	*x = WatchCredentialChangesResponse{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[9]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +904,7 @@ func (x *WatchCredentialChangesResponse) String() string {
 func (*WatchCredentialChangesResponse) ProtoMessage() {}
 
 func (x *WatchCredentialChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[9]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +917,7 @@ func (x *WatchCredentialChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCredentialChangesResponse.ProtoReflect.Descriptor instead.
 func (*WatchCredentialChangesResponse) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{9}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *WatchCredentialChangesResponse) GetRevision() int64 {
@@ -813,7 +970,7 @@ type CredentialChange struct {
 
 func (x *CredentialChange) Reset() {
 	*x = CredentialChange{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[10]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -825,7 +982,7 @@ func (x *CredentialChange) String() string {
 func (*CredentialChange) ProtoMessage() {}
 
 func (x *CredentialChange) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[10]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -838,7 +995,7 @@ func (x *CredentialChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CredentialChange.ProtoReflect.Descriptor instead.
 func (*CredentialChange) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{10}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CredentialChange) GetRevision() int64 {
@@ -951,7 +1108,7 @@ type CredentialUpdate struct {
 
 func (x *CredentialUpdate) Reset() {
 	*x = CredentialUpdate{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[11]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1120,7 @@ func (x *CredentialUpdate) String() string {
 func (*CredentialUpdate) ProtoMessage() {}
 
 func (x *CredentialUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[11]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1133,7 @@ func (x *CredentialUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CredentialUpdate.ProtoReflect.Descriptor instead.
 func (*CredentialUpdate) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{11}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CredentialUpdate) GetType() CredentialChangeType {
@@ -1035,7 +1192,7 @@ type OwnerRevocation struct {
 
 func (x *OwnerRevocation) Reset() {
 	*x = OwnerRevocation{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[12]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1047,7 +1204,7 @@ func (x *OwnerRevocation) String() string {
 func (*OwnerRevocation) ProtoMessage() {}
 
 func (x *OwnerRevocation) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[12]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1060,7 +1217,7 @@ func (x *OwnerRevocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OwnerRevocation.ProtoReflect.Descriptor instead.
 func (*OwnerRevocation) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{12}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *OwnerRevocation) GetOwner() string {
@@ -1090,7 +1247,7 @@ type TokenRevocation struct {
 
 func (x *TokenRevocation) Reset() {
 	*x = TokenRevocation{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[13]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1102,7 +1259,7 @@ func (x *TokenRevocation) String() string {
 func (*TokenRevocation) ProtoMessage() {}
 
 func (x *TokenRevocation) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[13]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1115,7 +1272,7 @@ func (x *TokenRevocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenRevocation.ProtoReflect.Descriptor instead.
 func (*TokenRevocation) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{13}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TokenRevocation) GetTokenId() string {
@@ -1143,7 +1300,7 @@ type CredentialPolicyUpdate struct {
 
 func (x *CredentialPolicyUpdate) Reset() {
 	*x = CredentialPolicyUpdate{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[14]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1155,7 +1312,7 @@ func (x *CredentialPolicyUpdate) String() string {
 func (*CredentialPolicyUpdate) ProtoMessage() {}
 
 func (x *CredentialPolicyUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[14]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1168,7 +1325,7 @@ func (x *CredentialPolicyUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CredentialPolicyUpdate.ProtoReflect.Descriptor instead.
 func (*CredentialPolicyUpdate) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{14}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CredentialPolicyUpdate) GetOwner() string {
@@ -1217,7 +1374,15 @@ const file_keyswitch_vault_v1_lease_service_proto_rawDesc = "" +
 	"\x18user_credentials_enabled\x18\x04 \x01(\bR\x16userCredentialsEnabled\"J\n" +
 	"\x11ReportUsesRequest\x125\n" +
 	"\x04uses\x18\x01 \x03(\v2!.keyswitch.vault.v1.CredentialUseR\x04uses\"\x14\n" +
-	"\x12ReportUsesResponse\"f\n" +
+	"\x12ReportUsesResponse\"W\n" +
+	"\x15ReportRefusalsRequest\x12>\n" +
+	"\brefusals\x18\x01 \x03(\v2\".keyswitch.vault.v1.CallerRefusalsR\brefusals\"\x18\n" +
+	"\x16ReportRefusalsResponse\"y\n" +
+	"\x0eCallerRefusals\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12\x14\n" +
+	"\x05cause\x18\x02 \x01(\tR\x05cause\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x03R\x05count\x12#\n" +
+	"\raddress_count\x18\x04 \x01(\x05R\faddressCount\"f\n" +
 	"\x11ReportTestRequest\x12\x19\n" +
 	"\blease_id\x18\x01 \x01(\tR\aleaseId\x126\n" +
 	"\x04test\x18\x02 \x01(\v2\".keyswitch.vault.v1.CredentialTestR\x04test\"j\n" +
@@ -1266,12 +1431,13 @@ const file_keyswitch_vault_v1_lease_service_proto_rawDesc = "" +
 	"\x1eCREDENTIAL_CHANGE_TYPE_ENABLED\x10\x03\x12#\n" +
 	"\x1fCREDENTIAL_CHANGE_TYPE_DISABLED\x10\x04\x12*\n" +
 	"&CREDENTIAL_CHANGE_TYPE_VERSION_REVOKED\x10\x05\x12\"\n" +
-	"\x1eCREDENTIAL_CHANGE_TYPE_DELETED\x10\x062\x9b\x04\n" +
+	"\x1eCREDENTIAL_CHANGE_TYPE_DELETED\x10\x062\x84\x05\n" +
 	"\fLeaseService\x12j\n" +
 	"\x0fLeaseCredential\x12*.keyswitch.vault.v1.LeaseCredentialRequest\x1a+.keyswitch.vault.v1.LeaseCredentialResponse\x12a\n" +
 	"\fListLeasable\x12'.keyswitch.vault.v1.ListLeasableRequest\x1a(.keyswitch.vault.v1.ListLeasableResponse\x12[\n" +
 	"\n" +
-	"ReportUses\x12%.keyswitch.vault.v1.ReportUsesRequest\x1a&.keyswitch.vault.v1.ReportUsesResponse\x12[\n" +
+	"ReportUses\x12%.keyswitch.vault.v1.ReportUsesRequest\x1a&.keyswitch.vault.v1.ReportUsesResponse\x12g\n" +
+	"\x0eReportRefusals\x12).keyswitch.vault.v1.ReportRefusalsRequest\x1a*.keyswitch.vault.v1.ReportRefusalsResponse\x12[\n" +
 	"\n" +
 	"ReportTest\x12%.keyswitch.vault.v1.ReportTestRequest\x1a&.keyswitch.vault.v1.ReportTestResponse\x12\x81\x01\n" +
 	"\x16WatchCredentialChanges\x121.keyswitch.vault.v1.WatchCredentialChangesRequest\x1a2.keyswitch.vault.v1.WatchCredentialChangesResponse0\x01b\x06proto3"
@@ -1289,7 +1455,7 @@ func file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP() []byte {
 }
 
 var file_keyswitch_vault_v1_lease_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_keyswitch_vault_v1_lease_service_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_keyswitch_vault_v1_lease_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_keyswitch_vault_v1_lease_service_proto_goTypes = []any{
 	(CredentialChangeType)(0),              // 0: keyswitch.vault.v1.CredentialChangeType
 	(*LeaseCredentialRequest)(nil),         // 1: keyswitch.vault.v1.LeaseCredentialRequest
@@ -1298,54 +1464,60 @@ var file_keyswitch_vault_v1_lease_service_proto_goTypes = []any{
 	(*ListLeasableResponse)(nil),           // 4: keyswitch.vault.v1.ListLeasableResponse
 	(*ReportUsesRequest)(nil),              // 5: keyswitch.vault.v1.ReportUsesRequest
 	(*ReportUsesResponse)(nil),             // 6: keyswitch.vault.v1.ReportUsesResponse
-	(*ReportTestRequest)(nil),              // 7: keyswitch.vault.v1.ReportTestRequest
-	(*ReportTestResponse)(nil),             // 8: keyswitch.vault.v1.ReportTestResponse
-	(*WatchCredentialChangesRequest)(nil),  // 9: keyswitch.vault.v1.WatchCredentialChangesRequest
-	(*WatchCredentialChangesResponse)(nil), // 10: keyswitch.vault.v1.WatchCredentialChangesResponse
-	(*CredentialChange)(nil),               // 11: keyswitch.vault.v1.CredentialChange
-	(*CredentialUpdate)(nil),               // 12: keyswitch.vault.v1.CredentialUpdate
-	(*OwnerRevocation)(nil),                // 13: keyswitch.vault.v1.OwnerRevocation
-	(*TokenRevocation)(nil),                // 14: keyswitch.vault.v1.TokenRevocation
-	(*CredentialPolicyUpdate)(nil),         // 15: keyswitch.vault.v1.CredentialPolicyUpdate
-	(LeasePurpose)(0),                      // 16: keyswitch.vault.v1.LeasePurpose
-	(*timestamppb.Timestamp)(nil),          // 17: google.protobuf.Timestamp
-	(*Credential)(nil),                     // 18: keyswitch.vault.v1.Credential
-	(*CredentialUse)(nil),                  // 19: keyswitch.vault.v1.CredentialUse
-	(*CredentialTest)(nil),                 // 20: keyswitch.vault.v1.CredentialTest
-	(*CredentialVersion)(nil),              // 21: keyswitch.vault.v1.CredentialVersion
-	(*durationpb.Duration)(nil),            // 22: google.protobuf.Duration
+	(*ReportRefusalsRequest)(nil),          // 7: keyswitch.vault.v1.ReportRefusalsRequest
+	(*ReportRefusalsResponse)(nil),         // 8: keyswitch.vault.v1.ReportRefusalsResponse
+	(*CallerRefusals)(nil),                 // 9: keyswitch.vault.v1.CallerRefusals
+	(*ReportTestRequest)(nil),              // 10: keyswitch.vault.v1.ReportTestRequest
+	(*ReportTestResponse)(nil),             // 11: keyswitch.vault.v1.ReportTestResponse
+	(*WatchCredentialChangesRequest)(nil),  // 12: keyswitch.vault.v1.WatchCredentialChangesRequest
+	(*WatchCredentialChangesResponse)(nil), // 13: keyswitch.vault.v1.WatchCredentialChangesResponse
+	(*CredentialChange)(nil),               // 14: keyswitch.vault.v1.CredentialChange
+	(*CredentialUpdate)(nil),               // 15: keyswitch.vault.v1.CredentialUpdate
+	(*OwnerRevocation)(nil),                // 16: keyswitch.vault.v1.OwnerRevocation
+	(*TokenRevocation)(nil),                // 17: keyswitch.vault.v1.TokenRevocation
+	(*CredentialPolicyUpdate)(nil),         // 18: keyswitch.vault.v1.CredentialPolicyUpdate
+	(LeasePurpose)(0),                      // 19: keyswitch.vault.v1.LeasePurpose
+	(*timestamppb.Timestamp)(nil),          // 20: google.protobuf.Timestamp
+	(*Credential)(nil),                     // 21: keyswitch.vault.v1.Credential
+	(*CredentialUse)(nil),                  // 22: keyswitch.vault.v1.CredentialUse
+	(*CredentialTest)(nil),                 // 23: keyswitch.vault.v1.CredentialTest
+	(*CredentialVersion)(nil),              // 24: keyswitch.vault.v1.CredentialVersion
+	(*durationpb.Duration)(nil),            // 25: google.protobuf.Duration
 }
 var file_keyswitch_vault_v1_lease_service_proto_depIdxs = []int32{
-	16, // 0: keyswitch.vault.v1.LeaseCredentialRequest.purpose:type_name -> keyswitch.vault.v1.LeasePurpose
-	17, // 1: keyswitch.vault.v1.LeaseCredentialResponse.expire_time:type_name -> google.protobuf.Timestamp
-	18, // 2: keyswitch.vault.v1.ListLeasableResponse.credentials:type_name -> keyswitch.vault.v1.Credential
-	19, // 3: keyswitch.vault.v1.ReportUsesRequest.uses:type_name -> keyswitch.vault.v1.CredentialUse
-	20, // 4: keyswitch.vault.v1.ReportTestRequest.test:type_name -> keyswitch.vault.v1.CredentialTest
-	21, // 5: keyswitch.vault.v1.ReportTestResponse.credential_version:type_name -> keyswitch.vault.v1.CredentialVersion
-	11, // 6: keyswitch.vault.v1.WatchCredentialChangesResponse.changes:type_name -> keyswitch.vault.v1.CredentialChange
-	22, // 7: keyswitch.vault.v1.WatchCredentialChangesResponse.heartbeat_interval:type_name -> google.protobuf.Duration
-	17, // 8: keyswitch.vault.v1.CredentialChange.change_time:type_name -> google.protobuf.Timestamp
-	12, // 9: keyswitch.vault.v1.CredentialChange.credential:type_name -> keyswitch.vault.v1.CredentialUpdate
-	13, // 10: keyswitch.vault.v1.CredentialChange.owner_revocation:type_name -> keyswitch.vault.v1.OwnerRevocation
-	14, // 11: keyswitch.vault.v1.CredentialChange.token_revocation:type_name -> keyswitch.vault.v1.TokenRevocation
-	15, // 12: keyswitch.vault.v1.CredentialChange.credential_policy:type_name -> keyswitch.vault.v1.CredentialPolicyUpdate
-	0,  // 13: keyswitch.vault.v1.CredentialUpdate.type:type_name -> keyswitch.vault.v1.CredentialChangeType
-	17, // 14: keyswitch.vault.v1.TokenRevocation.expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 15: keyswitch.vault.v1.LeaseService.LeaseCredential:input_type -> keyswitch.vault.v1.LeaseCredentialRequest
-	3,  // 16: keyswitch.vault.v1.LeaseService.ListLeasable:input_type -> keyswitch.vault.v1.ListLeasableRequest
-	5,  // 17: keyswitch.vault.v1.LeaseService.ReportUses:input_type -> keyswitch.vault.v1.ReportUsesRequest
-	7,  // 18: keyswitch.vault.v1.LeaseService.ReportTest:input_type -> keyswitch.vault.v1.ReportTestRequest
-	9,  // 19: keyswitch.vault.v1.LeaseService.WatchCredentialChanges:input_type -> keyswitch.vault.v1.WatchCredentialChangesRequest
-	2,  // 20: keyswitch.vault.v1.LeaseService.LeaseCredential:output_type -> keyswitch.vault.v1.LeaseCredentialResponse
-	4,  // 21: keyswitch.vault.v1.LeaseService.ListLeasable:output_type -> keyswitch.vault.v1.ListLeasableResponse
-	6,  // 22: keyswitch.vault.v1.LeaseService.ReportUses:output_type -> keyswitch.vault.v1.ReportUsesResponse
-	8,  // 23: keyswitch.vault.v1.LeaseService.ReportTest:output_type -> keyswitch.vault.v1.ReportTestResponse
-	10, // 24: keyswitch.vault.v1.LeaseService.WatchCredentialChanges:output_type -> keyswitch.vault.v1.WatchCredentialChangesResponse
-	20, // [20:25] is the sub-list for method output_type
-	15, // [15:20] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	19, // 0: keyswitch.vault.v1.LeaseCredentialRequest.purpose:type_name -> keyswitch.vault.v1.LeasePurpose
+	20, // 1: keyswitch.vault.v1.LeaseCredentialResponse.expire_time:type_name -> google.protobuf.Timestamp
+	21, // 2: keyswitch.vault.v1.ListLeasableResponse.credentials:type_name -> keyswitch.vault.v1.Credential
+	22, // 3: keyswitch.vault.v1.ReportUsesRequest.uses:type_name -> keyswitch.vault.v1.CredentialUse
+	9,  // 4: keyswitch.vault.v1.ReportRefusalsRequest.refusals:type_name -> keyswitch.vault.v1.CallerRefusals
+	23, // 5: keyswitch.vault.v1.ReportTestRequest.test:type_name -> keyswitch.vault.v1.CredentialTest
+	24, // 6: keyswitch.vault.v1.ReportTestResponse.credential_version:type_name -> keyswitch.vault.v1.CredentialVersion
+	14, // 7: keyswitch.vault.v1.WatchCredentialChangesResponse.changes:type_name -> keyswitch.vault.v1.CredentialChange
+	25, // 8: keyswitch.vault.v1.WatchCredentialChangesResponse.heartbeat_interval:type_name -> google.protobuf.Duration
+	20, // 9: keyswitch.vault.v1.CredentialChange.change_time:type_name -> google.protobuf.Timestamp
+	15, // 10: keyswitch.vault.v1.CredentialChange.credential:type_name -> keyswitch.vault.v1.CredentialUpdate
+	16, // 11: keyswitch.vault.v1.CredentialChange.owner_revocation:type_name -> keyswitch.vault.v1.OwnerRevocation
+	17, // 12: keyswitch.vault.v1.CredentialChange.token_revocation:type_name -> keyswitch.vault.v1.TokenRevocation
+	18, // 13: keyswitch.vault.v1.CredentialChange.credential_policy:type_name -> keyswitch.vault.v1.CredentialPolicyUpdate
+	0,  // 14: keyswitch.vault.v1.CredentialUpdate.type:type_name -> keyswitch.vault.v1.CredentialChangeType
+	20, // 15: keyswitch.vault.v1.TokenRevocation.expire_time:type_name -> google.protobuf.Timestamp
+	1,  // 16: keyswitch.vault.v1.LeaseService.LeaseCredential:input_type -> keyswitch.vault.v1.LeaseCredentialRequest
+	3,  // 17: keyswitch.vault.v1.LeaseService.ListLeasable:input_type -> keyswitch.vault.v1.ListLeasableRequest
+	5,  // 18: keyswitch.vault.v1.LeaseService.ReportUses:input_type -> keyswitch.vault.v1.ReportUsesRequest
+	7,  // 19: keyswitch.vault.v1.LeaseService.ReportRefusals:input_type -> keyswitch.vault.v1.ReportRefusalsRequest
+	10, // 20: keyswitch.vault.v1.LeaseService.ReportTest:input_type -> keyswitch.vault.v1.ReportTestRequest
+	12, // 21: keyswitch.vault.v1.LeaseService.WatchCredentialChanges:input_type -> keyswitch.vault.v1.WatchCredentialChangesRequest
+	2,  // 22: keyswitch.vault.v1.LeaseService.LeaseCredential:output_type -> keyswitch.vault.v1.LeaseCredentialResponse
+	4,  // 23: keyswitch.vault.v1.LeaseService.ListLeasable:output_type -> keyswitch.vault.v1.ListLeasableResponse
+	6,  // 24: keyswitch.vault.v1.LeaseService.ReportUses:output_type -> keyswitch.vault.v1.ReportUsesResponse
+	8,  // 25: keyswitch.vault.v1.LeaseService.ReportRefusals:output_type -> keyswitch.vault.v1.ReportRefusalsResponse
+	11, // 26: keyswitch.vault.v1.LeaseService.ReportTest:output_type -> keyswitch.vault.v1.ReportTestResponse
+	13, // 27: keyswitch.vault.v1.LeaseService.WatchCredentialChanges:output_type -> keyswitch.vault.v1.WatchCredentialChangesResponse
+	22, // [22:28] is the sub-list for method output_type
+	16, // [16:22] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_keyswitch_vault_v1_lease_service_proto_init() }
@@ -1356,7 +1528,7 @@ func file_keyswitch_vault_v1_lease_service_proto_init() {
 	file_keyswitch_vault_v1_credential_proto_init()
 	file_keyswitch_vault_v1_credential_test_proto_init()
 	file_keyswitch_vault_v1_lease_proto_init()
-	file_keyswitch_vault_v1_lease_service_proto_msgTypes[10].OneofWrappers = []any{
+	file_keyswitch_vault_v1_lease_service_proto_msgTypes[13].OneofWrappers = []any{
 		(*CredentialChange_Credential)(nil),
 		(*CredentialChange_OwnerRevocation)(nil),
 		(*CredentialChange_TokenRevocation)(nil),
@@ -1368,7 +1540,7 @@ func file_keyswitch_vault_v1_lease_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyswitch_vault_v1_lease_service_proto_rawDesc), len(file_keyswitch_vault_v1_lease_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

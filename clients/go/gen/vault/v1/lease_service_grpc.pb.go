@@ -22,6 +22,7 @@ const (
 	LeaseService_LeaseCredential_FullMethodName        = "/keyswitch.vault.v1.LeaseService/LeaseCredential"
 	LeaseService_ListLeasable_FullMethodName           = "/keyswitch.vault.v1.LeaseService/ListLeasable"
 	LeaseService_ReportUses_FullMethodName             = "/keyswitch.vault.v1.LeaseService/ReportUses"
+	LeaseService_ReportRefusals_FullMethodName         = "/keyswitch.vault.v1.LeaseService/ReportRefusals"
 	LeaseService_ReportTest_FullMethodName             = "/keyswitch.vault.v1.LeaseService/ReportTest"
 	LeaseService_WatchCredentialChanges_FullMethodName = "/keyswitch.vault.v1.LeaseService/WatchCredentialChanges"
 )
@@ -40,6 +41,9 @@ type LeaseServiceClient interface {
 	ListLeasable(ctx context.Context, in *ListLeasableRequest, opts ...grpc.CallOption) (*ListLeasableResponse, error)
 	// Puts every use into the audit log, although a warm lease needs no call.
 	ReportUses(ctx context.Context, in *ReportUsesRequest, opts ...grpc.CallOption) (*ReportUsesResponse, error)
+	// Puts into the audit log how many callers a router has refused because they
+	// proved no identity; a router has no audit log of its own.
+	ReportRefusals(ctx context.Context, in *ReportRefusalsRequest, opts ...grpc.CallOption) (*ReportRefusalsResponse, error)
 	// Keeps the outcome of a test with the version.
 	ReportTest(ctx context.Context, in *ReportTestRequest, opts ...grpc.CallOption) (*ReportTestResponse, error)
 	// Says what changed, so that leases and caches can be dropped. The first
@@ -80,6 +84,16 @@ func (c *leaseServiceClient) ReportUses(ctx context.Context, in *ReportUsesReque
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReportUsesResponse)
 	err := c.cc.Invoke(ctx, LeaseService_ReportUses_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *leaseServiceClient) ReportRefusals(ctx context.Context, in *ReportRefusalsRequest, opts ...grpc.CallOption) (*ReportRefusalsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReportRefusalsResponse)
+	err := c.cc.Invoke(ctx, LeaseService_ReportRefusals_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -129,6 +143,9 @@ type LeaseServiceServer interface {
 	ListLeasable(context.Context, *ListLeasableRequest) (*ListLeasableResponse, error)
 	// Puts every use into the audit log, although a warm lease needs no call.
 	ReportUses(context.Context, *ReportUsesRequest) (*ReportUsesResponse, error)
+	// Puts into the audit log how many callers a router has refused because they
+	// proved no identity; a router has no audit log of its own.
+	ReportRefusals(context.Context, *ReportRefusalsRequest) (*ReportRefusalsResponse, error)
 	// Keeps the outcome of a test with the version.
 	ReportTest(context.Context, *ReportTestRequest) (*ReportTestResponse, error)
 	// Says what changed, so that leases and caches can be dropped. The first
@@ -153,6 +170,9 @@ func (UnimplementedLeaseServiceServer) ListLeasable(context.Context, *ListLeasab
 }
 func (UnimplementedLeaseServiceServer) ReportUses(context.Context, *ReportUsesRequest) (*ReportUsesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReportUses not implemented")
+}
+func (UnimplementedLeaseServiceServer) ReportRefusals(context.Context, *ReportRefusalsRequest) (*ReportRefusalsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReportRefusals not implemented")
 }
 func (UnimplementedLeaseServiceServer) ReportTest(context.Context, *ReportTestRequest) (*ReportTestResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReportTest not implemented")
@@ -235,6 +255,24 @@ func _LeaseService_ReportUses_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LeaseService_ReportRefusals_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReportRefusalsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LeaseServiceServer).ReportRefusals(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LeaseService_ReportRefusals_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LeaseServiceServer).ReportRefusals(ctx, req.(*ReportRefusalsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _LeaseService_ReportTest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReportTestRequest)
 	if err := dec(in); err != nil {
@@ -282,6 +320,10 @@ var LeaseService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReportUses",
 			Handler:    _LeaseService_ReportUses_Handler,
+		},
+		{
+			MethodName: "ReportRefusals",
+			Handler:    _LeaseService_ReportRefusals_Handler,
 		},
 		{
 			MethodName: "ReportTest",

@@ -308,6 +308,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "domain": "router.keyswitch.dev",
           "metadata": { "cause": "issuer_keys" } }
     """
+    ERROR_REASON_AUTHENTICATION_LIMITED: _ErrorReason.ValueType  # 42
+    """Too many callers that proved no identity came from there lately, or in all.
+    Callers who prove theirs are served all the same. Status RESOURCE_EXHAUSTED
+    with google.rpc.RetryInfo.
+
+        { "reason": "ERROR_REASON_AUTHENTICATION_LIMITED",
+          "domain": "router.keyswitch.dev",
+          "metadata": {} }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Values of google.rpc.ErrorInfo.reason in the domain "router.keyswitch.dev";
@@ -606,5 +615,14 @@ can be said about the token. Status UNAVAILABLE with google.rpc.RetryInfo.
     { "reason": "ERROR_REASON_ISSUER_UNAVAILABLE",
       "domain": "router.keyswitch.dev",
       "metadata": { "cause": "issuer_keys" } }
+"""
+ERROR_REASON_AUTHENTICATION_LIMITED: ErrorReason.ValueType  # 42
+"""Too many callers that proved no identity came from there lately, or in all.
+Callers who prove theirs are served all the same. Status RESOURCE_EXHAUSTED
+with google.rpc.RetryInfo.
+
+    { "reason": "ERROR_REASON_AUTHENTICATION_LIMITED",
+      "domain": "router.keyswitch.dev",
+      "metadata": {} }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -269,6 +269,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "domain": "vault.keyswitch.dev",
           "metadata": { "cause": "issuer_keys" } }
     """
+    ERROR_REASON_AUTHENTICATION_LIMITED: _ErrorReason.ValueType  # 41
+    """Too many callers that proved no identity came from there lately, or in all.
+    Callers who prove theirs are served all the same. Status RESOURCE_EXHAUSTED
+    with google.rpc.RetryInfo.
+
+        { "reason": "ERROR_REASON_AUTHENTICATION_LIMITED",
+          "domain": "vault.keyswitch.dev",
+          "metadata": {} }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Values of google.rpc.ErrorInfo.reason in the domain "vault.keyswitch.dev"; the
@@ -523,5 +532,14 @@ can be said about the token. Status UNAVAILABLE with google.rpc.RetryInfo.
     { "reason": "ERROR_REASON_ISSUER_UNAVAILABLE",
       "domain": "vault.keyswitch.dev",
       "metadata": { "cause": "issuer_keys" } }
+"""
+ERROR_REASON_AUTHENTICATION_LIMITED: ErrorReason.ValueType  # 41
+"""Too many callers that proved no identity came from there lately, or in all.
+Callers who prove theirs are served all the same. Status RESOURCE_EXHAUSTED
+with google.rpc.RetryInfo.
+
+    { "reason": "ERROR_REASON_AUTHENTICATION_LIMITED",
+      "domain": "vault.keyswitch.dev",
+      "metadata": {} }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

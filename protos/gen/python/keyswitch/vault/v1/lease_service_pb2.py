@@ -29,7 +29,7 @@ from keyswitch.vault.v1 import credential_test_pb2 as keyswitch_dot_vault_dot_v1
 from keyswitch.vault.v1 import lease_pb2 as keyswitch_dot_vault_dot_v1_dot_lease__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&keyswitch/vault/v1/lease_service.proto\x12\x12keyswitch.vault.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#keyswitch/vault/v1/credential.proto\x1a(keyswitch/vault/v1/credential_test.proto\x1a\x1ekeyswitch/vault/v1/lease.proto\"\xaa\x02\n\x16LeaseCredentialRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x31\n\x07purpose\x18\x02 \x01(\x0e\x32 .keyswitch.vault.v1.LeasePurpose\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x19\n\x0c\x63\x61ller_proof\x18\x05 \x01(\tB\x03\x80\x01\x01\x12\x0e\n\x06origin\x18\x06 \x01(\t\x12\x1c\n\x14recipient_public_key\x18\x07 \x01(\x0c\x12\x1f\n\x17recipient_key_signature\x18\x08 \x01(\x0c\x12#\n\x1brecipient_certificate_chain\x18\t \x03(\x0c\x12\x19\n\x11rejected_lease_id\x18\n \x01(\t\"\xbe\x01\n\x17LeaseCredentialResponse\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x1a\n\x12\x63redential_version\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x0fsealed_material\x18\x05 \x01(\x0c\x42\x03\x80\x01\x01\x12\x14\n\x0c\x61udit_record\x18\x06 \x01(\t\"g\n\x13ListLeasableRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x19\n\x0c\x63\x61ller_proof\x18\x04 \x01(\tB\x03\x80\x01\x01\"\x98\x01\n\x14ListLeasableResponse\x12\x33\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32\x1e.keyswitch.vault.v1.Credential\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12 \n\x18user_credentials_enabled\x18\x04 \x01(\x08\"D\n\x11ReportUsesRequest\x12/\n\x04uses\x18\x01 \x03(\x0b\x32!.keyswitch.vault.v1.CredentialUse\"\x14\n\x12ReportUsesResponse\"W\n\x11ReportTestRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x30\n\x04test\x18\x02 \x01(\x0b\x32\".keyswitch.vault.v1.CredentialTest\"W\n\x12ReportTestResponse\x12\x41\n\x12\x63redential_version\x18\x01 \x01(\x0b\x32%.keyswitch.vault.v1.CredentialVersion\"7\n\x1dWatchCredentialChangesRequest\x12\x16\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03\"\xb2\x01\n\x1eWatchCredentialChangesResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x35\n\x07\x63hanges\x18\x02 \x03(\x0b\x32$.keyswitch.vault.v1.CredentialChange\x12\x10\n\x08is_reset\x18\x03 \x01(\x08\x12\x35\n\x12heartbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xe6\x02\n\x10\x43redentialChange\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12/\n\x0b\x63hange_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\ncredential\x18\x03 \x01(\x0b\x32$.keyswitch.vault.v1.CredentialUpdateH\x00\x12?\n\x10owner_revocation\x18\x04 \x01(\x0b\x32#.keyswitch.vault.v1.OwnerRevocationH\x00\x12?\n\x10token_revocation\x18\x05 \x01(\x0b\x32#.keyswitch.vault.v1.TokenRevocationH\x00\x12G\n\x11\x63redential_policy\x18\x06 \x01(\x0b\x32*.keyswitch.vault.v1.CredentialPolicyUpdateH\x00\x42\x08\n\x06\x63hange\"\xbc\x01\n\x10\x43redentialUpdate\x12\x36\n\x04type\x18\x01 \x01(\x0e\x32(.keyswitch.vault.v1.CredentialChangeType\x12\x12\n\ncredential\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12\x1a\n\x12\x63redential_version\x18\x04 \x01(\t\x12\x16\n\x0e\x61\x63tive_version\x18\x05 \x01(\t\x12\x16\n\x0ekill_in_flight\x18\x06 \x01(\x08\"8\n\x0fOwnerRevocation\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x16\n\x0ekill_in_flight\x18\x02 \x01(\x08\"T\n\x0fTokenRevocation\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x16\x43redentialPolicyUpdate\x12\r\n\x05owner\x18\x01 \x01(\t*\xa1\x02\n\x14\x43redentialChangeType\x12&\n\"CREDENTIAL_CHANGE_TYPE_UNSPECIFIED\x10\x00\x12\"\n\x1e\x43REDENTIAL_CHANGE_TYPE_UPDATED\x10\x01\x12$\n CREDENTIAL_CHANGE_TYPE_ACTIVATED\x10\x02\x12\"\n\x1e\x43REDENTIAL_CHANGE_TYPE_ENABLED\x10\x03\x12#\n\x1f\x43REDENTIAL_CHANGE_TYPE_DISABLED\x10\x04\x12*\n&CREDENTIAL_CHANGE_TYPE_VERSION_REVOKED\x10\x05\x12\"\n\x1e\x43REDENTIAL_CHANGE_TYPE_DELETED\x10\x06\x32\x9b\x04\n\x0cLeaseService\x12j\n\x0fLeaseCredential\x12*.keyswitch.vault.v1.LeaseCredentialRequest\x1a+.keyswitch.vault.v1.LeaseCredentialResponse\x12\x61\n\x0cListLeasable\x12\'.keyswitch.vault.v1.ListLeasableRequest\x1a(.keyswitch.vault.v1.ListLeasableResponse\x12[\n\nReportUses\x12%.keyswitch.vault.v1.ReportUsesRequest\x1a&.keyswitch.vault.v1.ReportUsesResponse\x12[\n\nReportTest\x12%.keyswitch.vault.v1.ReportTestRequest\x1a&.keyswitch.vault.v1.ReportTestResponse\x12\x81\x01\n\x16WatchCredentialChanges\x12\x31.keyswitch.vault.v1.WatchCredentialChangesRequest\x1a\x32.keyswitch.vault.v1.WatchCredentialChangesResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&keyswitch/vault/v1/lease_service.proto\x12\x12keyswitch.vault.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#keyswitch/vault/v1/credential.proto\x1a(keyswitch/vault/v1/credential_test.proto\x1a\x1ekeyswitch/vault/v1/lease.proto\"\xaa\x02\n\x16LeaseCredentialRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x31\n\x07purpose\x18\x02 \x01(\x0e\x32 .keyswitch.vault.v1.LeasePurpose\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x19\n\x0c\x63\x61ller_proof\x18\x05 \x01(\tB\x03\x80\x01\x01\x12\x0e\n\x06origin\x18\x06 \x01(\t\x12\x1c\n\x14recipient_public_key\x18\x07 \x01(\x0c\x12\x1f\n\x17recipient_key_signature\x18\x08 \x01(\x0c\x12#\n\x1brecipient_certificate_chain\x18\t \x03(\x0c\x12\x19\n\x11rejected_lease_id\x18\n \x01(\t\"\xbe\x01\n\x17LeaseCredentialResponse\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x1a\n\x12\x63redential_version\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x0fsealed_material\x18\x05 \x01(\x0c\x42\x03\x80\x01\x01\x12\x14\n\x0c\x61udit_record\x18\x06 \x01(\t\"g\n\x13ListLeasableRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x19\n\x0c\x63\x61ller_proof\x18\x04 \x01(\tB\x03\x80\x01\x01\"\x98\x01\n\x14ListLeasableResponse\x12\x33\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32\x1e.keyswitch.vault.v1.Credential\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12 \n\x18user_credentials_enabled\x18\x04 \x01(\x08\"D\n\x11ReportUsesRequest\x12/\n\x04uses\x18\x01 \x03(\x0b\x32!.keyswitch.vault.v1.CredentialUse\"\x14\n\x12ReportUsesResponse\"M\n\x15ReportRefusalsRequest\x12\x34\n\x08refusals\x18\x01 \x03(\x0b\x32\".keyswitch.vault.v1.CallerRefusals\"\x18\n\x16ReportRefusalsResponse\"U\n\x0e\x43\x61llerRefusals\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\r\n\x05\x63\x61use\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12\x15\n\raddress_count\x18\x04 \x01(\x05\"W\n\x11ReportTestRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x30\n\x04test\x18\x02 \x01(\x0b\x32\".keyswitch.vault.v1.CredentialTest\"W\n\x12ReportTestResponse\x12\x41\n\x12\x63redential_version\x18\x01 \x01(\x0b\x32%.keyswitch.vault.v1.CredentialVersion\"7\n\x1dWatchCredentialChangesRequest\x12\x16\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03\"\xb2\x01\n\x1eWatchCredentialChangesResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x35\n\x07\x63hanges\x18\x02 \x03(\x0b\x32$.keyswitch.vault.v1.CredentialChange\x12\x10\n\x08is_reset\x18\x03 \x01(\x08\x12\x35\n\x12heartbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xe6\x02\n\x10\x43redentialChange\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12/\n\x0b\x63hange_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\ncredential\x18\x03 \x01(\x0b\x32$.keyswitch.vault.v1.CredentialUpdateH\x00\x12?\n\x10owner_revocation\x18\x04 \x01(\x0b\x32#.keyswitch.vault.v1.OwnerRevocationH\x00\x12?\n\x10token_revocation\x18\x05 \x01(\x0b\x32#.keyswitch.vault.v1.TokenRevocationH\x00\x12G\n\x11\x63redential_policy\x18\x06 \x01(\x0b\x32*.keyswitch.vault.v1.CredentialPolicyUpdateH\x00\x42\x08\n\x06\x63hange\"\xbc\x01\n\x10\x43redentialUpdate\x12\x36\n\x04type\x18\x01 \x01(\x0e\x32(.keyswitch.vault.v1.CredentialChangeType\x12\x12\n\ncredential\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12\x1a\n\x12\x63redential_version\x18\x04 \x01(\t\x12\x16\n\x0e\x61\x63tive_version\x18\x05 \x01(\t\x12\x16\n\x0ekill_in_flight\x18\x06 \x01(\x08\"8\n\x0fOwnerRevocation\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x16\n\x0ekill_in_flight\x18\x02 \x01(\x08\"T\n\x0fTokenRevocation\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x16\x43redentialPolicyUpdate\x12\r\n\x05owner\x18\x01 \x01(\t*\xa1\x02\n\x14\x43redentialChangeType\x12&\n\"CREDENTIAL_CHANGE_TYPE_UNSPECIFIED\x10\x00\x12\"\n\x1e\x43REDENTIAL_CHANGE_TYPE_UPDATED\x10\x01\x12$\n CREDENTIAL_CHANGE_TYPE_ACTIVATED\x10\x02\x12\"\n\x1e\x43REDENTIAL_CHANGE_TYPE_ENABLED\x10\x03\x12#\n\x1f\x43REDENTIAL_CHANGE_TYPE_DISABLED\x10\x04\x12*\n&CREDENTIAL_CHANGE_TYPE_VERSION_REVOKED\x10\x05\x12\"\n\x1e\x43REDENTIAL_CHANGE_TYPE_DELETED\x10\x06\x32\x84\x05\n\x0cLeaseService\x12j\n\x0fLeaseCredential\x12*.keyswitch.vault.v1.LeaseCredentialRequest\x1a+.keyswitch.vault.v1.LeaseCredentialResponse\x12\x61\n\x0cListLeasable\x12\'.keyswitch.vault.v1.ListLeasableRequest\x1a(.keyswitch.vault.v1.ListLeasableResponse\x12[\n\nReportUses\x12%.keyswitch.vault.v1.ReportUsesRequest\x1a&.keyswitch.vault.v1.ReportUsesResponse\x12g\n\x0eReportRefusals\x12).keyswitch.vault.v1.ReportRefusalsRequest\x1a*.keyswitch.vault.v1.ReportRefusalsResponse\x12[\n\nReportTest\x12%.keyswitch.vault.v1.ReportTestRequest\x1a&.keyswitch.vault.v1.ReportTestResponse\x12\x81\x01\n\x16WatchCredentialChanges\x12\x31.keyswitch.vault.v1.WatchCredentialChangesRequest\x1a\x32.keyswitch.vault.v1.WatchCredentialChangesResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,8 +42,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEASECREDENTIALRESPONSE'].fields_by_name['sealed_material']._serialized_options = b'\200\001\001'
   _globals['_LISTLEASABLEREQUEST'].fields_by_name['caller_proof']._loaded_options = None
   _globals['_LISTLEASABLEREQUEST'].fields_by_name['caller_proof']._serialized_options = b'\200\001\001'
-  _globals['_CREDENTIALCHANGETYPE']._serialized_start=2238
-  _globals['_CREDENTIALCHANGETYPE']._serialized_end=2527
+  _globals['_CREDENTIALCHANGETYPE']._serialized_start=2430
+  _globals['_CREDENTIALCHANGETYPE']._serialized_end=2719
   _globals['_LEASECREDENTIALREQUEST']._serialized_start=239
   _globals['_LEASECREDENTIALREQUEST']._serialized_end=537
   _globals['_LEASECREDENTIALRESPONSE']._serialized_start=540
@@ -56,24 +56,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPORTUSESREQUEST']._serialized_end=1060
   _globals['_REPORTUSESRESPONSE']._serialized_start=1062
   _globals['_REPORTUSESRESPONSE']._serialized_end=1082
-  _globals['_REPORTTESTREQUEST']._serialized_start=1084
-  _globals['_REPORTTESTREQUEST']._serialized_end=1171
-  _globals['_REPORTTESTRESPONSE']._serialized_start=1173
-  _globals['_REPORTTESTRESPONSE']._serialized_end=1260
-  _globals['_WATCHCREDENTIALCHANGESREQUEST']._serialized_start=1262
-  _globals['_WATCHCREDENTIALCHANGESREQUEST']._serialized_end=1317
-  _globals['_WATCHCREDENTIALCHANGESRESPONSE']._serialized_start=1320
-  _globals['_WATCHCREDENTIALCHANGESRESPONSE']._serialized_end=1498
-  _globals['_CREDENTIALCHANGE']._serialized_start=1501
-  _globals['_CREDENTIALCHANGE']._serialized_end=1859
-  _globals['_CREDENTIALUPDATE']._serialized_start=1862
-  _globals['_CREDENTIALUPDATE']._serialized_end=2050
-  _globals['_OWNERREVOCATION']._serialized_start=2052
-  _globals['_OWNERREVOCATION']._serialized_end=2108
-  _globals['_TOKENREVOCATION']._serialized_start=2110
-  _globals['_TOKENREVOCATION']._serialized_end=2194
-  _globals['_CREDENTIALPOLICYUPDATE']._serialized_start=2196
-  _globals['_CREDENTIALPOLICYUPDATE']._serialized_end=2235
-  _globals['_LEASESERVICE']._serialized_start=2530
-  _globals['_LEASESERVICE']._serialized_end=3069
+  _globals['_REPORTREFUSALSREQUEST']._serialized_start=1084
+  _globals['_REPORTREFUSALSREQUEST']._serialized_end=1161
+  _globals['_REPORTREFUSALSRESPONSE']._serialized_start=1163
+  _globals['_REPORTREFUSALSRESPONSE']._serialized_end=1187
+  _globals['_CALLERREFUSALS']._serialized_start=1189
+  _globals['_CALLERREFUSALS']._serialized_end=1274
+  _globals['_REPORTTESTREQUEST']._serialized_start=1276
+  _globals['_REPORTTESTREQUEST']._serialized_end=1363
+  _globals['_REPORTTESTRESPONSE']._serialized_start=1365
+  _globals['_REPORTTESTRESPONSE']._serialized_end=1452
+  _globals['_WATCHCREDENTIALCHANGESREQUEST']._serialized_start=1454
+  _globals['_WATCHCREDENTIALCHANGESREQUEST']._serialized_end=1509
+  _globals['_WATCHCREDENTIALCHANGESRESPONSE']._serialized_start=1512
+  _globals['_WATCHCREDENTIALCHANGESRESPONSE']._serialized_end=1690
+  _globals['_CREDENTIALCHANGE']._serialized_start=1693
+  _globals['_CREDENTIALCHANGE']._serialized_end=2051
+  _globals['_CREDENTIALUPDATE']._serialized_start=2054
+  _globals['_CREDENTIALUPDATE']._serialized_end=2242
+  _globals['_OWNERREVOCATION']._serialized_start=2244
+  _globals['_OWNERREVOCATION']._serialized_end=2300
+  _globals['_TOKENREVOCATION']._serialized_start=2302
+  _globals['_TOKENREVOCATION']._serialized_end=2386
+  _globals['_CREDENTIALPOLICYUPDATE']._serialized_start=2388
+  _globals['_CREDENTIALPOLICYUPDATE']._serialized_end=2427
+  _globals['_LEASESERVICE']._serialized_start=2722
+  _globals['_LEASESERVICE']._serialized_end=3366
 # @@protoc_insertion_point(module_scope)

@@ -323,6 +323,83 @@ class ReportUsesResponse(_message.Message):
 Global___ReportUsesResponse: _TypeAlias = ReportUsesResponse  # noqa: Y015
 
 @_typing.final
+class ReportRefusalsRequest(_message.Message):
+    """Request of ReportRefusals."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUSALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallerRefusals]:
+        """From 1 to 1000. A report that is repeated counts again."""
+
+    def __init__(
+        self,
+        *,
+        refusals: _abc.Iterable[Global___CallerRefusals] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refusals", b"refusals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportRefusalsRequest: _TypeAlias = ReportRefusalsRequest  # noqa: Y015
+
+@_typing.final
+class ReportRefusalsResponse(_message.Message):
+    """Response of ReportRefusals. Sent when the records are durable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportRefusalsResponse: _TypeAlias = ReportRefusalsResponse  # noqa: Y015
+
+@_typing.final
+class CallerRefusals(_message.Message):
+    """Callers of one method that were refused for one cause since the last report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    ADDRESS_COUNT_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """Required. Service and method, such as "CompletionService/Complete"."""
+    cause: _builtins.str
+    """Required. The `cause` of CALLER_UNKNOWN, such as "token_invalid"."""
+    count: _builtins.int
+    """Required. How many, at least 1."""
+    address_count: _builtins.int
+    """Required. From how many addresses, at least 1; those beyond 1000 are not
+    told apart.
+    """
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        cause: _builtins.str = ...,
+        count: _builtins.int = ...,
+        address_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_count", b"address_count", "cause", b"cause", "count", b"count", "method", b"method"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallerRefusals: _TypeAlias = CallerRefusals  # noqa: Y015
+
+@_typing.final
 class ReportTestRequest(_message.Message):
     """Request of ReportTest."""
 

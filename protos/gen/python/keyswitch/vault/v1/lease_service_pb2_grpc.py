@@ -52,6 +52,11 @@ class LeaseServiceStub:
                 request_serializer=keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.ReportUsesRequest.SerializeToString,
                 response_deserializer=keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.ReportUsesResponse.FromString,
                 _registered_method=True)
+        self.ReportRefusals = channel.unary_unary(
+                '/keyswitch.vault.v1.LeaseService/ReportRefusals',
+                request_serializer=keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.ReportRefusalsRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.ReportRefusalsResponse.FromString,
+                _registered_method=True)
         self.ReportTest = channel.unary_unary(
                 '/keyswitch.vault.v1.LeaseService/ReportTest',
                 request_serializer=keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.ReportTestRequest.SerializeToString,
@@ -91,6 +96,14 @@ class LeaseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportRefusals(self, request, context):
+        """Puts into the audit log how many callers a router has refused because they
+        proved no identity; a router has no audit log of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReportTest(self, request, context):
         """Keeps the outcome of a test with the version.
         """
@@ -124,6 +137,11 @@ def add_LeaseServiceServicer_to_server(servicer, server):
                     servicer.ReportUses,
                     request_deserializer=keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.ReportUsesRequest.FromString,
                     response_serializer=keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.ReportUsesResponse.SerializeToString,
+            ),
+            'ReportRefusals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportRefusals,
+                    request_deserializer=keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.ReportRefusalsRequest.FromString,
+                    response_serializer=keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.ReportRefusalsResponse.SerializeToString,
             ),
             'ReportTest': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportTest,
@@ -220,6 +238,33 @@ class LeaseService:
             '/keyswitch.vault.v1.LeaseService/ReportUses',
             keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.ReportUsesRequest.SerializeToString,
             keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.ReportUsesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportRefusals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyswitch.vault.v1.LeaseService/ReportRefusals',
+            keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.ReportRefusalsRequest.SerializeToString,
+            keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.ReportRefusalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

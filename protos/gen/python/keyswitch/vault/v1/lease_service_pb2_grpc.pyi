@@ -42,6 +42,10 @@ class LeaseServiceStub:
     """Says what exists, without secrets, so that a router can plan."""
     ReportUses: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.ReportUsesRequest, _lease_service_pb2.ReportUsesResponse]
     """Puts every use into the audit log, although a warm lease needs no call."""
+    ReportRefusals: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.ReportRefusalsRequest, _lease_service_pb2.ReportRefusalsResponse]
+    """Puts into the audit log how many callers a router has refused because they
+    proved no identity; a router has no audit log of its own.
+    """
     ReportTest: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.ReportTestRequest, _lease_service_pb2.ReportTestResponse]
     """Keeps the outcome of a test with the version."""
     WatchCredentialChanges: _grpc.UnaryStreamMultiCallable[_lease_service_pb2.WatchCredentialChangesRequest, _lease_service_pb2.WatchCredentialChangesResponse]
@@ -64,6 +68,10 @@ class LeaseServiceAsyncStub(LeaseServiceStub):
     """Says what exists, without secrets, so that a router can plan."""
     ReportUses: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.ReportUsesRequest, _lease_service_pb2.ReportUsesResponse]  # type: ignore[assignment]
     """Puts every use into the audit log, although a warm lease needs no call."""
+    ReportRefusals: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.ReportRefusalsRequest, _lease_service_pb2.ReportRefusalsResponse]  # type: ignore[assignment]
+    """Puts into the audit log how many callers a router has refused because they
+    proved no identity; a router has no audit log of its own.
+    """
     ReportTest: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.ReportTestRequest, _lease_service_pb2.ReportTestResponse]  # type: ignore[assignment]
     """Keeps the outcome of a test with the version."""
     WatchCredentialChanges: _aio.UnaryStreamMultiCallable[_lease_service_pb2.WatchCredentialChangesRequest, _lease_service_pb2.WatchCredentialChangesResponse]  # type: ignore[assignment]
@@ -101,6 +109,16 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_lease_service_pb2.ReportUsesResponse, _abc.Awaitable[_lease_service_pb2.ReportUsesResponse]]:
         """Puts every use into the audit log, although a warm lease needs no call."""
+
+    @_abc_1.abstractmethod
+    def ReportRefusals(
+        self,
+        request: _lease_service_pb2.ReportRefusalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lease_service_pb2.ReportRefusalsResponse, _abc.Awaitable[_lease_service_pb2.ReportRefusalsResponse]]:
+        """Puts into the audit log how many callers a router has refused because they
+        proved no identity; a router has no audit log of its own.
+        """
 
     @_abc_1.abstractmethod
     def ReportTest(

@@ -42,6 +42,7 @@ from router_service.transport.application_servicer import ApplicationServicer
 from router_service.transport.budget_servicer import BudgetServicer
 from router_service.transport.catalog_servicers import ModelServicer
 from router_service.transport.completion_servicer import CompletionServicer
+from router_service.transport.configuration_servicer import ConfigurationServicer
 from router_service.transport.credential_test_servicer import CredentialTestServicer
 from router_service.transport.editor import Editor
 from router_service.transport.embedding_servicer import EmbeddingServicer
@@ -257,6 +258,7 @@ async def serve(
         ApplicationServicer(snapshot, editor, credentials),
         OverrideServicer(snapshot, editor),
         OrganizationServicer(snapshot, editor, credentials),
+        ConfigurationServicer(snapshot, editor),
     )
     refusal_limit = RefusalLimit(monotonic)
     server, health = build_server(

@@ -9,7 +9,7 @@ from hashlib import sha256
 from router_service.catalog.defaults import BuiltIn
 from router_service.catalog.document import Value
 from router_service.catalog.problems import Path
-from router_service.catalog.stored import CONTAINED, Documents, StoredDocument, lay_documents_over
+from router_service.catalog.stored import Documents, StoredDocument, contained_in, lay_documents_over
 from router_service.core.faults import Fault, Reason
 
 
@@ -47,11 +47,15 @@ class Draft:
 
     def find(self, path: Path) -> Value:
         """What is configured at a path, without what is stored apart from it; None where there is nothing."""
-        return _own(path, _look_up(lay_documents_over(self.file, self.stored()), path))
+        return _own(path, _look_up(self.merged(), path))
+
+    def merged(self) -> dict[str, Value]:
+        """The file with everything stored in it."""
+        return lay_documents_over(self.file, self.stored())
 
     def children(self, path: Path) -> list[str]:
         """The keys below a path, sorted; for providers and models those of the built-in catalog too."""
-        found = _look_up(lay_documents_over(self.file, self.stored()), path)
+        found = _look_up(self.merged(), path)
         keys = {str(key) for key in found} if isinstance(found, dict) else set[str]()
         return sorted(keys | self._built_in_below(path).keys())
 
@@ -92,6 +96,14 @@ class Draft:
             if stored[: len(path)] == path:
                 self.changes[stored] = None
 
+    def drop_strangers(self, path: Path) -> None:
+        """Removes the personal overrides of users that the organization at a path no longer has."""
+        body = self.changes[path]
+        users = body.get("users", ()) if isinstance(body, dict) else ()
+        for stored in self.stored():
+            if stored[:3] == (*path, "personal_overrides") and stored[3] not in users:
+                self.changes[stored] = None
+
     def check_etag(self, path: Path, name: str, etag: str) -> None:
         """Raises Fault ETAG_MISMATCH."""
         if etag and etag != self.etag(path):
@@ -113,7 +125,7 @@ def _look_up(value: Value, path: Path) -> Value:
 
 
 def _own(path: Path, value: Value) -> Value:
-    kind = str(path[-2]) if len(path) > 1 else ""
-    if kind not in CONTAINED or not isinstance(value, dict):
+    contained = contained_in(path)
+    if not contained or not isinstance(value, dict):
         return value
-    return {key: inner for key, inner in value.items() if key not in CONTAINED[kind]}
+    return {key: inner for key, inner in value.items() if key not in contained}

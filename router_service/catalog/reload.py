@@ -1,6 +1,6 @@
 """The configuration in force: a file and the documents stored over it. A broken file changes nothing but `problems`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path as FilePath
@@ -17,6 +17,7 @@ class _Built:
     """What one reading gave: swapped as a whole."""
 
     text: str
+    file: Mapping[str, Value]
     documents: Documents
     snapshot: Snapshot
     left_out: tuple[Problem, ...] = ()
@@ -31,7 +32,8 @@ class Configuration:
         self._today = today
         self._builtin = builtin
         text = read_text(path)
-        self._built = _Built(text, Documents(), self.build(Documents(), text))
+        snapshot = self.build(Documents(), text)
+        self._built = _Built(text, self._parse(text), Documents(), snapshot)
         self._problems: tuple[Problem, ...] = ()
 
     @property
@@ -55,9 +57,9 @@ class Configuration:
         return self._built.left_out
 
     @property
-    def file(self) -> dict[str, Value]:
+    def file(self) -> Mapping[str, Value]:
         """What the file itself says."""
-        return parse_document(self._built.text, str(self._path)).value
+        return self._built.file
 
     def reload(self) -> bool:
         """Reads the file again. True where another revision is in force now; a broken file leaves the last good one."""
@@ -116,4 +118,8 @@ class Configuration:
                 left_out += error.problems
                 fitting = {path: one for path, one in fitting.items() if path not in faulty}
                 continue
-            return _Built(text, documents, snapshot, tuple(left_out))
+            file = self._built.file if text == self._built.text else self._parse(text)
+            return _Built(text, file, documents, snapshot, tuple(left_out))
+
+    def _parse(self, text: str) -> Mapping[str, Value]:
+        return parse_document(text, str(self._path)).value

@@ -52,8 +52,8 @@ def build_settings(raw: Mapping[str, Any]) -> Settings:
     options = raw.get("provider_options", {})
     return Settings(
         sampling=_build_sampling(raw.get("sampling", {})),
-        max_output_tokens=raw.get("max_output_tokens"),
-        reasoning=_build_reasoning(raw["reasoning"]) if "reasoning" in raw else None,
+        max_output_tokens=_whole(raw.get("max_output_tokens")),
+        reasoning=_build_reasoning(raw["reasoning"]) if raw.get("reasoning") else None,
         provider_options=tuple(
             ProviderOptions(namespace, json.dumps(value, ensure_ascii=False, separators=(",", ":")))
             for namespace, value in options.items()
@@ -90,14 +90,16 @@ def _build_reasoning(raw: Mapping[str, Any]) -> ReasoningSettings:
     )
 
 
-def _build_routing(raw: Mapping[str, Any]) -> UpstreamRouting:
+def _build_routing(raw: Mapping[str, Any]) -> UpstreamRouting | None:
+    """None where nothing is said."""
     lists: dict[str, Any] = {key: tuple(raw[key]) for key in ("order", "only", "ignore", "quantizations") if key in raw}
     plain = ("allow_fallbacks", "require_parameters", "zero_data_retention", "data_collection", "sort")
-    return UpstreamRouting(
+    built = UpstreamRouting(
         **lists,
         **{key: raw[key] for key in plain if key in raw},
-        max_price=_build_max_price(raw["max_price"]) if "max_price" in raw else None,
+        max_price=_build_max_price(raw["max_price"]) if raw.get("max_price") else None,
     )
+    return built if built != UpstreamRouting() else None
 
 
 def _build_max_price(raw: Mapping[str, Any]) -> UpstreamMaxPrice:

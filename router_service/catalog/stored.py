@@ -13,8 +13,9 @@ from router_service.catalog.problems import Path, Problem, show_path
 CONTAINED = {
     "organizations": frozenset({"applications", "overrides", "personal_overrides", "providers", "models"}),
     "applications": frozenset({"overrides"}),
+    "deployment": frozenset({"name"}),
 }
-"""What lies in an organization or an application but is stored apart from it."""
+"""What lies in an entry but is stored apart from it: the deployment's name, which tokens bear, only in the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,12 @@ class Documents:
         return {path: document.body for path, document in self.entries.items()}
 
 
+def contained_in(path: Path) -> frozenset[str]:
+    """What lies in the entry at a path but is stored apart from it."""
+    kind = str(path[-2]) if len(path) > 1 else str(path[0]) if path == ("deployment",) else ""
+    return CONTAINED.get(kind, frozenset())
+
+
 def lay_documents_over(value: Mapping[str, Value], stored: Mapping[Path, Value]) -> dict[str, Value]:
     """The file's value with the documents in it. One whose organization or application is gone has no place."""
     merged = dict(value)
@@ -58,10 +65,10 @@ def _place(root: dict[str, Value], path: Path, body: Value) -> None:
         here = inner
     key = str(path[-1])
     below = here.get(key)
-    kind = str(path[-2]) if len(path) > 1 else ""
-    if kind in CONTAINED and isinstance(body, dict):
+    contained = contained_in(path)
+    if contained and isinstance(body, dict):
         kept = below if isinstance(below, dict) else {}
-        body = {**{name: kept[name] for name in CONTAINED[kind] if name in kept}, **body}
+        body = {**{name: kept[name] for name in contained if name in kept}, **body}
     here[key] = body
 
 

@@ -83,7 +83,7 @@ def _write_contexts(message: Any, raw: Mapping[str, list[str]]) -> None:
         message.contexts.add(context=context, layers=numbers)
 
 
-def _fields(view: Snapshot, organization: str) -> tuple[Field, ...]:
+def application_fields(view: Snapshot, organization: str) -> tuple[Field, ...]:
     """The fields of an application; what the file calls a provider depends on who looks."""
 
     def name(key: str) -> str:
@@ -190,7 +190,7 @@ class ApplicationServicer(application_service_pb2_grpc.ApplicationServiceService
         given = request.application
 
         def change(raw: Raw, parent: str) -> Raw:
-            return merge(given, request.update_mask, self._fields(parent), raw)
+            return merge(given, request.update_mask, self._fields(parent), raw, self._shown(raw, parent))
 
         shown = await self._change(given.name, "application.name", given.etag, request.override_file, change)
         return application_service_pb2.UpdateApplicationResponse(application=shown)
@@ -264,16 +264,18 @@ class ApplicationServicer(application_service_pb2_grpc.ApplicationServiceService
         return self._show(draft, parent, application_id)
 
     def _fields(self, parent: str) -> tuple[Field, ...]:
-        return _fields(self._snapshot().view_of(parent.removeprefix("organizations/")), parent)
+        return application_fields(self._snapshot().view_of(parent.removeprefix("organizations/")), parent)
 
     def _show(self, draft: Draft, parent: str, application_id: str) -> application_service_pb2.Application:
         path = _path(parent, application_id)
-        built = application_service_pb2.Application(
-            name=f"{parent}/applications/{application_id}",
-            etag=draft.etag(path),
-            source=source_number(draft.source(path)),
-        )
-        fill(built, self._fields(parent), draft.find(path))
+        built = self._shown(draft.find(path), parent)
+        built.name = f"{parent}/applications/{application_id}"
+        built.etag, built.source = draft.etag(path), source_number(draft.source(path))
+        return built
+
+    def _shown(self, raw: Mapping[str, Any], parent: str) -> application_service_pb2.Application:
+        built = application_service_pb2.Application()
+        fill(built, self._fields(parent), raw)
         return built
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -13,6 +14,9 @@ from router_service.core.faults import Fault, Reason
 from router_service.state.documents import DocumentStore, Superseded
 
 MOST_TRIES = 10
+
+Edit = Callable[[Draft], None]
+Explain = Callable[[tuple[Problem, ...]], Fault]
 
 log = structlog.get_logger(__name__)
 
@@ -29,26 +33,21 @@ class Editor:
         """What is in force, to be read."""
         return Draft(self._configuration.file, self._configuration.documents, load_built_in())
 
-    async def change(self, edit: Callable[[Draft], None], subject: Path = ()) -> Draft:
+    async def change(self, edit: Edit, subject: Path = (), explain: Explain | None = None) -> Draft:
         """Does what `edit` does to a draft, and gives what is in force then. `edit` may run more than once.
 
         Raises what `edit` raises, and Fault where the result does not fit; nothing is changed then. `subject` is the
-        path whose problems are told as fields of the request.
+        path whose problems are told as fields of the request, unless `explain` tells them.
         """
         async with self._lock:
             for _ in range(MOST_TRIES):
-                draft = self.view()
-                edit(draft)
+                draft = await self._try(edit, explain or partial(_unfit, subject))
                 if not draft.changes:
                     return draft
                 try:
-                    await asyncio.to_thread(self._configuration.check, draft.result(), frozenset(draft.changes))
-                except ConfigurationError as error:
-                    raise _unfit(error.problems, subject) from None
-                try:
                     written = await self._store.write(draft.documents.revision, draft.changes)
                 except Superseded:
-                    await self.refresh()
+                    await self._refresh()
                     continue
                 self._configuration.take(written)
                 log.info("configuration_changed", revision=self._configuration.current.revision)
@@ -56,15 +55,35 @@ class Editor:
         message = "The configuration kept changing meanwhile; try again."
         raise Fault(Reason.CONFIGURATION_UNAVAILABLE, message, retry_after_seconds=1.0)
 
+    async def try_out(self, edit: Edit, explain: Explain) -> Draft:
+        """Everything that `change` does but the writing: the draft with the changes in it. Raises as `change` does."""
+        async with self._lock:
+            return await self._try(edit, explain)
+
     async def refresh(self) -> bool:
         """Takes what other routers have stored. True where that changed anything. Raises Fault."""
+        # Under the lock: what was loaded before a write of our own must not be taken after it.
+        async with self._lock:
+            return await self._refresh()
+
+    async def _try(self, edit: Edit, explain: Explain) -> Draft:
+        draft = self.view()
+        edit(draft)
+        if draft.changes:
+            try:
+                await asyncio.to_thread(self._configuration.check, draft.result(), frozenset(draft.changes))
+            except ConfigurationError as error:
+                raise explain(error.problems) from None
+        return draft
+
+    async def _refresh(self) -> bool:
         documents = await self._store.load(self._configuration.documents.revision)
         if documents is None:
             return False
         return self._configuration.take(documents)
 
 
-def _unfit(problems: tuple[Problem, ...], subject: Path) -> Fault:
+def _unfit(subject: Path, problems: tuple[Problem, ...]) -> Fault:
     """A configuration that would not be sound, as the fault of the request that would have made it so."""
     prefix = show_path(subject)
     fields: dict[str, str] = {}

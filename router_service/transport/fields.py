@@ -29,6 +29,11 @@ def plain(name: str, key: str = "") -> Field:
     return Field(name, key or name, lambda message: getattr(message, name), lambda m, value: setattr(m, name, value))
 
 
+def whole(name: str) -> Field:
+    """A whole number, which JSON Schema also takes as 3.0."""
+    return Field(name, name, lambda message: getattr(message, name), lambda m, value: setattr(m, name, int(value)))
+
+
 def texts(name: str, key: str = "") -> Field:
     """A list of texts."""
     return Field(name, key or name, lambda m: list(getattr(m, name)), lambda m, value: getattr(m, name).extend(value))
@@ -64,8 +69,14 @@ def is_set(message: Any, name: str) -> bool:
     return bool(message.HasField(name)) if descriptor.has_presence else bool(getattr(message, name))
 
 
-def merge(message: Any, mask: FieldMask, fields: Sequence[Field], raw: Mapping[str, Any]) -> Raw:
-    """The file's entry with the masked fields of the message in it: one that is not set goes back to its default."""
+def merge(
+    message: Any, mask: FieldMask, fields: Sequence[Field], raw: Mapping[str, Any], shown: Any | None = None
+) -> Raw:
+    """The file's entry with the masked fields of the message in it: one that is not set goes back to its default.
+
+    A field that is as it is `shown` stays as it is written: else what was read and sent back unchanged would state
+    what came from the built-in catalog, and write what the file says in other words.
+    """
     by_name = {field.name: field for field in fields}
     paths = list(mask.paths) or [name for name in by_name if is_set(message, name)]
     if paths == ["*"]:
@@ -76,11 +87,17 @@ def merge(message: Any, mask: FieldMask, fields: Sequence[Field], raw: Mapping[s
         if field is None:
             known = ", ".join(by_name)
             raise invalid("update_mask", f"A path is none of the fields that can be changed: {known}.")
+        if shown is not None and _is_alike(message, shown, path):
+            continue
         if is_set(message, path):
             merged[field.key] = field.read(message)
         else:
             merged.pop(field.key, None)
     return merged
+
+
+def _is_alike(one: Any, other: Any, name: str) -> bool:
+    return is_set(one, name) == is_set(other, name) and bool(getattr(one, name) == getattr(other, name))
 
 
 def fill(message: Any, fields: Sequence[Field], raw: Mapping[str, Any]) -> None:
@@ -99,12 +116,7 @@ def advanced(known: Sequence[str]) -> Field:
     """Every key that has no field of its own, as one JSON object. Its key is where `split` looks for them."""
 
     def read(message: Any) -> Raw:
-        try:
-            value = json.loads(message.advanced_json)
-        except (ValueError, RecursionError):
-            raise invalid("advanced_json", "This is no JSON; write one object.") from None
-        if not isinstance(value, dict):
-            raise invalid("advanced_json", "This is no JSON object.")
+        value = json_object(message.advanced_json, "advanced_json")
         doubled = sorted(value.keys() & set(known))
         if doubled:
             raise invalid("advanced_json", f"{', '.join(doubled)} have fields of their own.")
@@ -114,6 +126,17 @@ def advanced(known: Sequence[str]) -> Field:
         message.advanced_json = json.dumps(value, ensure_ascii=False, sort_keys=True)
 
     return Field("advanced_json", ADVANCED, read, write)
+
+
+def json_object(text: str, field: str) -> Raw:
+    """A JSON object. Raises Fault."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise invalid(field, "This is no JSON; write one object.") from None
+    if not isinstance(value, dict):
+        raise invalid(field, "This is no JSON object.")
+    return value
 
 
 ADVANCED = "(advanced)"

@@ -11,16 +11,14 @@ from router_service.catalog.catalog import Model, Snapshot
 from router_service.catalog.draft import Draft
 from router_service.core.faults import Fault, Reason, invalid
 from router_service.transport.access import demand_reader, split_name
-from router_service.transport.amounts import nanos_text
 from router_service.transport.editor import Editor
-from router_service.transport.fields import Field, Raw, fill, merge, plain, source_number, texts
+from router_service.transport.fields import Field, fill, merge, source_number
 from router_service.transport.interceptors.identity import caller
-from router_service.transport.names import provider_id, provider_name
+from router_service.transport.model_fields import model_fields
 from router_service.transport.pages import page
 from router_service.transport.provider_servicer import Owner, demand_owner, find_owner
 from router_service.transport.request import not_found
-from router_service.transport.wire_prices import PRICES, price_proto
-from router_service.transport.wire_settings import settings_proto, settings_raw
+from router_service.transport.wire_prices import price_proto
 
 
 class ModelEntries:
@@ -89,8 +87,8 @@ class ModelEntries:
         path = (*owner.base, "models", model_id)
 
         def edit(draft: Draft) -> None:
-            self._found(owner, model_id, draft)
-            body = merge(given, request.update_mask, self._fields(owner), draft.find(path) or {})
+            shown = self._found(owner, model_id, draft)
+            body = merge(given, request.update_mask, self._fields(owner), draft.find(path) or {}, shown)
             draft.put(path, body, given.name, etag=given.etag, override_file=request.override_file)
 
         draft = await self._editor.change(edit, path)
@@ -125,56 +123,13 @@ class ModelEntries:
     def _show(self, owner: Owner, name: str, model: Model, draft: Draft) -> model_service_pb2.ModelEntry:
         path = (*owner.base, "models", model.id)
         below = {} if owner.name else draft.built_in.models.get(model.id, {})
-        raw: Mapping[str, Any] = {**below, **(draft.find(path) or {}), "price": model.price}
+        raw: Mapping[str, Any] = {**below, **(draft.find(path) or {})}
         built = model_service_pb2.ModelEntry(name=name, etag=draft.etag(path), source=source_number(draft.source(path)))
         fill(built, self._fields(owner), {"is_enabled": True, **raw})
+        if "price" not in raw and model.price is not None and not model.prices:
+            built.looked_up_price.CopyFrom(price_proto(model.price))
         return built
 
     def _fields(self, owner: Owner) -> tuple[Field, ...]:
-        view = owner.view(self._snapshot())
-
-        def read_endpoints(message: Any) -> list[Raw]:
-            return [
-                {
-                    "provider": provider_id(one.provider, f"endpoints[{index}].provider", owner.name),
-                    "upstream_model": one.upstream_model_id,
-                }
-                for index, one in enumerate(message.endpoints)
-            ]
-
-        def write_endpoints(message: Any, raw: list[Raw]) -> None:
-            for one in raw:
-                name = provider_name(one["provider"], view, owner.name)
-                message.endpoints.add(provider=name, upstream_model_id=one["upstream_model"])
-
-        def read_price(message: Any) -> Raw:
-            checked = datetime.fromtimestamp(self._clock(), UTC).date().isoformat()
-            price: Raw = {"checked": checked}
-            for key, name in PRICES.items():
-                if message.price.HasField(name):
-                    nanos = getattr(message.price, name)
-                    if nanos < 0:
-                        raise invalid(f"price.{name}", "A price is not negative.")
-                    price[key] = nanos_text(nanos)
-            return price
-
-        def write_price(message: Any, price: Any) -> None:
-            if price is not None:
-                message.price.CopyFrom(price_proto(price))
-
-        return (
-            plain("display_name"),
-            texts("aliases"),
-            Field("endpoints", "endpoints", read_endpoints, write_endpoints),
-            Field("price", "price", read_price, write_price),
-            plain("context_limit_tokens"),
-            plain("max_output_tokens"),
-            plain("compression_threshold_percent"),
-            Field(
-                "defaults",
-                "defaults",
-                lambda m: settings_raw(m.defaults, "defaults"),
-                lambda m, value: m.defaults.CopyFrom(settings_proto(value)),
-            ),
-            plain("is_enabled"),
-        )
+        today = datetime.fromtimestamp(self._clock(), UTC).date().isoformat()
+        return model_fields(owner.view(self._snapshot()), owner.name, today)

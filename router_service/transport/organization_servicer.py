@@ -21,14 +21,14 @@ from router_service.transport.access import (
     require_id,
 )
 from router_service.transport.editor import Editor
-from router_service.transport.fields import Raw, enums, fill, is_set, merge, plain, source_number, texts
+from router_service.transport.fields import Raw, enums, fill, is_set, merge, plain, source_number, texts, whole
 from router_service.transport.interceptors.identity import caller
 from router_service.transport.pages import page
 from router_service.transport.request import not_found
 
-_FIELDS = (plain("display_name"), plain("default_model"), texts("users"))
-_POLICY_FIELDS = (
-    plain("markup_basis_points"),
+FIELDS = (plain("display_name"), plain("default_model"), texts("users"))
+POLICY_FIELDS = (
+    whole("markup_basis_points"),
     enums("allowed_payers", payer_pb2.Payer, "PAYER_"),
     plain("is_personal_override_enabled", "personal_overrides_enabled"),
 )
@@ -77,7 +77,7 @@ class OrganizationServicer(organization_service_pb2_grpc.OrganizationServiceServ
             if draft.exists(path):
                 message = f"{name} is there already; update it, or choose another id."
                 raise Fault(Reason.RESOURCE_EXISTS, message, metadata={"name": name})
-            draft.put(path, merge(request.organization, FieldMask(), _FIELDS, {}), name)
+            draft.put(path, merge(request.organization, FieldMask(), FIELDS, {}), name)
 
         draft = await self._editor.change(edit, path)
         shown = _show(draft, request.organization_id)
@@ -92,11 +92,9 @@ class OrganizationServicer(organization_service_pb2_grpc.OrganizationServiceServ
         path = _path(found.id)
 
         def edit(draft: Draft) -> None:
-            body = merge(given, request.update_mask, _FIELDS, _require(draft, path, given.name))
+            body = merge(given, request.update_mask, FIELDS, _require(draft, path, given.name))
             draft.put(path, body, given.name, etag=given.etag, override_file=request.override_file)
-            for stored in draft.stored():
-                if stored[:3] == (*path, "personal_overrides") and stored[3] not in body.get("users", ()):
-                    draft.changes[stored] = None
+            draft.drop_strangers(path)
 
         draft = await self._editor.change(edit, path)
         return organization_service_pb2.UpdateOrganizationResponse(organization=_show(draft, found.id))
@@ -131,13 +129,13 @@ class OrganizationServicer(organization_service_pb2_grpc.OrganizationServiceServ
         """Changes the masked fields."""
         given, who = request.policy, caller()
         found = changeable_organization(_owner_of(given.name), who, self._snapshot(), "policy.name")
-        paths = set(request.update_mask.paths) or {field.name for field in _POLICY_FIELDS if is_set(given, field.name)}
+        paths = set(request.update_mask.paths) or {field.name for field in POLICY_FIELDS if is_set(given, field.name)}
         if paths & {"*", *_OPERATORS_FIELDS}:
             demand_operator(who)
         path = _path(found.id)
 
         def edit(draft: Draft) -> None:
-            body = merge(given, request.update_mask, _POLICY_FIELDS, _require(draft, path, given.name))
+            body = merge(given, request.update_mask, POLICY_FIELDS, _require(draft, path, given.name))
             draft.put(path, body, given.name, etag=given.etag, override_file=request.override_file)
 
         draft = await self._editor.change(edit, path)
@@ -154,7 +152,7 @@ class OrganizationServicer(organization_service_pb2_grpc.OrganizationServiceServ
             etag=draft.etag(path),
             is_user_key_enabled=holdings.user_credentials_enabled and self._snapshot().byok_enabled,
         )
-        fill(built, _POLICY_FIELDS, draft.find(path))
+        fill(built, POLICY_FIELDS, draft.find(path))
         return built
 
 
@@ -178,5 +176,5 @@ def _show(draft: Draft, organization_id: str) -> organization_service_pb2.Organi
     built = organization_service_pb2.Organization(
         name=f"organizations/{organization_id}", etag=draft.etag(path), source=source_number(draft.source(path))
     )
-    fill(built, _FIELDS, draft.find(path))
+    fill(built, FIELDS, draft.find(path))
     return built

@@ -143,9 +143,9 @@ class ProviderServicer(provider_service_pb2_grpc.ProviderServiceServicer):
         demand_owner(owner, caller())
 
         def edit(draft: Draft) -> None:
-            self._found(owner, given.name, draft)
+            shown = self._found(owner, given.name, draft)
             raw: Raw = draft.find(path) or {}
-            body = unfold_advanced(merge(given, request.update_mask, _FIELDS, fold_advanced(raw, _KNOWN)))
+            body = unfold_advanced(merge(given, request.update_mask, _FIELDS, fold_advanced(raw, _KNOWN), shown))
             draft.put(path, body, given.name, etag=given.etag, override_file=request.override_file)
 
         draft = await self._editor.change(edit, path)

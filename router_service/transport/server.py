@@ -10,6 +10,7 @@ from keyswitch.router.v1 import (
     application_service_pb2_grpc,
     budget_service_pb2_grpc,
     completion_service_pb2_grpc,
+    configuration_service_pb2_grpc,
     credential_test_service_pb2_grpc,
     embedding_service_pb2_grpc,
     model_service_pb2_grpc,
@@ -24,6 +25,7 @@ from router_service.transport.application_servicer import ApplicationServicer
 from router_service.transport.budget_servicer import BudgetServicer
 from router_service.transport.catalog_servicers import ModelServicer
 from router_service.transport.completion_servicer import CompletionServicer
+from router_service.transport.configuration_servicer import ConfigurationServicer
 from router_service.transport.credential_test_servicer import CredentialTestServicer
 from router_service.transport.embedding_servicer import EmbeddingServicer
 from router_service.transport.interceptors.faults import FaultsInterceptor
@@ -46,6 +48,7 @@ SERVICES = (
     "keyswitch.router.v1.ApplicationService",
     "keyswitch.router.v1.OverrideService",
     "keyswitch.router.v1.OrganizationService",
+    "keyswitch.router.v1.ConfigurationService",
 )
 
 
@@ -64,6 +67,7 @@ class Servicers:
     application: ApplicationServicer
     override: OverrideServicer
     organization: OrganizationServicer
+    configuration: ConfigurationServicer
 
 
 class Health:
@@ -112,6 +116,7 @@ def build_server(
     application_service_pb2_grpc.add_ApplicationServiceServicer_to_server(servicers.application, server)
     override_service_pb2_grpc.add_OverrideServiceServicer_to_server(servicers.override, server)
     organization_service_pb2_grpc.add_OrganizationServiceServicer_to_server(servicers.organization, server)
+    configuration_service_pb2_grpc.add_ConfigurationServiceServicer_to_server(servicers.configuration, server)
     found = Health()
     health_pb2_grpc.add_HealthServicer_to_server(found.servicer, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

@@ -9,6 +9,7 @@ from keyswitch.router.v1 import (
     application_service_pb2,
     budget_service_pb2,
     completion_service_pb2,
+    configuration_service_pb2,
     embedding_service_pb2,
     model_service_pb2,
     organization_service_pb2,
@@ -52,6 +53,10 @@ def configuration_steps(watched: Watched) -> Iterator[Step]:
     yield Step("GetOverride", pb.GetOverrideRequest(name=TITLE))
     yield Step("ListOverrides", pb.ListOverridesRequest(parent=APPLICATION))
     yield from _provider_and_model_steps()
+    moved = configuration_service_pb2
+    yield Step("ExportConfiguration", moved.ExportConfigurationRequest(parent=ORGANIZATION))
+    yield Step("ImportConfiguration", moved.ImportConfigurationRequest(
+        parent=ORGANIZATION, yaml=f"organizations: {{demo: {{overrides: {{explore: {CHAT}}}}}}}"))  # fmt: skip
 
 
 def configuration_ends() -> Iterator[Step]:

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 from keyswitch.router.v1 import (
     application_service_pb2_grpc,
+    configuration_service_pb2_grpc,
     credential_test_service_pb2_grpc,
     model_service_pb2_grpc,
     organization_service_pb2_grpc,
@@ -25,6 +26,7 @@ STUBS = (
     model_service_pb2_grpc.ModelServiceStub,
     routing_service_pb2_grpc.RoutingServiceStub,
     credential_test_service_pb2_grpc.CredentialTestServiceStub,
+    configuration_service_pb2_grpc.ConfigurationServiceStub,
 )
 
 

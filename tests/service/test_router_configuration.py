@@ -226,6 +226,7 @@ async def test_a_stored_model_that_is_deleted_is_passed_over(tmp_path: Any) -> N
         create = model_service_pb2.CreateModelEntryRequest(parent="deployment", model="test/new", model_entry=entry)
         made = (await operator(create)).model_entry
         assert (made.name, made.source, made.is_enabled) == ("deployment/models/test/new", STORED, True)
+        entry.price.checked_date = made.price.checked_date  # the day of the change
         assert (made.price, made.defaults, made.endpoints) == (entry.price, entry.defaults, entry.endpoints)
         assert (await operator.refused(create)).reason == "RESOURCE_EXISTS"
         override = overrides.Override(name=f"{CHAT}/overrides/title", model="newest")

@@ -4,6 +4,7 @@ from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
 from keyswitch.router.v1 import application_service_pb2 as applications
+from keyswitch.router.v1 import configuration_service_pb2 as configuration
 from keyswitch.router.v1 import model_service_pb2 as models
 from keyswitch.router.v1 import organization_service_pb2 as organizations
 from keyswitch.router.v1 import override_service_pb2 as overrides
@@ -63,6 +64,8 @@ TABLE: tuple[tuple[Any, str], ...] = (
     (models.CreateModelEntryRequest(parent=DEMO, model="a/b"), ADMINISTRATORS),
     (models.UpdateModelEntryRequest(model_entry=models.ModelEntry(name=f"{DEMO}/models/a/b")), ADMINISTRATORS),
     (models.DeleteModelEntryRequest(name=f"{DEMO}/models/a/b"), ADMINISTRATORS),
+    (configuration.ExportConfigurationRequest(parent=DEMO), ADMINISTRATORS),
+    (configuration.ImportConfigurationRequest(parent=DEMO, validate_only=True), ADMINISTRATORS),
 )
 
 DEPLOYMENTS = (
@@ -73,6 +76,8 @@ DEPLOYMENTS = (
     models.CreateModelEntryRequest(parent="deployment", model="x"),
     models.UpdateModelEntryRequest(model_entry=models.ModelEntry(name="deployment/models/a/b")),
     models.DeleteModelEntryRequest(name="deployment/models/a/b"),
+    configuration.ExportConfigurationRequest(parent="deployment"),
+    configuration.ImportConfigurationRequest(parent="deployment", yaml="providers: {}", is_rest_removed=True),
 )
 
 MAY = {

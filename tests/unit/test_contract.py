@@ -24,6 +24,7 @@ from router_service.transport.application_servicer import ApplicationServicer
 from router_service.transport.budget_servicer import BudgetServicer
 from router_service.transport.catalog_servicers import ModelServicer
 from router_service.transport.completion_servicer import CompletionServicer
+from router_service.transport.configuration_servicer import ConfigurationServicer
 from router_service.transport.credential_test_servicer import CredentialTestServicer
 from router_service.transport.embedding_servicer import EmbeddingServicer
 from router_service.transport.interceptors.identity import IdentityInterceptor
@@ -159,6 +160,7 @@ def test_the_router_serves_every_method_of_its_services(recorded: list[Recording
         blank(ApplicationServicer),
         blank(OverrideServicer),
         blank(OrganizationServicer),
+        blank(ConfigurationServicer),
     )
     router_server.build_server(
         servicers,

@@ -25,6 +25,7 @@ def test_applications(terminal: Terminal) -> None:
         "ListApplications": application_service_pb2.ListApplicationsResponse(applications=[CLAUDE]),
         "UpdateApplication": application_service_pb2.UpdateApplicationResponse(application=CLAUDE),
         "CreateApplication": application_service_pb2.CreateApplicationResponse(application=CLAUDE),
+        "GetApplication": application_service_pb2.GetApplicationResponse(application=CLAUDE),
         "BindCredential": application_service_pb2.BindCredentialResponse(application=CLAUDE),
         "DeleteApplication": application_service_pb2.DeleteApplicationResponse(),
     }
@@ -68,6 +69,7 @@ def test_organizations(terminal: Terminal) -> None:
         "GetOrganizationPolicy": organization_service_pb2.GetOrganizationPolicyResponse(policy=policy),
         "SetOrganizationPolicy": organization_service_pb2.SetOrganizationPolicyResponse(policy=policy),
         "CreateOrganization": organization_service_pb2.CreateOrganizationResponse(),
+        "GetOrganization": organization_service_pb2.GetOrganizationResponse(),
     }
     done = terminal.run("-o", "demo", "organizations", "policy", "--markup", "1250", token=OPERATOR)
     request = terminal.services.asked("SetOrganizationPolicy")

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from google.protobuf.field_mask_pb2 import FieldMask
-from keyswitch.router.v1 import application_service_pb2, configuration_pb2, payer_pb2
+from keyswitch.router.v1 import application_service_pb2, payer_pb2, route_policy_pb2
 from keyswitch_client.options import enum_value
 
 from keyswitch_cli import tables, words
+from keyswitch_cli.entries import (
+    EntryFile,
+    Etag,
+    OverrideFile,
+    demand_any,
+    put_entry,
+    refuse_both,
+    source_word,
+)
 from keyswitch_cli.session import Json, Session, Yes, confirm, session_of
 
 app = typer.Typer(name="applications", help="See and change the programs that call.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="Id or whole name.")]
-OverrideFile = Annotated[
-    bool, typer.Option("--override-file", help="Change it although the configuration file fixes it.")
+Model = Annotated[str | None, typer.Option("--model", help="Default model; empty for none.", show_default=False)]
+Payers = Annotated[list[str] | None, typer.Option(help="Who pays, in this order. May be repeated.")]
+Failover = Annotated[
+    list[str] | None,
+    typer.Option("--failover-on", help="What may move the bill to the next payer: RATE_LIMITED, ... Empty for none."),
 ]
+Allowed = Annotated[list[str] | None, typer.Option(help="Allowed model or pattern. May be repeated.")]
+Native = Annotated[
+    str | None, typer.Option("--native-provider", help="A provider's id; empty for none.", show_default=False)
+]
+Byok = Annotated[bool | None, typer.Option("--byok/--no-byok", help="Whether own keys are used.")]
+Fallbacks = Annotated[
+    list[str] | None,
+    typer.Option("--fallback", help="MODEL or MODEL@PROVIDER, tried in this order. May be repeated. Empty for none."),
+]
+DisplayName = Annotated[str | None, typer.Option("--display-name", help="For people.", show_default=False)]
 
 
 @app.command("list")
@@ -47,59 +70,97 @@ def list_applications(context: typer.Context, is_json: Json = False) -> None:
     session.out.print(table)
 
 
-@app.command("show")
+@app.command("show", hidden=True)
+@app.command("get")
 def show(context: typer.Context, name: Name, is_json: Json = False) -> None:
     """Show an application."""
     session = session_of(context, is_json=is_json)
-    request = application_service_pb2.GetApplicationRequest(name=session.settings.application(name))
-    answer = session.client.call(session.client.applications.GetApplication, request)
-    _print(session, answer, answer.application)
+    _print_named(session, session.settings.application(name))
+
+
+@app.command("create")
+def create(
+    context: typer.Context,
+    name: Name,
+    model: Model = None,
+    payer: Payers = None,
+    failover: Failover = None,
+    allow: Allowed = None,
+    native: Native = None,
+    byok: Byok = None,
+    fallback: Fallbacks = None,
+    display_name: DisplayName = None,
+    file: EntryFile = None,
+    is_json: Json = False,
+) -> None:
+    """Make an application."""
+    session = session_of(context, is_json=is_json)
+    given, paths = _given(session.settings.application(name), context.params)
+    if file is not None:
+        refuse_both(paths)
+        _put(session, given.name, file, is_new=True)
+    else:
+        _create(session, given)
+    _print_named(session, given.name)
+
+
+@app.command("update")
+def update(
+    context: typer.Context,
+    name: Name,
+    model: Model = None,
+    payer: Payers = None,
+    failover: Failover = None,
+    allow: Allowed = None,
+    native: Native = None,
+    byok: Byok = None,
+    fallback: Fallbacks = None,
+    display_name: DisplayName = None,
+    file: EntryFile = None,
+    etag: Etag = "",
+    override_file: OverrideFile = False,
+    is_json: Json = False,
+) -> None:
+    """Change what is named, and nothing else. With --file: the whole entry, but for its overrides."""
+    session = session_of(context, is_json=is_json)
+    given, paths = _given(session.settings.application(name), context.params)
+    given.etag = etag
+    if file is not None:
+        refuse_both(paths)
+        _put(session, given.name, file, is_new=False, override_file=override_file)
+    else:
+        demand_any(paths, "applications update")
+        _update(session, given, paths, override_file=override_file)
+    _print_named(session, given.name)
 
 
 @app.command("set")
 def set_application(
     context: typer.Context,
     name: Name,
-    default_model: Annotated[str | None, typer.Option("--model", help="Default model; empty for none.")] = None,
-    payer: Annotated[list[str] | None, typer.Option(help="Who pays, in this order. May be repeated.")] = None,
-    allow: Annotated[list[str] | None, typer.Option(help="Allowed model or pattern. May be repeated.")] = None,
-    native: Annotated[str | None, typer.Option("--native-provider", help="A provider's id; empty for none.")] = None,
-    byok: Annotated[bool | None, typer.Option("--byok/--no-byok", help="Whether own keys are used.")] = None,
+    model: Model = None,
+    payer: Payers = None,
+    failover: Failover = None,
+    allow: Allowed = None,
+    native: Native = None,
+    byok: Byok = None,
+    fallback: Fallbacks = None,
+    display_name: DisplayName = None,
     override_file: OverrideFile = False,
     is_json: Json = False,
 ) -> None:
     """Change an application, or make it where there is none."""
     session = session_of(context, is_json=is_json)
-    whole = session.settings.application(name)
-    given = application_service_pb2.Application(name=whole, is_byok_supported=byok)
-    paths = ["is_byok_supported"] if byok is not None else []
-    if default_model is not None:
-        given.default_model = default_model
-        paths.append("default_model")
-    if payer is not None:
-        given.payers.extend(enum_value(payer_pb2.Payer, "PAYER_", one) for one in payer)
-        paths.append("payers")
-    if allow is not None:
-        given.allowed_models.extend(allow)
-        paths.append("allowed_models")
-    if native is not None:
-        given.native_provider = native if not native or "/" in native else f"providers/{native}"
-        paths.append("native_provider")
-    known = application_service_pb2.ListApplicationsRequest(parent=whole.partition("/applications/")[0], page_size=1000)
-    listed = session.client.call(session.client.applications.ListApplications, known)
-    if all(one.name != whole for one in listed.applications):
-        parent, _, application_id = whole.partition("/applications/")
-        create = application_service_pb2.CreateApplicationRequest(
-            parent=parent, application_id=application_id, application=given
-        )
-        made = session.client.call(session.client.applications.CreateApplication, create)
-        _print(session, made, made.application)
-        return
-    update = application_service_pb2.UpdateApplicationRequest(
-        application=given, update_mask=FieldMask(paths=paths), override_file=override_file
+    given, paths = _given(session.settings.application(name), context.params)
+    known = application_service_pb2.ListApplicationsRequest(
+        parent=given.name.partition("/applications/")[0], page_size=1000
     )
-    answer = session.client.call(session.client.applications.UpdateApplication, update)
-    _print(session, answer, answer.application)
+    listed = session.client.call(session.client.applications.ListApplications, known)
+    if all(one.name != given.name for one in listed.applications):
+        _create(session, given)
+    else:
+        _update(session, given, paths, override_file=override_file)
+    _print_named(session, given.name)
 
 
 @app.command("bind")
@@ -145,19 +206,66 @@ def unbind(
 
 
 @app.command("delete")
-def delete(context: typer.Context, name: Name, yes: Yes = False) -> None:
+def delete(context: typer.Context, name: Name, etag: Etag = "", yes: Yes = False) -> None:
     """Remove what is stored of an application; what the configuration file says of it is in force again."""
     session = session_of(context)
     whole = session.settings.application(name)
     confirm(session, f"Delete {whole}?", yes=yes)
-    request = application_service_pb2.DeleteApplicationRequest(name=whole)
+    request = application_service_pb2.DeleteApplicationRequest(name=whole, etag=etag)
     session.client.call(session.client.applications.DeleteApplication, request)
     session.say(f"✓ {whole} is deleted", "green")
 
 
-def source_word(source: configuration_pb2.ConfigurationSource.ValueType) -> str:
-    """Where what is in force comes from."""
-    return words.enum_word(configuration_pb2.ConfigurationSource, source, "CONFIGURATION_SOURCE_")
+def _given(name: str, options: dict[str, Any]) -> tuple[application_service_pb2.Application, list[str]]:
+    """What the options say, and the names of the fields that they say it of."""
+    given, stated = application_service_pb2.Application(name=name), dict[str, Any]()
+    stated["default_model"] = options["model"]
+    stated["display_name"] = options["display_name"]
+    stated["is_byok_supported"] = options["byok"]
+    native: str | None = options["native"]
+    stated["native_provider"] = native if not native or "/" in native else f"providers/{native}"
+    paths = [field for field, value in stated.items() if value is not None]
+    for field in paths:
+        setattr(given, field, stated[field])
+    causes = payer_pb2.PayerFailoverCause
+    for option, field, read in (
+        ("payer", "payers", lambda text: enum_value(payer_pb2.Payer, "PAYER_", text)),
+        ("failover", "payer_failover_on", lambda text: enum_value(causes, "PAYER_FAILOVER_CAUSE_", text)),
+        ("allow", "allowed_models", str),
+        ("fallback", "fallbacks", _route),
+    ):
+        if options[option]:  # an option that may be repeated is an empty list where it is not given
+            getattr(given, field).extend(read(text) for text in options[option] if text)
+            paths.append(field)
+    return given, paths
+
+
+def _route(text: str) -> route_policy_pb2.ModelRoute:
+    model, _, provider = text.partition("@")
+    name = provider if not provider or "/" in provider else f"providers/{provider}"
+    return route_policy_pb2.ModelRoute(model=model, provider=name)
+
+
+def _create(session: Session, given: application_service_pb2.Application) -> None:
+    parent, _, application_id = given.name.partition("/applications/")
+    request = application_service_pb2.CreateApplicationRequest(
+        parent=parent, application_id=application_id, application=given
+    )
+    session.client.call(session.client.applications.CreateApplication, request)
+
+
+def _update(
+    session: Session, given: application_service_pb2.Application, paths: list[str], *, override_file: bool
+) -> None:
+    request = application_service_pb2.UpdateApplicationRequest(
+        application=given, update_mask=FieldMask(paths=paths), override_file=override_file
+    )
+    session.client.call(session.client.applications.UpdateApplication, request)
+
+
+def _put(session: Session, name: str, file: Path, *, is_new: bool, override_file: bool = False) -> None:
+    parent, _, application_id = name.partition("/applications/")
+    put_entry(session, parent, ["applications", application_id], file, is_new=is_new, override_file=override_file)
 
 
 def _payers(one: application_service_pb2.Application) -> str:
@@ -166,11 +274,15 @@ def _payers(one: application_service_pb2.Application) -> str:
 
 Answer = (
     application_service_pb2.GetApplicationResponse
-    | application_service_pb2.CreateApplicationResponse
-    | application_service_pb2.UpdateApplicationResponse
     | application_service_pb2.BindCredentialResponse
     | application_service_pb2.UnbindCredentialResponse
 )
+
+
+def _print_named(session: Session, name: str) -> None:
+    request = application_service_pb2.GetApplicationRequest(name=name)
+    answer = session.client.call(session.client.applications.GetApplication, request)
+    _print(session, answer, answer.application)
 
 
 def _print(session: Session, answer: Answer, one: application_service_pb2.Application) -> None:
@@ -181,6 +293,7 @@ def _print(session: Session, answer: Answer, one: application_service_pb2.Applic
     rows = [
         ("application", one.name),
         ("from", source_word(one.source)),
+        ("etag", one.etag),
         ("default model", one.default_model),
         ("allowed models", ", ".join(one.allowed_models) or "all"),
         ("payers", _payers(one)),

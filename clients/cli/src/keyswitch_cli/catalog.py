@@ -1,23 +1,23 @@
-"""What there is to choose from: models and providers."""
+"""What there is to choose from: the models that can be used now."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
-from keyswitch.router.v1 import model_service_pb2, provider_service_pb2
+from keyswitch.router.v1 import model_service_pb2
 
-from keyswitch_cli import model_options, tables, words
-from keyswitch_cli.session import Json, Session, session_of
+from keyswitch_cli import model_entries, model_options, tables, words
+from keyswitch_cli.session import Json, session_of
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    group = typer.Typer(help="The models that can be used now, and what can be set for them.")
+    group = typer.Typer(help="The models that can be used now, and the catalog that they come from.")
     group.callback(invoke_without_command=True)(models)
     model_options.register(group)
+    model_entries.register(group)
     app.add_typer(group, name="models")
-    app.command("providers")(providers)
 
 
 def models(
@@ -76,40 +76,3 @@ def models(
         )
     session.out.print(table)
     session.say("* is the default", "dim")
-
-
-def list_providers(session: Session) -> provider_service_pb2.ListProvidersResponse:
-    """All providers of the deployment."""
-    whole = provider_service_pb2.ListProvidersResponse()
-    token = ""
-    while True:
-        request = provider_service_pb2.ListProvidersRequest(page_size=1000, page_token=token)
-        page = session.client.call(session.client.providers.ListProviders, request)
-        whole.providers.extend(page.providers)
-        token = page.next_page_token
-        if not token:
-            return whole
-
-
-def providers(context: typer.Context, is_json: Json = False) -> None:
-    """List the providers and where their keys may be sent."""
-    session = session_of(context, is_json=is_json)
-    whole = list_providers(session)
-    if session.is_json:
-        session.print_json(whole)
-        return
-    table = tables.listing("provider", "dialect", "origin", "remarks", long=("remarks",))
-    for provider in whole.providers:
-        remarks = []
-        if not provider.is_enabled:
-            remarks.append("switched off")
-        if not provider.is_byok_supported:
-            remarks.append("takes no own keys")
-        if provider.is_keyless:
-            remarks.append("needs no key")
-        if provider.plan.display_name:
-            remarks.append(provider.plan.display_name)
-        if provider.plan.warning:
-            remarks.append("has terms of its own")
-        table.add_row(words.last(provider.name), provider.dialect, provider.origin, ", ".join(remarks))
-    session.out.print(table)

@@ -12,9 +12,9 @@ from keyswitch.vault.v1 import credential_pb2, credential_service_pb2
 from keyswitch_client import KeyswitchError
 
 from keyswitch_cli import key_views, words
-from keyswitch_cli.catalog import list_providers
 from keyswitch_cli.key_input import AwsRegion, FromFile, read_key
 from keyswitch_cli.problem import EXIT_REFUSED, Problem
+from keyswitch_cli.providers import every_provider
 from keyswitch_cli.session import Json, Owner, Session, session_of
 
 Plan = Annotated[str, typer.Option(help="The billing plan that the key belongs to.", show_default=False)]
@@ -69,7 +69,7 @@ def add(
 
 def find_provider(session: Session, text: str) -> provider_service_pb2.Provider:
     """The provider that an id or a name means."""
-    known = list_providers(session).providers
+    known = every_provider(session).providers
     for provider in known:
         if text in (provider.name, words.last(provider.name)):
             return provider

@@ -17,6 +17,7 @@ from keyswitch_cli import (
     budgets,
     catalog,
     chat,
+    configuration,
     embed,
     explain,
     keys,
@@ -25,6 +26,7 @@ from keyswitch_cli import (
     organizations,
     overrides,
     policy,
+    providers,
     receipts,
     rests,
     tokens,
@@ -176,6 +178,8 @@ app.add_typer(policy.app)
 app.add_typer(applications.app)
 app.add_typer(overrides.app)
 app.add_typer(organizations.app)
+app.add_typer(providers.app)
+app.add_typer(configuration.app)
 
 
 def run() -> None:

@@ -10,10 +10,23 @@ from keyswitch.router.v1 import organization_service_pb2, payer_pb2
 from keyswitch_client.options import enum_value
 
 from keyswitch_cli import tables, words
-from keyswitch_cli.applications import OverrideFile, source_word
-from keyswitch_cli.session import Json, session_of
+from keyswitch_cli.entries import (
+    EntryFile,
+    Etag,
+    OverrideFile,
+    demand_any,
+    put_entry,
+    refuse_both,
+    source_word,
+)
+from keyswitch_cli.session import Json, Session, Yes, confirm, session_of
 
 app = typer.Typer(name="organizations", help="See and change tenants.", no_args_is_help=True)
+
+Organization = Annotated[str, typer.Argument(help="Id or whole name.")]
+Users = Annotated[list[str] | None, typer.Option("--user", help="A user's id. May be repeated.")]
+Model = Annotated[str | None, typer.Option("--model", help="Default model.", show_default=False)]
+DisplayName = Annotated[str | None, typer.Option("--display-name", help="For people.", show_default=False)]
 
 
 @app.command("list")
@@ -31,21 +44,77 @@ def list_organizations(context: typer.Context, is_json: Json = False) -> None:
     session.out.print(table)
 
 
+@app.command("get")
+def get(context: typer.Context, organization: Organization, is_json: Json = False) -> None:
+    """Show an organization."""
+    session = session_of(context, is_json=is_json)
+    _print_named(session, organization)
+
+
 @app.command("create")
 def create(
     context: typer.Context,
     organization_id: Annotated[str, typer.Argument(help="Its id.")],
-    user: Annotated[list[str] | None, typer.Option(help="A user's id. May be repeated.")] = None,
-    model: Annotated[str, typer.Option("--model", help="Default model.", show_default=False)] = "",
+    user: Users = None,
+    model: Model = None,
+    display_name: DisplayName = None,
+    file: EntryFile = None,
+    is_json: Json = False,
 ) -> None:
     """Make an organization. Only the operator may."""
+    session = session_of(context, is_json=is_json)
+    given, paths = _given(organization_id, user, model, display_name)
+    if file is not None:
+        refuse_both(paths)
+        put_entry(session, "deployment", ["organizations", organization_id], file, is_new=True)
+    else:
+        request = organization_service_pb2.CreateOrganizationRequest(
+            organization_id=organization_id, organization=given
+        )
+        session.client.call(session.client.organizations.CreateOrganization, request)
+    _print_named(session, organization_id)
+
+
+@app.command("update")
+def update(
+    context: typer.Context,
+    organization: Organization,
+    user: Users = None,
+    model: Model = None,
+    display_name: DisplayName = None,
+    file: EntryFile = None,
+    etag: Etag = "",
+    override_file: OverrideFile = False,
+    is_json: Json = False,
+) -> None:
+    """Change what is named, and nothing else. With --file: the whole entry, but for what lies in it."""
+    session = session_of(context, is_json=is_json)
+    given, paths = _given(organization, user, model, display_name)
+    given.etag = etag
+    if file is not None:
+        refuse_both(paths)
+        parent = session.settings.organization or "deployment"
+        key = words.last(given.name)
+        below = [] if parent == given.name else ["organizations", key]
+        put_entry(session, parent, below, file, is_new=False, override_file=override_file)
+    else:
+        demand_any(paths, "organizations update")
+        request = organization_service_pb2.UpdateOrganizationRequest(
+            organization=given, update_mask=FieldMask(paths=paths), override_file=override_file
+        )
+        session.client.call(session.client.organizations.UpdateOrganization, request)
+    _print_named(session, organization)
+
+
+@app.command("delete")
+def delete(context: typer.Context, organization: Organization, etag: Etag = "", yes: Yes = False) -> None:
+    """Remove what is stored of an organization and of everything in it. Only the operator may."""
     session = session_of(context)
-    organization = organization_service_pb2.Organization(users=user or [], default_model=model)
-    request = organization_service_pb2.CreateOrganizationRequest(
-        organization_id=organization_id, organization=organization
-    )
-    answer = session.client.call(session.client.organizations.CreateOrganization, request)
-    session.say(f"✓ made {answer.organization.name}", "green")
+    whole = _name(organization)
+    confirm(session, f"Delete {whole} with its applications, overrides, providers and models?", yes=yes)
+    request = organization_service_pb2.DeleteOrganizationRequest(name=whole, etag=etag)
+    session.client.call(session.client.organizations.DeleteOrganization, request)
+    session.say(f"✓ {whole} is deleted", "green")
 
 
 @app.command("policy")
@@ -89,5 +158,42 @@ def policy(
         ("payers", ", ".join(words.payer(one) for one in found.allowed_payers) or "all"),
         ("users' own overrides", "count" if found.is_personal_override_enabled else "do not count"),
         ("users' own keys", "count" if found.is_user_key_enabled else "do not count"),
+    ]
+    session.out.print(tables.sheet(rows))
+
+
+def _name(text: str) -> str:
+    return text if "/" in text else f"organizations/{text}"
+
+
+def _given(
+    organization: str, users: list[str] | None, model: str | None, display_name: str | None
+) -> tuple[organization_service_pb2.Organization, list[str]]:
+    """What the options say, and the names of the fields that they say it of."""
+    options = {"users": users, "default_model": model, "display_name": display_name}
+    stated = {name: value for name, value in options.items() if value is not None}
+    given = organization_service_pb2.Organization(name=_name(organization))
+    for name, value in stated.items():
+        if isinstance(value, list):
+            given.users.extend(value)
+        else:
+            setattr(given, name, value)
+    return given, list(stated)
+
+
+def _print_named(session: Session, organization: str) -> None:
+    request = organization_service_pb2.GetOrganizationRequest(name=_name(organization))
+    answer = session.client.call(session.client.organizations.GetOrganization, request)
+    if session.is_json:
+        session.print_json(answer)
+        return
+    one = answer.organization
+    rows = [
+        ("organization", one.name),
+        ("from", source_word(one.source)),
+        ("etag", one.etag),
+        ("display name", one.display_name),
+        ("default model", one.default_model),
+        ("users", ", ".join(one.users)),
     ]
     session.out.print(tables.sheet(rows))

@@ -8,7 +8,7 @@ import typer
 from keyswitch.router.v1 import override_service_pb2
 
 from keyswitch_cli import tables, words
-from keyswitch_cli.applications import OverrideFile, source_word
+from keyswitch_cli.entries import Etag, OverrideFile, source_word
 from keyswitch_cli.session import Json, Session, session_of
 
 app = typer.Typer(name="overrides", help="See and set the models of contexts.", no_args_is_help=True)
@@ -39,6 +39,30 @@ def list_overrides(
         session.say("Users' own overrides do not count here; an administrator can switch them on.", "dim")
 
 
+@app.command("get")
+def get(
+    context: typer.Context,
+    wanted: Context,
+    application: ApplicationOption = None,
+    everybody: Everybody = False,
+    is_json: Json = False,
+) -> None:
+    """Show the override of a context."""
+    session = session_of(context, is_json=is_json)
+    request = override_service_pb2.GetOverrideRequest(
+        name=f"{_parent(session, application, everybody)}/overrides/{wanted}"
+    )
+    answer = session.client.call(session.client.overrides.GetOverride, request)
+    if session.is_json:
+        session.print_json(answer)
+        return
+    one = answer.override
+    rows = [("override", one.name), ("model", one.model), ("from", source_word(one.source)), ("etag", one.etag)]
+    session.out.print(tables.sheet(rows))
+
+
+@app.command("create", hidden=True)
+@app.command("update", hidden=True)
 @app.command("set")
 def set_override(
     context: typer.Context,
@@ -46,17 +70,19 @@ def set_override(
     model: Annotated[str, typer.Argument(help="Model or alias.")],
     application: ApplicationOption = None,
     everybody: Everybody = False,
+    etag: Etag = "",
     override_file: OverrideFile = False,
 ) -> None:
     """Set the model of a context."""
     session = session_of(context)
     name = f"{_parent(session, application, everybody)}/overrides/{wanted}"
-    override = override_service_pb2.Override(name=name, model=model)
+    override = override_service_pb2.Override(name=name, model=model, etag=etag)
     request = override_service_pb2.SetOverrideRequest(override=override, override_file=override_file)
     answer = session.client.call(session.client.overrides.SetOverride, request)
     session.say(f"✓ {answer.override.name} is {answer.override.model}", "green")
 
 
+@app.command("delete", hidden=True)
 @app.command("clear")
 def clear(
     context: typer.Context, wanted: Context, application: ApplicationOption = None, everybody: Everybody = False

@@ -15,6 +15,7 @@ from keyswitch.router.v1 import (
     budget_service_pb2_grpc,
     completion_service_pb2,
     completion_service_pb2_grpc,
+    configuration_service_pb2_grpc,
     credential_test_service_pb2_grpc,
     embedding_service_pb2,
     embedding_service_pb2_grpc,
@@ -168,6 +169,7 @@ class Client:
         self.applications = application_service_pb2_grpc.ApplicationServiceStub(router)
         self.overrides = override_service_pb2_grpc.OverrideServiceStub(router)
         self.organizations = organization_service_pb2_grpc.OrganizationServiceStub(router)
+        self.configuration = configuration_service_pb2_grpc.ConfigurationServiceStub(router)
         self.usage = usage_service_pb2_grpc.UsageServiceStub(router)
         self.budgets = budget_service_pb2_grpc.BudgetServiceStub(router)
         if len(channels) > 1:

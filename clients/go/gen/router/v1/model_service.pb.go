@@ -373,10 +373,23 @@ type ModelPrice struct {
 	OutputUsdNanosPerMillionTokens *int64 `protobuf:"varint,2,opt,name=output_usd_nanos_per_million_tokens,json=outputUsdNanosPerMillionTokens,proto3,oneof" json:"output_usd_nanos_per_million_tokens,omitempty"`
 	// For input read from a cache.
 	CacheReadUsdNanosPerMillionTokens *int64 `protobuf:"varint,3,opt,name=cache_read_usd_nanos_per_million_tokens,json=cacheReadUsdNanosPerMillionTokens,proto3,oneof" json:"cache_read_usd_nanos_per_million_tokens,omitempty"`
-	// For input written to a cache.
+	// For input written to a cache that keeps it for some minutes.
 	CacheWriteUsdNanosPerMillionTokens *int64 `protobuf:"varint,4,opt,name=cache_write_usd_nanos_per_million_tokens,json=cacheWriteUsdNanosPerMillionTokens,proto3,oneof" json:"cache_write_usd_nanos_per_million_tokens,omitempty"`
-	unknownFields                      protoimpl.UnknownFields
-	sizeCache                          protoimpl.SizeCache
+	// For input written to a cache that keeps it for an hour.
+	CacheWriteOneHourUsdNanosPerMillionTokens *int64 `protobuf:"varint,5,opt,name=cache_write_one_hour_usd_nanos_per_million_tokens,json=cacheWriteOneHourUsdNanosPerMillionTokens,proto3,oneof" json:"cache_write_one_hour_usd_nanos_per_million_tokens,omitempty"`
+	// For sound in the input; absent where sound costs what text does.
+	InputAudioUsdNanosPerMillionTokens *int64 `protobuf:"varint,6,opt,name=input_audio_usd_nanos_per_million_tokens,json=inputAudioUsdNanosPerMillionTokens,proto3,oneof" json:"input_audio_usd_nanos_per_million_tokens,omitempty"`
+	// For each request, beside its tokens.
+	RequestUsdNanos *int64 `protobuf:"varint,7,opt,name=request_usd_nanos,json=requestUsdNanos,proto3,oneof" json:"request_usd_nanos,omitempty"`
+	// For each request of a provider's own tool, by the tool's name: "web_search".
+	ToolRequestUsdNanos map[string]int64 `protobuf:"bytes,8,rep,name=tool_request_usd_nanos,json=toolRequestUsdNanos,proto3" json:"tool_request_usd_nanos,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// The day that it was read, as "2026-11-21"; empty where it is looked up. Empty
+	// in a request means today.
+	CheckedDate string `protobuf:"bytes,9,opt,name=checked_date,json=checkedDate,proto3" json:"checked_date,omitempty"`
+	// A note on where it was read. At most 500 characters.
+	Source        string `protobuf:"bytes,10,opt,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ModelPrice) Reset() {
@@ -435,6 +448,48 @@ func (x *ModelPrice) GetCacheWriteUsdNanosPerMillionTokens() int64 {
 		return *x.CacheWriteUsdNanosPerMillionTokens
 	}
 	return 0
+}
+
+func (x *ModelPrice) GetCacheWriteOneHourUsdNanosPerMillionTokens() int64 {
+	if x != nil && x.CacheWriteOneHourUsdNanosPerMillionTokens != nil {
+		return *x.CacheWriteOneHourUsdNanosPerMillionTokens
+	}
+	return 0
+}
+
+func (x *ModelPrice) GetInputAudioUsdNanosPerMillionTokens() int64 {
+	if x != nil && x.InputAudioUsdNanosPerMillionTokens != nil {
+		return *x.InputAudioUsdNanosPerMillionTokens
+	}
+	return 0
+}
+
+func (x *ModelPrice) GetRequestUsdNanos() int64 {
+	if x != nil && x.RequestUsdNanos != nil {
+		return *x.RequestUsdNanos
+	}
+	return 0
+}
+
+func (x *ModelPrice) GetToolRequestUsdNanos() map[string]int64 {
+	if x != nil {
+		return x.ToolRequestUsdNanos
+	}
+	return nil
+}
+
+func (x *ModelPrice) GetCheckedDate() string {
+	if x != nil {
+		return x.CheckedDate
+	}
+	return ""
+}
+
+func (x *ModelPrice) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
 }
 
 // Request of ListModels.
@@ -910,8 +965,7 @@ type ModelEntry struct {
 	Aliases []string `protobuf:"bytes,5,rep,name=aliases,proto3" json:"aliases,omitempty"`
 	// Where it can be had, in this order. Required; at most 20.
 	Endpoints []*ModelEndpoint `protobuf:"bytes,6,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
-	// List prices. Unset means that they are looked up. Where it is set the
-	// configuration's revision of the price is the day of the change.
+	// List prices, as they are stated. Unset means that they are looked up.
 	Price *ModelPrice `protobuf:"bytes,7,opt,name=price,proto3" json:"price,omitempty"`
 	// The most tokens of prompt and answer together; absent when unknown.
 	ContextLimitTokens *int64 `protobuf:"varint,8,opt,name=context_limit_tokens,json=contextLimitTokens,proto3,oneof" json:"context_limit_tokens,omitempty"`
@@ -923,7 +977,14 @@ type ModelEntry struct {
 	// What holds where a call says nothing else.
 	Defaults *GenerationSettings `protobuf:"bytes,11,opt,name=defaults,proto3" json:"defaults,omitempty"`
 	// Whether calls may name it. Absent in a request means yes.
-	IsEnabled     *bool `protobuf:"varint,12,opt,name=is_enabled,json=isEnabled,proto3,oneof" json:"is_enabled,omitempty"`
+	IsEnabled *bool `protobuf:"varint,12,opt,name=is_enabled,json=isEnabled,proto3,oneof" json:"is_enabled,omitempty"`
+	// What it can do, as far as anybody has said.
+	Capabilities []ModelCapability `protobuf:"varint,13,rep,packed,name=capabilities,proto3,enum=keyswitch.router.v1.ModelCapability" json:"capabilities,omitempty"`
+	// With it the model embeds texts, without it completes.
+	Embedding *EmbeddingFacts `protobuf:"bytes,14,opt,name=embedding,proto3" json:"embedding,omitempty"`
+	// The list prices that were found for a model that states none; unset where
+	// there are none, or they are different at its providers. Output only.
+	LookedUpPrice *ModelPrice `protobuf:"bytes,15,opt,name=looked_up_price,json=lookedUpPrice,proto3" json:"looked_up_price,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1042,6 +1103,91 @@ func (x *ModelEntry) GetIsEnabled() bool {
 	return false
 }
 
+func (x *ModelEntry) GetCapabilities() []ModelCapability {
+	if x != nil {
+		return x.Capabilities
+	}
+	return nil
+}
+
+func (x *ModelEntry) GetEmbedding() *EmbeddingFacts {
+	if x != nil {
+		return x.Embedding
+	}
+	return nil
+}
+
+func (x *ModelEntry) GetLookedUpPrice() *ModelPrice {
+	if x != nil {
+		return x.LookedUpPrice
+	}
+	return nil
+}
+
+// What is known of a model that embeds.
+type EmbeddingFacts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Length of its own vectors; absent when unknown.
+	Dimensions *int32 `protobuf:"varint,1,opt,name=dimensions,proto3,oneof" json:"dimensions,omitempty"`
+	// Whether shorter vectors can be asked for. Default false.
+	IsShortenable bool `protobuf:"varint,2,opt,name=is_shortenable,json=isShortenable,proto3" json:"is_shortenable,omitempty"`
+	// The most texts at once; absent when unknown.
+	MaxInputs     *int32 `protobuf:"varint,3,opt,name=max_inputs,json=maxInputs,proto3,oneof" json:"max_inputs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EmbeddingFacts) Reset() {
+	*x = EmbeddingFacts{}
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EmbeddingFacts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EmbeddingFacts) ProtoMessage() {}
+
+func (x *EmbeddingFacts) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EmbeddingFacts.ProtoReflect.Descriptor instead.
+func (*EmbeddingFacts) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *EmbeddingFacts) GetDimensions() int32 {
+	if x != nil && x.Dimensions != nil {
+		return *x.Dimensions
+	}
+	return 0
+}
+
+func (x *EmbeddingFacts) GetIsShortenable() bool {
+	if x != nil {
+		return x.IsShortenable
+	}
+	return false
+}
+
+func (x *EmbeddingFacts) GetMaxInputs() int32 {
+	if x != nil && x.MaxInputs != nil {
+		return *x.MaxInputs
+	}
+	return 0
+}
+
 // Where a model can be had.
 type ModelEndpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1049,13 +1195,22 @@ type ModelEndpoint struct {
 	Provider string `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
 	// Required. What the provider calls the model.
 	UpstreamModelId string `protobuf:"bytes,2,opt,name=upstream_model_id,json=upstreamModelId,proto3" json:"upstream_model_id,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The wire of this model, where the provider serves it over another one than
+	// its others. Empty means the provider's.
+	Dialect string `protobuf:"bytes,3,opt,name=dialect,proto3" json:"dialect,omitempty"`
+	// How often the endpoint leads where others are beside it, from 0 to 1000.
+	// Absent means 1 where another one has a weight.
+	Weight *int32 `protobuf:"varint,4,opt,name=weight,proto3,oneof" json:"weight,omitempty"`
+	// In what it differs from its provider, as a JSON object: keys and values are
+	// those of `quirks` in the configuration file. Empty means nothing.
+	QuirksJson    string `protobuf:"bytes,5,opt,name=quirks_json,json=quirksJson,proto3" json:"quirks_json,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ModelEndpoint) Reset() {
 	*x = ModelEndpoint{}
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[11]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1067,7 +1222,7 @@ func (x *ModelEndpoint) String() string {
 func (*ModelEndpoint) ProtoMessage() {}
 
 func (x *ModelEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[11]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1080,7 +1235,7 @@ func (x *ModelEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelEndpoint.ProtoReflect.Descriptor instead.
 func (*ModelEndpoint) Descriptor() ([]byte, []int) {
-	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{11}
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ModelEndpoint) GetProvider() string {
@@ -1093,6 +1248,27 @@ func (x *ModelEndpoint) GetProvider() string {
 func (x *ModelEndpoint) GetUpstreamModelId() string {
 	if x != nil {
 		return x.UpstreamModelId
+	}
+	return ""
+}
+
+func (x *ModelEndpoint) GetDialect() string {
+	if x != nil {
+		return x.Dialect
+	}
+	return ""
+}
+
+func (x *ModelEndpoint) GetWeight() int32 {
+	if x != nil && x.Weight != nil {
+		return *x.Weight
+	}
+	return 0
+}
+
+func (x *ModelEndpoint) GetQuirksJson() string {
+	if x != nil {
+		return x.QuirksJson
 	}
 	return ""
 }
@@ -1112,7 +1288,7 @@ type ListModelEntriesRequest struct {
 
 func (x *ListModelEntriesRequest) Reset() {
 	*x = ListModelEntriesRequest{}
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[12]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1124,7 +1300,7 @@ func (x *ListModelEntriesRequest) String() string {
 func (*ListModelEntriesRequest) ProtoMessage() {}
 
 func (x *ListModelEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[12]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1137,7 +1313,7 @@ func (x *ListModelEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListModelEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{12}
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListModelEntriesRequest) GetParent() string {
@@ -1174,7 +1350,7 @@ type ListModelEntriesResponse struct {
 
 func (x *ListModelEntriesResponse) Reset() {
 	*x = ListModelEntriesResponse{}
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[13]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1362,7 @@ func (x *ListModelEntriesResponse) String() string {
 func (*ListModelEntriesResponse) ProtoMessage() {}
 
 func (x *ListModelEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[13]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1375,7 @@ func (x *ListModelEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListModelEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{13}
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListModelEntriesResponse) GetModelEntries() []*ModelEntry {
@@ -1227,7 +1403,7 @@ type GetModelEntryRequest struct {
 
 func (x *GetModelEntryRequest) Reset() {
 	*x = GetModelEntryRequest{}
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[14]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1239,7 +1415,7 @@ func (x *GetModelEntryRequest) String() string {
 func (*GetModelEntryRequest) ProtoMessage() {}
 
 func (x *GetModelEntryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[14]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1252,7 +1428,7 @@ func (x *GetModelEntryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelEntryRequest.ProtoReflect.Descriptor instead.
 func (*GetModelEntryRequest) Descriptor() ([]byte, []int) {
-	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{14}
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetModelEntryRequest) GetName() string {
@@ -1273,7 +1449,7 @@ type GetModelEntryResponse struct {
 
 func (x *GetModelEntryResponse) Reset() {
 	*x = GetModelEntryResponse{}
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[15]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1285,7 +1461,7 @@ func (x *GetModelEntryResponse) String() string {
 func (*GetModelEntryResponse) ProtoMessage() {}
 
 func (x *GetModelEntryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[15]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1298,7 +1474,7 @@ func (x *GetModelEntryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelEntryResponse.ProtoReflect.Descriptor instead.
 func (*GetModelEntryResponse) Descriptor() ([]byte, []int) {
-	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{15}
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetModelEntryResponse) GetModelEntry() *ModelEntry {
@@ -1323,7 +1499,7 @@ type CreateModelEntryRequest struct {
 
 func (x *CreateModelEntryRequest) Reset() {
 	*x = CreateModelEntryRequest{}
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[16]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1335,7 +1511,7 @@ func (x *CreateModelEntryRequest) String() string {
 func (*CreateModelEntryRequest) ProtoMessage() {}
 
 func (x *CreateModelEntryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[16]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1348,7 +1524,7 @@ func (x *CreateModelEntryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateModelEntryRequest.ProtoReflect.Descriptor instead.
 func (*CreateModelEntryRequest) Descriptor() ([]byte, []int) {
-	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{16}
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreateModelEntryRequest) GetParent() string {
@@ -1383,7 +1559,7 @@ type CreateModelEntryResponse struct {
 
 func (x *CreateModelEntryResponse) Reset() {
 	*x = CreateModelEntryResponse{}
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[17]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1395,7 +1571,7 @@ func (x *CreateModelEntryResponse) String() string {
 func (*CreateModelEntryResponse) ProtoMessage() {}
 
 func (x *CreateModelEntryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[17]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1408,7 +1584,7 @@ func (x *CreateModelEntryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateModelEntryResponse.ProtoReflect.Descriptor instead.
 func (*CreateModelEntryResponse) Descriptor() ([]byte, []int) {
-	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{17}
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CreateModelEntryResponse) GetModelEntry() *ModelEntry {
@@ -1434,7 +1610,7 @@ type UpdateModelEntryRequest struct {
 
 func (x *UpdateModelEntryRequest) Reset() {
 	*x = UpdateModelEntryRequest{}
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[18]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1446,7 +1622,7 @@ func (x *UpdateModelEntryRequest) String() string {
 func (*UpdateModelEntryRequest) ProtoMessage() {}
 
 func (x *UpdateModelEntryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[18]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1459,7 +1635,7 @@ func (x *UpdateModelEntryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateModelEntryRequest.ProtoReflect.Descriptor instead.
 func (*UpdateModelEntryRequest) Descriptor() ([]byte, []int) {
-	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{18}
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpdateModelEntryRequest) GetModelEntry() *ModelEntry {
@@ -1494,7 +1670,7 @@ type UpdateModelEntryResponse struct {
 
 func (x *UpdateModelEntryResponse) Reset() {
 	*x = UpdateModelEntryResponse{}
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[19]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1506,7 +1682,7 @@ func (x *UpdateModelEntryResponse) String() string {
 func (*UpdateModelEntryResponse) ProtoMessage() {}
 
 func (x *UpdateModelEntryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[19]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1519,7 +1695,7 @@ func (x *UpdateModelEntryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateModelEntryResponse.ProtoReflect.Descriptor instead.
 func (*UpdateModelEntryResponse) Descriptor() ([]byte, []int) {
-	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{19}
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UpdateModelEntryResponse) GetModelEntry() *ModelEntry {
@@ -1542,7 +1718,7 @@ type DeleteModelEntryRequest struct {
 
 func (x *DeleteModelEntryRequest) Reset() {
 	*x = DeleteModelEntryRequest{}
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[20]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1554,7 +1730,7 @@ func (x *DeleteModelEntryRequest) String() string {
 func (*DeleteModelEntryRequest) ProtoMessage() {}
 
 func (x *DeleteModelEntryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[20]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1567,7 +1743,7 @@ func (x *DeleteModelEntryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteModelEntryRequest.ProtoReflect.Descriptor instead.
 func (*DeleteModelEntryRequest) Descriptor() ([]byte, []int) {
-	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{20}
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DeleteModelEntryRequest) GetName() string {
@@ -1593,7 +1769,7 @@ type DeleteModelEntryResponse struct {
 
 func (x *DeleteModelEntryResponse) Reset() {
 	*x = DeleteModelEntryResponse{}
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[21]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1781,7 @@ func (x *DeleteModelEntryResponse) String() string {
 func (*DeleteModelEntryResponse) ProtoMessage() {}
 
 func (x *DeleteModelEntryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[21]
+	mi := &file_keyswitch_router_v1_model_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1794,7 @@ func (x *DeleteModelEntryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteModelEntryResponse.ProtoReflect.Descriptor instead.
 func (*DeleteModelEntryResponse) Descriptor() ([]byte, []int) {
-	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{21}
+	return file_keyswitch_router_v1_model_service_proto_rawDescGZIP(), []int{22}
 }
 
 var File_keyswitch_router_v1_model_service_proto protoreflect.FileDescriptor
@@ -1646,17 +1822,30 @@ const file_keyswitch_router_v1_model_service_proto_rawDesc = "" +
 	"\bsampling\x18\x01 \x01(\v2\x1d.keyswitch.router.v1.SamplingR\bsampling\x12/\n" +
 	"\x11max_output_tokens\x18\x02 \x01(\x05H\x00R\x0fmaxOutputTokens\x88\x01\x01\x12B\n" +
 	"\treasoning\x18\x03 \x01(\v2$.keyswitch.router.v1.ReasoningConfigR\treasoningB\x14\n" +
-	"\x12_max_output_tokens\"\x8a\x04\n" +
+	"\x12_max_output_tokens\"\xec\b\n" +
 	"\n" +
 	"ModelPrice\x12N\n" +
 	"\"input_usd_nanos_per_million_tokens\x18\x01 \x01(\x03H\x00R\x1dinputUsdNanosPerMillionTokens\x88\x01\x01\x12P\n" +
 	"#output_usd_nanos_per_million_tokens\x18\x02 \x01(\x03H\x01R\x1eoutputUsdNanosPerMillionTokens\x88\x01\x01\x12W\n" +
 	"'cache_read_usd_nanos_per_million_tokens\x18\x03 \x01(\x03H\x02R!cacheReadUsdNanosPerMillionTokens\x88\x01\x01\x12Y\n" +
-	"(cache_write_usd_nanos_per_million_tokens\x18\x04 \x01(\x03H\x03R\"cacheWriteUsdNanosPerMillionTokens\x88\x01\x01B%\n" +
+	"(cache_write_usd_nanos_per_million_tokens\x18\x04 \x01(\x03H\x03R\"cacheWriteUsdNanosPerMillionTokens\x88\x01\x01\x12i\n" +
+	"1cache_write_one_hour_usd_nanos_per_million_tokens\x18\x05 \x01(\x03H\x04R)cacheWriteOneHourUsdNanosPerMillionTokens\x88\x01\x01\x12Y\n" +
+	"(input_audio_usd_nanos_per_million_tokens\x18\x06 \x01(\x03H\x05R\"inputAudioUsdNanosPerMillionTokens\x88\x01\x01\x12/\n" +
+	"\x11request_usd_nanos\x18\a \x01(\x03H\x06R\x0frequestUsdNanos\x88\x01\x01\x12m\n" +
+	"\x16tool_request_usd_nanos\x18\b \x03(\v28.keyswitch.router.v1.ModelPrice.ToolRequestUsdNanosEntryR\x13toolRequestUsdNanos\x12!\n" +
+	"\fchecked_date\x18\t \x01(\tR\vcheckedDate\x12\x16\n" +
+	"\x06source\x18\n" +
+	" \x01(\tR\x06source\x1aF\n" +
+	"\x18ToolRequestUsdNanosEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01B%\n" +
 	"#_input_usd_nanos_per_million_tokensB&\n" +
 	"$_output_usd_nanos_per_million_tokensB*\n" +
 	"(_cache_read_usd_nanos_per_million_tokensB+\n" +
-	")_cache_write_usd_nanos_per_million_tokens\"\xd6\x01\n" +
+	")_cache_write_usd_nanos_per_million_tokensB4\n" +
+	"2_cache_write_one_hour_usd_nanos_per_million_tokensB+\n" +
+	")_input_audio_usd_nanos_per_million_tokensB\x14\n" +
+	"\x12_request_usd_nanos\"\xd6\x01\n" +
 	"\x11ListModelsRequest\x12 \n" +
 	"\vapplication\x18\x01 \x01(\tR\vapplication\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -1685,7 +1874,7 @@ const file_keyswitch_router_v1_model_service_proto_rawDesc = "" +
 	"\fis_truncated\x18\x02 \x01(\bR\visTruncated\"Q\n" +
 	"\rUpstreamModel\x12*\n" +
 	"\x11upstream_model_id\x18\x01 \x01(\tR\x0fupstreamModelId\x12\x14\n" +
-	"\x05model\x18\x02 \x01(\tR\x05model\"\xa6\x05\n" +
+	"\x05model\x18\x02 \x01(\tR\x05model\"\xfc\x06\n" +
 	"\n" +
 	"ModelEntry\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -1701,14 +1890,31 @@ const file_keyswitch_router_v1_model_service_proto_rawDesc = "" +
 	" \x01(\x05H\x02R\x1bcompressionThresholdPercent\x88\x01\x01\x12C\n" +
 	"\bdefaults\x18\v \x01(\v2'.keyswitch.router.v1.GenerationSettingsR\bdefaults\x12\"\n" +
 	"\n" +
-	"is_enabled\x18\f \x01(\bH\x03R\tisEnabled\x88\x01\x01B\x17\n" +
+	"is_enabled\x18\f \x01(\bH\x03R\tisEnabled\x88\x01\x01\x12H\n" +
+	"\fcapabilities\x18\r \x03(\x0e2$.keyswitch.router.v1.ModelCapabilityR\fcapabilities\x12A\n" +
+	"\tembedding\x18\x0e \x01(\v2#.keyswitch.router.v1.EmbeddingFactsR\tembedding\x12G\n" +
+	"\x0flooked_up_price\x18\x0f \x01(\v2\x1f.keyswitch.router.v1.ModelPriceR\rlookedUpPriceB\x17\n" +
 	"\x15_context_limit_tokensB\x14\n" +
 	"\x12_max_output_tokensB \n" +
 	"\x1e_compression_threshold_percentB\r\n" +
-	"\v_is_enabled\"W\n" +
+	"\v_is_enabled\"\x9e\x01\n" +
+	"\x0eEmbeddingFacts\x12#\n" +
+	"\n" +
+	"dimensions\x18\x01 \x01(\x05H\x00R\n" +
+	"dimensions\x88\x01\x01\x12%\n" +
+	"\x0eis_shortenable\x18\x02 \x01(\bR\risShortenable\x12\"\n" +
+	"\n" +
+	"max_inputs\x18\x03 \x01(\x05H\x01R\tmaxInputs\x88\x01\x01B\r\n" +
+	"\v_dimensionsB\r\n" +
+	"\v_max_inputs\"\xba\x01\n" +
 	"\rModelEndpoint\x12\x1a\n" +
 	"\bprovider\x18\x01 \x01(\tR\bprovider\x12*\n" +
-	"\x11upstream_model_id\x18\x02 \x01(\tR\x0fupstreamModelId\"m\n" +
+	"\x11upstream_model_id\x18\x02 \x01(\tR\x0fupstreamModelId\x12\x18\n" +
+	"\adialect\x18\x03 \x01(\tR\adialect\x12\x1b\n" +
+	"\x06weight\x18\x04 \x01(\x05H\x00R\x06weight\x88\x01\x01\x12\x1f\n" +
+	"\vquirks_json\x18\x05 \x01(\tR\n" +
+	"quirksJsonB\t\n" +
+	"\a_weight\"m\n" +
 	"\x17ListModelEntriesRequest\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\tR\x06parent\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -1781,7 +1987,7 @@ func file_keyswitch_router_v1_model_service_proto_rawDescGZIP() []byte {
 }
 
 var file_keyswitch_router_v1_model_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_keyswitch_router_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_keyswitch_router_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_keyswitch_router_v1_model_service_proto_goTypes = []any{
 	(ModelCapability)(0),                   // 0: keyswitch.router.v1.ModelCapability
 	(ModelPurpose)(0),                      // 1: keyswitch.router.v1.ModelPurpose
@@ -1796,68 +2002,74 @@ var file_keyswitch_router_v1_model_service_proto_goTypes = []any{
 	(*DiscoverUpstreamModelsResponse)(nil), // 10: keyswitch.router.v1.DiscoverUpstreamModelsResponse
 	(*UpstreamModel)(nil),                  // 11: keyswitch.router.v1.UpstreamModel
 	(*ModelEntry)(nil),                     // 12: keyswitch.router.v1.ModelEntry
-	(*ModelEndpoint)(nil),                  // 13: keyswitch.router.v1.ModelEndpoint
-	(*ListModelEntriesRequest)(nil),        // 14: keyswitch.router.v1.ListModelEntriesRequest
-	(*ListModelEntriesResponse)(nil),       // 15: keyswitch.router.v1.ListModelEntriesResponse
-	(*GetModelEntryRequest)(nil),           // 16: keyswitch.router.v1.GetModelEntryRequest
-	(*GetModelEntryResponse)(nil),          // 17: keyswitch.router.v1.GetModelEntryResponse
-	(*CreateModelEntryRequest)(nil),        // 18: keyswitch.router.v1.CreateModelEntryRequest
-	(*CreateModelEntryResponse)(nil),       // 19: keyswitch.router.v1.CreateModelEntryResponse
-	(*UpdateModelEntryRequest)(nil),        // 20: keyswitch.router.v1.UpdateModelEntryRequest
-	(*UpdateModelEntryResponse)(nil),       // 21: keyswitch.router.v1.UpdateModelEntryResponse
-	(*DeleteModelEntryRequest)(nil),        // 22: keyswitch.router.v1.DeleteModelEntryRequest
-	(*DeleteModelEntryResponse)(nil),       // 23: keyswitch.router.v1.DeleteModelEntryResponse
-	(Payer)(0),                             // 24: keyswitch.router.v1.Payer
-	(*Sampling)(nil),                       // 25: keyswitch.router.v1.Sampling
-	(*ReasoningConfig)(nil),                // 26: keyswitch.router.v1.ReasoningConfig
-	(ReasoningEffort)(0),                   // 27: keyswitch.router.v1.ReasoningEffort
-	(ConfigurationSource)(0),               // 28: keyswitch.router.v1.ConfigurationSource
-	(*GenerationSettings)(nil),             // 29: keyswitch.router.v1.GenerationSettings
-	(*fieldmaskpb.FieldMask)(nil),          // 30: google.protobuf.FieldMask
+	(*EmbeddingFacts)(nil),                 // 13: keyswitch.router.v1.EmbeddingFacts
+	(*ModelEndpoint)(nil),                  // 14: keyswitch.router.v1.ModelEndpoint
+	(*ListModelEntriesRequest)(nil),        // 15: keyswitch.router.v1.ListModelEntriesRequest
+	(*ListModelEntriesResponse)(nil),       // 16: keyswitch.router.v1.ListModelEntriesResponse
+	(*GetModelEntryRequest)(nil),           // 17: keyswitch.router.v1.GetModelEntryRequest
+	(*GetModelEntryResponse)(nil),          // 18: keyswitch.router.v1.GetModelEntryResponse
+	(*CreateModelEntryRequest)(nil),        // 19: keyswitch.router.v1.CreateModelEntryRequest
+	(*CreateModelEntryResponse)(nil),       // 20: keyswitch.router.v1.CreateModelEntryResponse
+	(*UpdateModelEntryRequest)(nil),        // 21: keyswitch.router.v1.UpdateModelEntryRequest
+	(*UpdateModelEntryResponse)(nil),       // 22: keyswitch.router.v1.UpdateModelEntryResponse
+	(*DeleteModelEntryRequest)(nil),        // 23: keyswitch.router.v1.DeleteModelEntryRequest
+	(*DeleteModelEntryResponse)(nil),       // 24: keyswitch.router.v1.DeleteModelEntryResponse
+	nil,                                    // 25: keyswitch.router.v1.ModelPrice.ToolRequestUsdNanosEntry
+	(Payer)(0),                             // 26: keyswitch.router.v1.Payer
+	(*Sampling)(nil),                       // 27: keyswitch.router.v1.Sampling
+	(*ReasoningConfig)(nil),                // 28: keyswitch.router.v1.ReasoningConfig
+	(ReasoningEffort)(0),                   // 29: keyswitch.router.v1.ReasoningEffort
+	(ConfigurationSource)(0),               // 30: keyswitch.router.v1.ConfigurationSource
+	(*GenerationSettings)(nil),             // 31: keyswitch.router.v1.GenerationSettings
+	(*fieldmaskpb.FieldMask)(nil),          // 32: google.protobuf.FieldMask
 }
 var file_keyswitch_router_v1_model_service_proto_depIdxs = []int32{
-	24, // 0: keyswitch.router.v1.Model.payer:type_name -> keyswitch.router.v1.Payer
+	26, // 0: keyswitch.router.v1.Model.payer:type_name -> keyswitch.router.v1.Payer
 	4,  // 1: keyswitch.router.v1.Model.price:type_name -> keyswitch.router.v1.ModelPrice
 	0,  // 2: keyswitch.router.v1.Model.capabilities:type_name -> keyswitch.router.v1.ModelCapability
 	3,  // 3: keyswitch.router.v1.Model.defaults:type_name -> keyswitch.router.v1.ModelDefaults
-	25, // 4: keyswitch.router.v1.ModelDefaults.sampling:type_name -> keyswitch.router.v1.Sampling
-	26, // 5: keyswitch.router.v1.ModelDefaults.reasoning:type_name -> keyswitch.router.v1.ReasoningConfig
-	1,  // 6: keyswitch.router.v1.ListModelsRequest.purpose:type_name -> keyswitch.router.v1.ModelPurpose
-	2,  // 7: keyswitch.router.v1.ListModelsResponse.models:type_name -> keyswitch.router.v1.Model
-	27, // 8: keyswitch.router.v1.DescribeOptionsResponse.efforts:type_name -> keyswitch.router.v1.ReasoningEffort
-	11, // 9: keyswitch.router.v1.DiscoverUpstreamModelsResponse.models:type_name -> keyswitch.router.v1.UpstreamModel
-	28, // 10: keyswitch.router.v1.ModelEntry.source:type_name -> keyswitch.router.v1.ConfigurationSource
-	13, // 11: keyswitch.router.v1.ModelEntry.endpoints:type_name -> keyswitch.router.v1.ModelEndpoint
-	4,  // 12: keyswitch.router.v1.ModelEntry.price:type_name -> keyswitch.router.v1.ModelPrice
-	29, // 13: keyswitch.router.v1.ModelEntry.defaults:type_name -> keyswitch.router.v1.GenerationSettings
-	12, // 14: keyswitch.router.v1.ListModelEntriesResponse.model_entries:type_name -> keyswitch.router.v1.ModelEntry
-	12, // 15: keyswitch.router.v1.GetModelEntryResponse.model_entry:type_name -> keyswitch.router.v1.ModelEntry
-	12, // 16: keyswitch.router.v1.CreateModelEntryRequest.model_entry:type_name -> keyswitch.router.v1.ModelEntry
-	12, // 17: keyswitch.router.v1.CreateModelEntryResponse.model_entry:type_name -> keyswitch.router.v1.ModelEntry
-	12, // 18: keyswitch.router.v1.UpdateModelEntryRequest.model_entry:type_name -> keyswitch.router.v1.ModelEntry
-	30, // 19: keyswitch.router.v1.UpdateModelEntryRequest.update_mask:type_name -> google.protobuf.FieldMask
-	12, // 20: keyswitch.router.v1.UpdateModelEntryResponse.model_entry:type_name -> keyswitch.router.v1.ModelEntry
-	5,  // 21: keyswitch.router.v1.ModelService.ListModels:input_type -> keyswitch.router.v1.ListModelsRequest
-	7,  // 22: keyswitch.router.v1.ModelService.DescribeOptions:input_type -> keyswitch.router.v1.DescribeOptionsRequest
-	9,  // 23: keyswitch.router.v1.ModelService.DiscoverUpstreamModels:input_type -> keyswitch.router.v1.DiscoverUpstreamModelsRequest
-	16, // 24: keyswitch.router.v1.ModelService.GetModelEntry:input_type -> keyswitch.router.v1.GetModelEntryRequest
-	14, // 25: keyswitch.router.v1.ModelService.ListModelEntries:input_type -> keyswitch.router.v1.ListModelEntriesRequest
-	18, // 26: keyswitch.router.v1.ModelService.CreateModelEntry:input_type -> keyswitch.router.v1.CreateModelEntryRequest
-	20, // 27: keyswitch.router.v1.ModelService.UpdateModelEntry:input_type -> keyswitch.router.v1.UpdateModelEntryRequest
-	22, // 28: keyswitch.router.v1.ModelService.DeleteModelEntry:input_type -> keyswitch.router.v1.DeleteModelEntryRequest
-	6,  // 29: keyswitch.router.v1.ModelService.ListModels:output_type -> keyswitch.router.v1.ListModelsResponse
-	8,  // 30: keyswitch.router.v1.ModelService.DescribeOptions:output_type -> keyswitch.router.v1.DescribeOptionsResponse
-	10, // 31: keyswitch.router.v1.ModelService.DiscoverUpstreamModels:output_type -> keyswitch.router.v1.DiscoverUpstreamModelsResponse
-	17, // 32: keyswitch.router.v1.ModelService.GetModelEntry:output_type -> keyswitch.router.v1.GetModelEntryResponse
-	15, // 33: keyswitch.router.v1.ModelService.ListModelEntries:output_type -> keyswitch.router.v1.ListModelEntriesResponse
-	19, // 34: keyswitch.router.v1.ModelService.CreateModelEntry:output_type -> keyswitch.router.v1.CreateModelEntryResponse
-	21, // 35: keyswitch.router.v1.ModelService.UpdateModelEntry:output_type -> keyswitch.router.v1.UpdateModelEntryResponse
-	23, // 36: keyswitch.router.v1.ModelService.DeleteModelEntry:output_type -> keyswitch.router.v1.DeleteModelEntryResponse
-	29, // [29:37] is the sub-list for method output_type
-	21, // [21:29] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	27, // 4: keyswitch.router.v1.ModelDefaults.sampling:type_name -> keyswitch.router.v1.Sampling
+	28, // 5: keyswitch.router.v1.ModelDefaults.reasoning:type_name -> keyswitch.router.v1.ReasoningConfig
+	25, // 6: keyswitch.router.v1.ModelPrice.tool_request_usd_nanos:type_name -> keyswitch.router.v1.ModelPrice.ToolRequestUsdNanosEntry
+	1,  // 7: keyswitch.router.v1.ListModelsRequest.purpose:type_name -> keyswitch.router.v1.ModelPurpose
+	2,  // 8: keyswitch.router.v1.ListModelsResponse.models:type_name -> keyswitch.router.v1.Model
+	29, // 9: keyswitch.router.v1.DescribeOptionsResponse.efforts:type_name -> keyswitch.router.v1.ReasoningEffort
+	11, // 10: keyswitch.router.v1.DiscoverUpstreamModelsResponse.models:type_name -> keyswitch.router.v1.UpstreamModel
+	30, // 11: keyswitch.router.v1.ModelEntry.source:type_name -> keyswitch.router.v1.ConfigurationSource
+	14, // 12: keyswitch.router.v1.ModelEntry.endpoints:type_name -> keyswitch.router.v1.ModelEndpoint
+	4,  // 13: keyswitch.router.v1.ModelEntry.price:type_name -> keyswitch.router.v1.ModelPrice
+	31, // 14: keyswitch.router.v1.ModelEntry.defaults:type_name -> keyswitch.router.v1.GenerationSettings
+	0,  // 15: keyswitch.router.v1.ModelEntry.capabilities:type_name -> keyswitch.router.v1.ModelCapability
+	13, // 16: keyswitch.router.v1.ModelEntry.embedding:type_name -> keyswitch.router.v1.EmbeddingFacts
+	4,  // 17: keyswitch.router.v1.ModelEntry.looked_up_price:type_name -> keyswitch.router.v1.ModelPrice
+	12, // 18: keyswitch.router.v1.ListModelEntriesResponse.model_entries:type_name -> keyswitch.router.v1.ModelEntry
+	12, // 19: keyswitch.router.v1.GetModelEntryResponse.model_entry:type_name -> keyswitch.router.v1.ModelEntry
+	12, // 20: keyswitch.router.v1.CreateModelEntryRequest.model_entry:type_name -> keyswitch.router.v1.ModelEntry
+	12, // 21: keyswitch.router.v1.CreateModelEntryResponse.model_entry:type_name -> keyswitch.router.v1.ModelEntry
+	12, // 22: keyswitch.router.v1.UpdateModelEntryRequest.model_entry:type_name -> keyswitch.router.v1.ModelEntry
+	32, // 23: keyswitch.router.v1.UpdateModelEntryRequest.update_mask:type_name -> google.protobuf.FieldMask
+	12, // 24: keyswitch.router.v1.UpdateModelEntryResponse.model_entry:type_name -> keyswitch.router.v1.ModelEntry
+	5,  // 25: keyswitch.router.v1.ModelService.ListModels:input_type -> keyswitch.router.v1.ListModelsRequest
+	7,  // 26: keyswitch.router.v1.ModelService.DescribeOptions:input_type -> keyswitch.router.v1.DescribeOptionsRequest
+	9,  // 27: keyswitch.router.v1.ModelService.DiscoverUpstreamModels:input_type -> keyswitch.router.v1.DiscoverUpstreamModelsRequest
+	17, // 28: keyswitch.router.v1.ModelService.GetModelEntry:input_type -> keyswitch.router.v1.GetModelEntryRequest
+	15, // 29: keyswitch.router.v1.ModelService.ListModelEntries:input_type -> keyswitch.router.v1.ListModelEntriesRequest
+	19, // 30: keyswitch.router.v1.ModelService.CreateModelEntry:input_type -> keyswitch.router.v1.CreateModelEntryRequest
+	21, // 31: keyswitch.router.v1.ModelService.UpdateModelEntry:input_type -> keyswitch.router.v1.UpdateModelEntryRequest
+	23, // 32: keyswitch.router.v1.ModelService.DeleteModelEntry:input_type -> keyswitch.router.v1.DeleteModelEntryRequest
+	6,  // 33: keyswitch.router.v1.ModelService.ListModels:output_type -> keyswitch.router.v1.ListModelsResponse
+	8,  // 34: keyswitch.router.v1.ModelService.DescribeOptions:output_type -> keyswitch.router.v1.DescribeOptionsResponse
+	10, // 35: keyswitch.router.v1.ModelService.DiscoverUpstreamModels:output_type -> keyswitch.router.v1.DiscoverUpstreamModelsResponse
+	18, // 36: keyswitch.router.v1.ModelService.GetModelEntry:output_type -> keyswitch.router.v1.GetModelEntryResponse
+	16, // 37: keyswitch.router.v1.ModelService.ListModelEntries:output_type -> keyswitch.router.v1.ListModelEntriesResponse
+	20, // 38: keyswitch.router.v1.ModelService.CreateModelEntry:output_type -> keyswitch.router.v1.CreateModelEntryResponse
+	22, // 39: keyswitch.router.v1.ModelService.UpdateModelEntry:output_type -> keyswitch.router.v1.UpdateModelEntryResponse
+	24, // 40: keyswitch.router.v1.ModelService.DeleteModelEntry:output_type -> keyswitch.router.v1.DeleteModelEntryResponse
+	33, // [33:41] is the sub-list for method output_type
+	25, // [25:33] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_keyswitch_router_v1_model_service_proto_init() }
@@ -1872,13 +2084,15 @@ func file_keyswitch_router_v1_model_service_proto_init() {
 	file_keyswitch_router_v1_model_service_proto_msgTypes[1].OneofWrappers = []any{}
 	file_keyswitch_router_v1_model_service_proto_msgTypes[2].OneofWrappers = []any{}
 	file_keyswitch_router_v1_model_service_proto_msgTypes[10].OneofWrappers = []any{}
+	file_keyswitch_router_v1_model_service_proto_msgTypes[11].OneofWrappers = []any{}
+	file_keyswitch_router_v1_model_service_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyswitch_router_v1_model_service_proto_rawDesc), len(file_keyswitch_router_v1_model_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

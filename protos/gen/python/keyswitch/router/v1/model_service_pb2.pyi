@@ -228,10 +228,36 @@ class ModelPrice(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ToolRequestUsdNanosEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     INPUT_USD_NANOS_PER_MILLION_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_USD_NANOS_PER_MILLION_TOKENS_FIELD_NUMBER: _builtins.int
     CACHE_READ_USD_NANOS_PER_MILLION_TOKENS_FIELD_NUMBER: _builtins.int
     CACHE_WRITE_USD_NANOS_PER_MILLION_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_ONE_HOUR_USD_NANOS_PER_MILLION_TOKENS_FIELD_NUMBER: _builtins.int
+    INPUT_AUDIO_USD_NANOS_PER_MILLION_TOKENS_FIELD_NUMBER: _builtins.int
+    REQUEST_USD_NANOS_FIELD_NUMBER: _builtins.int
+    TOOL_REQUEST_USD_NANOS_FIELD_NUMBER: _builtins.int
+    CHECKED_DATE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     input_usd_nanos_per_million_tokens: _builtins.int
     """For input that no cache holds."""
     output_usd_nanos_per_million_tokens: _builtins.int
@@ -239,7 +265,23 @@ class ModelPrice(_message.Message):
     cache_read_usd_nanos_per_million_tokens: _builtins.int
     """For input read from a cache."""
     cache_write_usd_nanos_per_million_tokens: _builtins.int
-    """For input written to a cache."""
+    """For input written to a cache that keeps it for some minutes."""
+    cache_write_one_hour_usd_nanos_per_million_tokens: _builtins.int
+    """For input written to a cache that keeps it for an hour."""
+    input_audio_usd_nanos_per_million_tokens: _builtins.int
+    """For sound in the input; absent where sound costs what text does."""
+    request_usd_nanos: _builtins.int
+    """For each request, beside its tokens."""
+    checked_date: _builtins.str
+    """The day that it was read, as "2026-11-21"; empty where it is looked up. Empty
+    in a request means today.
+    """
+    source: _builtins.str
+    """A note on where it was read. At most 500 characters."""
+    @_builtins.property
+    def tool_request_usd_nanos(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """For each request of a provider's own tool, by the tool's name: "web_search"."""
+
     def __init__(
         self,
         *,
@@ -247,27 +289,45 @@ class ModelPrice(_message.Message):
         output_usd_nanos_per_million_tokens: _builtins.int | None = ...,
         cache_read_usd_nanos_per_million_tokens: _builtins.int | None = ...,
         cache_write_usd_nanos_per_million_tokens: _builtins.int | None = ...,
+        cache_write_one_hour_usd_nanos_per_million_tokens: _builtins.int | None = ...,
+        input_audio_usd_nanos_per_million_tokens: _builtins.int | None = ...,
+        request_usd_nanos: _builtins.int | None = ...,
+        tool_request_usd_nanos: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        checked_date: _builtins.str = ...,
+        source: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_read_usd_nanos_per_million_tokens", b"_cache_read_usd_nanos_per_million_tokens", "_cache_write_usd_nanos_per_million_tokens", b"_cache_write_usd_nanos_per_million_tokens", "_input_usd_nanos_per_million_tokens", b"_input_usd_nanos_per_million_tokens", "_output_usd_nanos_per_million_tokens", b"_output_usd_nanos_per_million_tokens", "cache_read_usd_nanos_per_million_tokens", b"cache_read_usd_nanos_per_million_tokens", "cache_write_usd_nanos_per_million_tokens", b"cache_write_usd_nanos_per_million_tokens", "input_usd_nanos_per_million_tokens", b"input_usd_nanos_per_million_tokens", "output_usd_nanos_per_million_tokens", b"output_usd_nanos_per_million_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_read_usd_nanos_per_million_tokens", b"_cache_read_usd_nanos_per_million_tokens", "_cache_write_one_hour_usd_nanos_per_million_tokens", b"_cache_write_one_hour_usd_nanos_per_million_tokens", "_cache_write_usd_nanos_per_million_tokens", b"_cache_write_usd_nanos_per_million_tokens", "_input_audio_usd_nanos_per_million_tokens", b"_input_audio_usd_nanos_per_million_tokens", "_input_usd_nanos_per_million_tokens", b"_input_usd_nanos_per_million_tokens", "_output_usd_nanos_per_million_tokens", b"_output_usd_nanos_per_million_tokens", "_request_usd_nanos", b"_request_usd_nanos", "cache_read_usd_nanos_per_million_tokens", b"cache_read_usd_nanos_per_million_tokens", "cache_write_one_hour_usd_nanos_per_million_tokens", b"cache_write_one_hour_usd_nanos_per_million_tokens", "cache_write_usd_nanos_per_million_tokens", b"cache_write_usd_nanos_per_million_tokens", "input_audio_usd_nanos_per_million_tokens", b"input_audio_usd_nanos_per_million_tokens", "input_usd_nanos_per_million_tokens", b"input_usd_nanos_per_million_tokens", "output_usd_nanos_per_million_tokens", b"output_usd_nanos_per_million_tokens", "request_usd_nanos", b"request_usd_nanos"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_read_usd_nanos_per_million_tokens", b"_cache_read_usd_nanos_per_million_tokens", "_cache_write_usd_nanos_per_million_tokens", b"_cache_write_usd_nanos_per_million_tokens", "_input_usd_nanos_per_million_tokens", b"_input_usd_nanos_per_million_tokens", "_output_usd_nanos_per_million_tokens", b"_output_usd_nanos_per_million_tokens", "cache_read_usd_nanos_per_million_tokens", b"cache_read_usd_nanos_per_million_tokens", "cache_write_usd_nanos_per_million_tokens", b"cache_write_usd_nanos_per_million_tokens", "input_usd_nanos_per_million_tokens", b"input_usd_nanos_per_million_tokens", "output_usd_nanos_per_million_tokens", b"output_usd_nanos_per_million_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_read_usd_nanos_per_million_tokens", b"_cache_read_usd_nanos_per_million_tokens", "_cache_write_one_hour_usd_nanos_per_million_tokens", b"_cache_write_one_hour_usd_nanos_per_million_tokens", "_cache_write_usd_nanos_per_million_tokens", b"_cache_write_usd_nanos_per_million_tokens", "_input_audio_usd_nanos_per_million_tokens", b"_input_audio_usd_nanos_per_million_tokens", "_input_usd_nanos_per_million_tokens", b"_input_usd_nanos_per_million_tokens", "_output_usd_nanos_per_million_tokens", b"_output_usd_nanos_per_million_tokens", "_request_usd_nanos", b"_request_usd_nanos", "cache_read_usd_nanos_per_million_tokens", b"cache_read_usd_nanos_per_million_tokens", "cache_write_one_hour_usd_nanos_per_million_tokens", b"cache_write_one_hour_usd_nanos_per_million_tokens", "cache_write_usd_nanos_per_million_tokens", b"cache_write_usd_nanos_per_million_tokens", "checked_date", b"checked_date", "input_audio_usd_nanos_per_million_tokens", b"input_audio_usd_nanos_per_million_tokens", "input_usd_nanos_per_million_tokens", b"input_usd_nanos_per_million_tokens", "output_usd_nanos_per_million_tokens", b"output_usd_nanos_per_million_tokens", "request_usd_nanos", b"request_usd_nanos", "source", b"source", "tool_request_usd_nanos", b"tool_request_usd_nanos"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cache_read_usd_nanos_per_million_tokens: _TypeAlias = _typing.Literal["cache_read_usd_nanos_per_million_tokens"]  # noqa: Y015
     _WhichOneofArgType__cache_read_usd_nanos_per_million_tokens: _TypeAlias = _typing.Literal["_cache_read_usd_nanos_per_million_tokens", b"_cache_read_usd_nanos_per_million_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__cache_write_one_hour_usd_nanos_per_million_tokens: _TypeAlias = _typing.Literal["cache_write_one_hour_usd_nanos_per_million_tokens"]  # noqa: Y015
+    _WhichOneofArgType__cache_write_one_hour_usd_nanos_per_million_tokens: _TypeAlias = _typing.Literal["_cache_write_one_hour_usd_nanos_per_million_tokens", b"_cache_write_one_hour_usd_nanos_per_million_tokens"]  # noqa: Y015
     _WhichOneofReturnType__cache_write_usd_nanos_per_million_tokens: _TypeAlias = _typing.Literal["cache_write_usd_nanos_per_million_tokens"]  # noqa: Y015
     _WhichOneofArgType__cache_write_usd_nanos_per_million_tokens: _TypeAlias = _typing.Literal["_cache_write_usd_nanos_per_million_tokens", b"_cache_write_usd_nanos_per_million_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__input_audio_usd_nanos_per_million_tokens: _TypeAlias = _typing.Literal["input_audio_usd_nanos_per_million_tokens"]  # noqa: Y015
+    _WhichOneofArgType__input_audio_usd_nanos_per_million_tokens: _TypeAlias = _typing.Literal["_input_audio_usd_nanos_per_million_tokens", b"_input_audio_usd_nanos_per_million_tokens"]  # noqa: Y015
     _WhichOneofReturnType__input_usd_nanos_per_million_tokens: _TypeAlias = _typing.Literal["input_usd_nanos_per_million_tokens"]  # noqa: Y015
     _WhichOneofArgType__input_usd_nanos_per_million_tokens: _TypeAlias = _typing.Literal["_input_usd_nanos_per_million_tokens", b"_input_usd_nanos_per_million_tokens"]  # noqa: Y015
     _WhichOneofReturnType__output_usd_nanos_per_million_tokens: _TypeAlias = _typing.Literal["output_usd_nanos_per_million_tokens"]  # noqa: Y015
     _WhichOneofArgType__output_usd_nanos_per_million_tokens: _TypeAlias = _typing.Literal["_output_usd_nanos_per_million_tokens", b"_output_usd_nanos_per_million_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__request_usd_nanos: _TypeAlias = _typing.Literal["request_usd_nanos"]  # noqa: Y015
+    _WhichOneofArgType__request_usd_nanos: _TypeAlias = _typing.Literal["_request_usd_nanos", b"_request_usd_nanos"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_read_usd_nanos_per_million_tokens) -> _WhichOneofReturnType__cache_read_usd_nanos_per_million_tokens | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_write_one_hour_usd_nanos_per_million_tokens) -> _WhichOneofReturnType__cache_write_one_hour_usd_nanos_per_million_tokens | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_write_usd_nanos_per_million_tokens) -> _WhichOneofReturnType__cache_write_usd_nanos_per_million_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__input_audio_usd_nanos_per_million_tokens) -> _WhichOneofReturnType__input_audio_usd_nanos_per_million_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__input_usd_nanos_per_million_tokens) -> _WhichOneofReturnType__input_usd_nanos_per_million_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__output_usd_nanos_per_million_tokens) -> _WhichOneofReturnType__output_usd_nanos_per_million_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_usd_nanos) -> _WhichOneofReturnType__request_usd_nanos | None: ...
 
 Global___ModelPrice: _TypeAlias = ModelPrice  # noqa: Y015
 
@@ -521,6 +581,9 @@ class ModelEntry(_message.Message):
     COMPRESSION_THRESHOLD_PERCENT_FIELD_NUMBER: _builtins.int
     DEFAULTS_FIELD_NUMBER: _builtins.int
     IS_ENABLED_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
+    LOOKED_UP_PRICE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. "deployment/models/{model}" or
     "organizations/{organization}/models/{model}", where {model} is the catalog
@@ -552,13 +615,25 @@ class ModelEntry(_message.Message):
 
     @_builtins.property
     def price(self) -> Global___ModelPrice:
-        """List prices. Unset means that they are looked up. Where it is set the
-        configuration's revision of the price is the day of the change.
-        """
+        """List prices, as they are stated. Unset means that they are looked up."""
 
     @_builtins.property
     def defaults(self) -> _settings_pb2.GenerationSettings:
         """What holds where a call says nothing else."""
+
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[Global___ModelCapability.ValueType]:
+        """What it can do, as far as anybody has said."""
+
+    @_builtins.property
+    def embedding(self) -> Global___EmbeddingFacts:
+        """With it the model embeds texts, without it completes."""
+
+    @_builtins.property
+    def looked_up_price(self) -> Global___ModelPrice:
+        """The list prices that were found for a model that states none; unset where
+        there are none, or they are different at its providers. Output only.
+        """
 
     def __init__(
         self,
@@ -575,10 +650,13 @@ class ModelEntry(_message.Message):
         compression_threshold_percent: _builtins.int | None = ...,
         defaults: _settings_pb2.GenerationSettings | None = ...,
         is_enabled: _builtins.bool | None = ...,
+        capabilities: _abc.Iterable[Global___ModelCapability.ValueType] | None = ...,
+        embedding: Global___EmbeddingFacts | None = ...,
+        looked_up_price: Global___ModelPrice | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_compression_threshold_percent", b"_compression_threshold_percent", "_context_limit_tokens", b"_context_limit_tokens", "_is_enabled", b"_is_enabled", "_max_output_tokens", b"_max_output_tokens", "compression_threshold_percent", b"compression_threshold_percent", "context_limit_tokens", b"context_limit_tokens", "defaults", b"defaults", "is_enabled", b"is_enabled", "max_output_tokens", b"max_output_tokens", "price", b"price"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_compression_threshold_percent", b"_compression_threshold_percent", "_context_limit_tokens", b"_context_limit_tokens", "_is_enabled", b"_is_enabled", "_max_output_tokens", b"_max_output_tokens", "compression_threshold_percent", b"compression_threshold_percent", "context_limit_tokens", b"context_limit_tokens", "defaults", b"defaults", "embedding", b"embedding", "is_enabled", b"is_enabled", "looked_up_price", b"looked_up_price", "max_output_tokens", b"max_output_tokens", "price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_compression_threshold_percent", b"_compression_threshold_percent", "_context_limit_tokens", b"_context_limit_tokens", "_is_enabled", b"_is_enabled", "_max_output_tokens", b"_max_output_tokens", "aliases", b"aliases", "compression_threshold_percent", b"compression_threshold_percent", "context_limit_tokens", b"context_limit_tokens", "defaults", b"defaults", "display_name", b"display_name", "endpoints", b"endpoints", "etag", b"etag", "is_enabled", b"is_enabled", "max_output_tokens", b"max_output_tokens", "name", b"name", "price", b"price", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_compression_threshold_percent", b"_compression_threshold_percent", "_context_limit_tokens", b"_context_limit_tokens", "_is_enabled", b"_is_enabled", "_max_output_tokens", b"_max_output_tokens", "aliases", b"aliases", "capabilities", b"capabilities", "compression_threshold_percent", b"compression_threshold_percent", "context_limit_tokens", b"context_limit_tokens", "defaults", b"defaults", "display_name", b"display_name", "embedding", b"embedding", "endpoints", b"endpoints", "etag", b"etag", "is_enabled", b"is_enabled", "looked_up_price", b"looked_up_price", "max_output_tokens", b"max_output_tokens", "name", b"name", "price", b"price", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__compression_threshold_percent: _TypeAlias = _typing.Literal["compression_threshold_percent"]  # noqa: Y015
     _WhichOneofArgType__compression_threshold_percent: _TypeAlias = _typing.Literal["_compression_threshold_percent", b"_compression_threshold_percent"]  # noqa: Y015
@@ -600,6 +678,43 @@ class ModelEntry(_message.Message):
 Global___ModelEntry: _TypeAlias = ModelEntry  # noqa: Y015
 
 @_typing.final
+class EmbeddingFacts(_message.Message):
+    """What is known of a model that embeds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    IS_SHORTENABLE_FIELD_NUMBER: _builtins.int
+    MAX_INPUTS_FIELD_NUMBER: _builtins.int
+    dimensions: _builtins.int
+    """Length of its own vectors; absent when unknown."""
+    is_shortenable: _builtins.bool
+    """Whether shorter vectors can be asked for. Default false."""
+    max_inputs: _builtins.int
+    """The most texts at once; absent when unknown."""
+    def __init__(
+        self,
+        *,
+        dimensions: _builtins.int | None = ...,
+        is_shortenable: _builtins.bool = ...,
+        max_inputs: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_max_inputs", b"_max_inputs", "dimensions", b"dimensions", "max_inputs", b"max_inputs"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_max_inputs", b"_max_inputs", "dimensions", b"dimensions", "is_shortenable", b"is_shortenable", "max_inputs", b"max_inputs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dimensions: _TypeAlias = _typing.Literal["dimensions"]  # noqa: Y015
+    _WhichOneofArgType__dimensions: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions"]  # noqa: Y015
+    _WhichOneofReturnType__max_inputs: _TypeAlias = _typing.Literal["max_inputs"]  # noqa: Y015
+    _WhichOneofArgType__max_inputs: _TypeAlias = _typing.Literal["_max_inputs", b"_max_inputs"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dimensions) -> _WhichOneofReturnType__dimensions | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_inputs) -> _WhichOneofReturnType__max_inputs | None: ...
+
+Global___EmbeddingFacts: _TypeAlias = EmbeddingFacts  # noqa: Y015
+
+@_typing.final
 class ModelEndpoint(_message.Message):
     """Where a model can be had."""
 
@@ -607,21 +722,41 @@ class ModelEndpoint(_message.Message):
 
     PROVIDER_FIELD_NUMBER: _builtins.int
     UPSTREAM_MODEL_ID_FIELD_NUMBER: _builtins.int
+    DIALECT_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    QUIRKS_JSON_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """Required. The provider's name."""
     upstream_model_id: _builtins.str
     """Required. What the provider calls the model."""
+    dialect: _builtins.str
+    """The wire of this model, where the provider serves it over another one than
+    its others. Empty means the provider's.
+    """
+    weight: _builtins.int
+    """How often the endpoint leads where others are beside it, from 0 to 1000.
+    Absent means 1 where another one has a weight.
+    """
+    quirks_json: _builtins.str
+    """In what it differs from its provider, as a JSON object: keys and values are
+    those of `quirks` in the configuration file. Empty means nothing.
+    """
     def __init__(
         self,
         *,
         provider: _builtins.str = ...,
         upstream_model_id: _builtins.str = ...,
+        dialect: _builtins.str = ...,
+        weight: _builtins.int | None = ...,
+        quirks_json: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["provider", b"provider", "upstream_model_id", b"upstream_model_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "dialect", b"dialect", "provider", b"provider", "quirks_json", b"quirks_json", "upstream_model_id", b"upstream_model_id", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
 
 Global___ModelEndpoint: _TypeAlias = ModelEndpoint  # noqa: Y015
 

@@ -129,10 +129,13 @@ def _fixed(paths: Sequence[str]) -> Fault:
 def _unfit(document: Document, problems: Sequence[Problem]) -> Fault:
     """Problems as fields, each with its place in the document where it has one there."""
     marks = {show_path(path): mark for path, mark in (document.keys | document.values).items()}
+    # What does not fit the rest is placed in the router's file; for the caller the document's places count.
+    placed = [
+        (problem.mark if problem.source == document.source else _find_mark(marks, problem.path), problem)
+        for problem in problems
+    ]
     fields: dict[str, str] = {}
-    for problem in problems:
-        # What does not fit the rest is placed in the router's file; for the caller the document's places count.
-        mark = problem.mark if problem.source == document.source else _find_mark(marks, problem.path)
+    for mark, problem in sorted(placed, key=lambda found: found[0]):
         place = "" if mark == _NO_PLACE else f"line {mark.line}, column {mark.column}: "
         fields.setdefault(problem.path or "yaml", f"{place}{problem.message}"[:256])
     field, message = next(iter(fields.items()))

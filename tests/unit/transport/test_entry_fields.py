@@ -21,7 +21,9 @@ from router_service.transport.organization_servicer import FIELDS, POLICY_FIELDS
 from tests.suites.schema_values import entries
 from tests.unit.catalog.example import EXAMPLE
 
-PATIENT = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+PATIENT = settings(
+    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 TODAY = "2026-11-21"
 ALL = FieldMask(paths=["*"])
 PROVIDERS = st.sampled_from(["practice", "anthropic"])

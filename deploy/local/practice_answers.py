@@ -87,7 +87,7 @@ class Disturbed(Exception):
 
 @dataclass(frozen=True)
 class Question:
-    """The fields of a request that decide the answer, the same for both wires."""
+    """The fields of a request that decide the answer, the same for all wires."""
 
     model: str
     stream: bool

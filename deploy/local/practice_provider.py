@@ -1,4 +1,4 @@
-"""A practice provider: a local server that speaks two provider wires and runs no model.
+"""A practice provider: a local server that speaks three provider wires and runs no model.
 
 It shares no code with the router on purpose: what the router reads here was written by someone else's
 understanding of the wires. Every answer carries `x-practice-provider: true` and says so in its text.
@@ -22,6 +22,7 @@ from aiohttp import web
 
 from deploy.local.practice_answers import MODELS, Answer, Disturbed, Ending, Refusal, find_answer, read_question
 from deploy.local.practice_embeddings import EMBEDDING_MODEL, answer_embeddings
+from deploy.local.practice_responses import ResponsesWire
 from deploy.local.practice_wires import AnthropicWire, OpenAIWire, Wire
 
 DEFAULT_HOST: Final = "127.0.0.1"
@@ -63,6 +64,8 @@ class PracticeProvider:
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.on_response_prepare.append(_mark)
         app.router.add_post("/v1/chat/completions", self._guarded(OpenAIWire(), self._complete))
+        app.router.add_post("/v1/responses", self._guarded(ResponsesWire(), self._complete))
+        app.router.add_post("/v1/responses/input_tokens", self._guarded(ResponsesWire(), _count))
         app.router.add_post("/v1/messages", self._guarded(AnthropicWire(), self._complete))
         app.router.add_post("/v1/messages/count_tokens", self._guarded(AnthropicWire(), _count))
         app.router.add_post("/v1/embeddings", self._guarded(OpenAIWire(), _embed))
@@ -88,7 +91,7 @@ class PracticeProvider:
 
     async def _complete(self, request: web.Request, wire: Wire) -> web.StreamResponse:
         body = await _read_body(request)
-        question = read_question(body)
+        question = read_question(wire.read(body))
         wire.check(request.headers, body)
         answer = find_answer(question, f"practice{next(self._counter):06d}", self._clock.unix_seconds())
         if answer.start_after_seconds:
@@ -142,8 +145,7 @@ async def _read_body(request: web.Request) -> Any:
 
 
 async def _count(request: web.Request, wire: Wire) -> web.StreamResponse:
-    del wire
-    return web.json_response({"input_tokens": read_question(await _read_body(request)).input_words})
+    return web.json_response({"input_tokens": read_question(wire.read(await _read_body(request))).input_words})
 
 
 async def _embed(request: web.Request, wire: Wire) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""The two wires of the practice provider: an answer in the form of each."""
+"""Two wires of the practice provider: an answer in the form of each."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ class OpenAIWire:
         return Refusal(503, "Overloaded, as this practice model always is.", "overloaded")
 
     error_types: Final = {401: "authentication_error", 402: "insufficient_quota", 429: "rate_limit_error"}
+
+    def read(self, body: object) -> object:
+        """The body in the form that questions are read in: as it is."""
+        return body
 
     def check(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> None:
         """This wire demands nothing that the question does not."""
@@ -119,6 +123,10 @@ class AnthropicWire:
         529: "overloaded_error",
     }
 
+    def read(self, body: object) -> object:
+        """The body in the form that questions are read in: as it is."""
+        return body
+
     def check(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> None:
         """Refuses what the real API refuses: no version, or no bound for the answer."""
         if "anthropic-version" not in headers:
@@ -173,19 +181,19 @@ class AnthropicWire:
         del include_usage  # this wire always reports it
         usage = {"input_tokens": answer.input_words, "output_tokens": 1}
         message = {**self._head(answer), "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
-        yield _named({"type": "message_start", "message": message})
-        yield _named({"type": "ping"})
+        yield named_event({"type": "message_start", "message": message})
+        yield named_event({"type": "ping"})
         if answer.ending is Ending.OVERLOADED:
-            yield _named(self.error(self.overloaded()))
+            yield named_event(self.error(self.overloaded()))
             return
         for index, (block, deltas) in enumerate(self._blocks(answer)):
-            yield _named({"type": "content_block_start", "index": index, "content_block": block})
+            yield named_event({"type": "content_block_start", "index": index, "content_block": block})
             for delta in deltas:
-                yield _named({"type": "content_block_delta", "index": index, "delta": delta})
-            yield _named({"type": "content_block_stop", "index": index})
+                yield named_event({"type": "content_block_delta", "index": index, "delta": delta})
+            yield named_event({"type": "content_block_stop", "index": index})
         end = {"stop_reason": self._stop_reason(answer), "stop_sequence": None}
-        yield _named({"type": "message_delta", "delta": end, "usage": {"output_tokens": answer.output_words}})
-        yield _named({"type": "message_stop"})
+        yield named_event({"type": "message_delta", "delta": end, "usage": {"output_tokens": answer.output_words}})
+        yield named_event({"type": "message_stop"})
 
 
 Wire = OpenAIWire | AnthropicWire
@@ -195,5 +203,6 @@ def _sse(value: object) -> bytes:
     return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
 
 
-def _named(value: Mapping[str, Any]) -> bytes:
+def named_event(value: Mapping[str, Any]) -> bytes:
+    """A server-sent event that is called as its type is."""
     return f"event: {value['type']}\n".encode() + _sse(value)

@@ -75,6 +75,10 @@ models:
   practice/echo-anthropic:
     endpoints: [{{provider: practice-anthropic, upstream_model: echo}}]
     price: {{input_usd_per_million: "0.10", output_usd_per_million: "0.40", checked: 2026-11-21}}
+  practice/thinker-responses:
+    endpoints:
+      - {{provider: practice, upstream_model: thinker, dialect: openai_responses, quirks: {{counts_tokens: true}}}}
+    price: {{input_usd_per_million: "0.20", output_usd_per_million: "0.80", checked: 2026-11-27}}
   practice/embed:
     aliases: [embed]
     endpoints: [{{provider: practice, upstream_model: embed}}]

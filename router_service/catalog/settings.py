@@ -22,6 +22,7 @@ from router_service.dialects.base import (
     GeminiThinking,
     Quirks,
     ReasoningStyle,
+    SamplingRule,
 )
 
 
@@ -42,6 +43,8 @@ def build_quirks(*layers: Mapping[str, Any]) -> Quirks:
         merged["carrier"] = Carrier(merged["carrier"])
     if "embedding_api" in merged:
         merged["embedding_api"] = EmbeddingApi(merged["embedding_api"])
+    if "sampling" in merged:
+        merged["sampling"] = SamplingRule(merged["sampling"])
     if "efforts" in merged:
         merged["efforts"] = tuple(merged["efforts"])
     return Quirks(**merged)

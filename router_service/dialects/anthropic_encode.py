@@ -29,6 +29,7 @@ from router_service.dialects.efforts import (
 )
 from router_service.dialects.paths import model_segment
 from router_service.dialects.writing import (
+    NO_FORCED_TOOLS,
     Body,
     Notices,
     asked_reasoning,
@@ -36,6 +37,7 @@ from router_service.dialects.writing import (
     merge_options,
     parameters_of,
     provider_tool_of,
+    refuse_sampling,
     schema_of,
 )
 
@@ -65,10 +67,10 @@ def encode_request(completion: Completion, quirks: Quirks) -> Encoded:
     if content.system:
         body["system"] = content.system
     body["messages"] = messages
-    _write_tools(body, completion, notices)
+    _write_tools(body, completion, quirks, notices)
     _write_format(body, completion, notices)
     _write_reasoning(body, completion, quirks, notices)
-    _write_sampling(body, completion, notices)
+    _write_sampling(body, completion, quirks, notices)
     routing = completion.settings.upstream_routing
     if routing is not None and routing != UpstreamRouting():
         notices.ignore("settings.upstream_routing", "This provider has no upstreams of its own to choose from.")
@@ -101,7 +103,7 @@ def _carry(body: Body, completion: Completion, carrier: Carrier) -> str:
     return path
 
 
-def _write_tools(body: Body, completion: Completion, notices: Notices) -> None:
+def _write_tools(body: Body, completion: Completion, quirks: Quirks, notices: Notices) -> None:
     check_tool_choice(completion)
     if not completion.tools:
         return
@@ -119,6 +121,9 @@ def _write_tools(body: Body, completion: Completion, notices: Notices) -> None:
         tools.append(written)
     body["tools"] = tools
     choice = _tool_choice(completion, notices)
+    if choice and choice["type"] in {"any", "tool"} and not quirks.supports_forced_tools:
+        notices.add("tool_choice", WarningReason.NOT_GUARANTEED, NO_FORCED_TOOLS)
+        choice = {**{name: value for name, value in choice.items() if name != "name"}, "type": "auto"}
     if choice:
         body["tool_choice"] = choice
 
@@ -238,14 +243,17 @@ def _settle_tool_choice(body: Body, notices: Notices) -> None:
         notices.ignore("settings.reasoning", "This provider does not think where a tool call is forced.")
 
 
-def _write_sampling(body: Body, completion: Completion, notices: Notices) -> None:
+def _write_sampling(body: Body, completion: Completion, quirks: Quirks, notices: Notices) -> None:
     sampling = completion.settings.sampling
     thinking = body.get("thinking")
     is_thinking = isinstance(thinking, dict) and thinking["type"] != "disabled"
+    refusal = refuse_sampling(quirks, is_thinking=is_thinking)
     for name, value in (("temperature", sampling.temperature), ("top_p", sampling.top_p), ("top_k", sampling.top_k)):
         if value is None:
             continue
-        if is_thinking:
+        if refusal:
+            notices.ignore(f"settings.sampling.{name}", refusal)
+        elif is_thinking:
             notices.ignore(f"settings.sampling.{name}", f"This provider does not take {name} while it thinks.")
         elif name == "temperature" and value > 1:
             notices.adjust("settings.sampling.temperature", "This provider's temperature ends at 1; 1 is sent.")

@@ -57,6 +57,14 @@ class Carrier(Enum):
     VERTEX = "vertex"  # rawPredict; of Gemini, its own calls for counts and vectors
 
 
+class SamplingRule(Enum):
+    """When a model takes temperature, top_p and the like; else it refuses the whole request."""
+
+    ALWAYS = "always"
+    WITHOUT_THINKING = "without_thinking"  # only while its thinking is switched off
+    NEVER = "never"
+
+
 class EmbeddingApi(Enum):
     """Whose request for vectors an endpoint takes, where its wire has several."""
 
@@ -89,6 +97,7 @@ class Quirks:
     gemini_thinking: GeminiThinking = GeminiThinking.LEVEL
     bedrock_reasoning: BedrockReasoning = BedrockReasoning.NONE
     carrier: Carrier = Carrier.OWN
+    sampling: SamplingRule = SamplingRule.ALWAYS
     efforts: tuple[str, ...] = ()
     is_reasoning_mandatory: bool = False
     max_tokens_field: str = "max_completion_tokens"
@@ -97,6 +106,8 @@ class Quirks:
     supports_top_k: bool = False
     supports_penalties: bool = True
     supports_seed: bool = True
+    supports_stop: bool = True
+    supports_forced_tools: bool = True  # a call may insist on a tool call
     supports_parallel_tool_calls: bool = True
     replay_reasoning_field: str = ""  # "reasoning_content" or "reasoning": goes back with assistant messages
     system_role: str = "system"  # or "developer"

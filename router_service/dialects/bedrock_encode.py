@@ -18,6 +18,7 @@ from router_service.core.request import (
     ReasoningEffort,
     ReasoningSettings,
     TextFormat,
+    ToolChoice,
     ToolMode,
     UpstreamRouting,
     WarningReason,
@@ -36,6 +37,7 @@ from router_service.dialects.efforts import (
 from router_service.dialects.paths import model_segment
 from router_service.dialects.writing import (
     EMPTY_SCHEMA,
+    NO_FORCED_TOOLS,
     Body,
     Notices,
     asked_reasoning,
@@ -43,6 +45,7 @@ from router_service.dialects.writing import (
     merge_options,
     parameters_of,
     provider_tool_of,
+    refuse_sampling,
     schema_of,
     wrong,
 )
@@ -75,7 +78,7 @@ def encode_request(completion: Completion, quirks: Quirks) -> Encoded:
         body["system"] = writer.system
     model_fields: Body = {}
     inference: Body = {}
-    _write_tools(body, completion, list(writer.called), notices)
+    _write_tools(body, completion, list(writer.called), quirks, notices)
     _write_format(body, completion, notices)
     limit = completion.settings.max_output_tokens or quirks.default_max_output_tokens
     if limit is not None:
@@ -100,7 +103,7 @@ def encode_request(completion: Completion, quirks: Quirks) -> Encoded:
     )
 
 
-def _write_tools(body: Body, completion: Completion, called: list[str], notices: Notices) -> None:
+def _write_tools(body: Body, completion: Completion, called: list[str], quirks: Quirks, notices: Notices) -> None:
     check_tool_choice(completion)
     tools: list[object] = []
     for index, tool in enumerate(completion.tools):
@@ -114,7 +117,7 @@ def _write_tools(body: Body, completion: Completion, called: list[str], notices:
         if tool.strict:
             written["strict"] = True
         tools.append({"toolSpec": written})
-    choice = completion.tool_choice
+    choice = _allowed_choice(completion, quirks, notices)
     if choice is not None and choice.mode is ToolMode.NONE and not choice.tool_name and tools:
         if not called:
             return  # what is not declared is not called
@@ -133,6 +136,15 @@ def _write_tools(body: Body, completion: Completion, called: list[str], notices:
     body["toolConfig"] = config
     if completion.parallel_tool_calls is False:
         notices.ignore("parallel_tool_calls", "This wire cannot hold a model to one tool call at a time.")
+
+
+def _allowed_choice(completion: Completion, quirks: Quirks, notices: Notices) -> ToolChoice | None:
+    choice = completion.tool_choice
+    is_forced = choice is not None and (bool(choice.tool_name) or choice.mode is ToolMode.REQUIRED)
+    if is_forced and not quirks.supports_forced_tools:
+        notices.add("tool_choice", WarningReason.NOT_GUARANTEED, NO_FORCED_TOOLS)
+        return None
+    return choice
 
 
 def _write_format(body: Body, completion: Completion, notices: Notices) -> None:
@@ -264,20 +276,23 @@ def _write_sampling(inference: Body, fields: Body, completion: Completion, quirk
     sampling = completion.settings.sampling
     thinking = fields.get("thinking")
     is_thinking = isinstance(thinking, dict) and thinking["type"] != "disabled"
+    refusal = refuse_sampling(quirks, is_thinking=is_thinking)
     for name, wire_name, value in (
         ("temperature", "temperature", sampling.temperature),
         ("top_p", "topP", sampling.top_p),
     ):
         if value is None:
             continue
-        if is_thinking:
+        if refusal:
+            notices.ignore(f"settings.sampling.{name}", refusal)
+        elif is_thinking:
             notices.ignore(f"settings.sampling.{name}", f"This model does not take {name} while it thinks.")
         elif value > 1:
             notices.adjust(f"settings.sampling.{name}", f"This wire's {name} ends at 1; 1 is sent.")
             inference[wire_name] = 1.0
         else:
             inference[wire_name] = value
-    if sampling.top_k is not None and quirks.supports_top_k and not is_thinking:
+    if sampling.top_k is not None and quirks.supports_top_k and not is_thinking and not refusal:
         fields["top_k"] = sampling.top_k
     elif sampling.top_k is not None:
         notices.ignore("settings.sampling.top_k", "This model does not take top_k, or not now.")

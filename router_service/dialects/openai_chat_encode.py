@@ -26,6 +26,7 @@ from router_service.dialects.writing import (
     merge_options,
     parameters_of,
     provider_tool_of,
+    refuse_sampling,
     schema_of,
 )
 
@@ -39,10 +40,10 @@ def encode_request(completion: Completion, quirks: Quirks) -> Encoded:
     body["messages"] = MessagesWriter(DIALECT, completion, quirks, notices).write()
     _write_tools(body, completion, quirks, notices)
     _write_format(body, completion, quirks, notices)
-    _write_sampling(body, completion, quirks, notices)
     _write_reasoning(body, asked_reasoning(completion, notices), quirks, notices)
+    _write_sampling(body, completion, quirks, notices)
     write_routing(body, completion, quirks, notices)
-    if quirks.takes_gateway_options:
+    if quirks.takes_gateway_options or quirks.is_router_like:
         check_gateway_options(completion.options)
     merge_options(body, completion.options, in_camel_case=bool(quirks.options_family))
     if completion.stream:
@@ -117,6 +118,7 @@ def _write_format(body: Body, completion: Completion, quirks: Quirks, notices: N
 
 def _write_sampling(body: Body, completion: Completion, quirks: Quirks, notices: Notices) -> None:
     sampling = completion.settings.sampling
+    refusal = refuse_sampling(quirks, is_thinking=body.get("reasoning_effort", "none") != "none")
     fields: tuple[tuple[str, object, bool], ...] = (
         ("temperature", sampling.temperature, True),
         ("top_p", sampling.top_p, True),
@@ -128,12 +130,16 @@ def _write_sampling(body: Body, completion: Completion, quirks: Quirks, notices:
     for name, value, is_supported in fields:
         if value is None:
             continue
-        if is_supported:
-            body[name] = value
-        else:
+        if not is_supported:
             notices.ignore(f"settings.sampling.{name}", f"This provider does not take {name}.")
-    if sampling.stop_sequences:
+        elif refusal and name != "seed":
+            notices.ignore(f"settings.sampling.{name}", refusal)
+        else:
+            body[name] = value
+    if sampling.stop_sequences and quirks.supports_stop:
         body["stop"] = list(sampling.stop_sequences)
+    elif sampling.stop_sequences:
+        notices.ignore("settings.sampling.stop_sequences", "This model does not take stop sequences.")
     limit = completion.settings.max_output_tokens or quirks.default_max_output_tokens
     if limit is not None:
         body[quirks.max_tokens_field] = limit

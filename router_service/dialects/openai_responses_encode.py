@@ -31,6 +31,7 @@ from router_service.dialects.writing import (
     merge_options,
     parameters_of,
     provider_tool_of,
+    refuse_sampling,
     schema_of,
 )
 
@@ -51,10 +52,10 @@ def encode_request(completion: Completion, quirks: Quirks) -> Encoded:
     body: Body = {"model": completion.model, "input": InputWriter(completion, quirks, notices).write(), "store": False}
     _write_tools(body, completion, quirks, notices)
     _write_format(body, completion, quirks, notices)
-    _write_sampling(body, completion, quirks, notices)
     _write_reasoning(body, asked_reasoning(completion, notices), quirks, notices)
+    _write_sampling(body, completion, quirks, notices)
     write_routing(body, completion, quirks, notices)
-    if quirks.takes_gateway_options:
+    if quirks.takes_gateway_options or quirks.is_router_like:
         check_gateway_options(completion.options)
     merge_options(body, completion.options, in_camel_case=bool(quirks.options_family))
     _move_options(body)
@@ -129,6 +130,9 @@ def _write_format(body: Body, completion: Completion, quirks: Quirks, notices: N
 
 def _write_sampling(body: Body, completion: Completion, quirks: Quirks, notices: Notices) -> None:
     sampling = completion.settings.sampling
+    reasoning = body.get("reasoning")
+    effort = reasoning.get("effort", "none") if isinstance(reasoning, dict) else "none"
+    refusal = refuse_sampling(quirks, is_thinking=effort != "none")
     fields: tuple[tuple[str, object, bool], ...] = (
         ("temperature", sampling.temperature, True),
         ("top_p", sampling.top_p, True),
@@ -141,10 +145,12 @@ def _write_sampling(body: Body, completion: Completion, quirks: Quirks, notices:
     for name, value, is_supported in fields:
         if value is None:
             continue
-        if is_supported:
-            body[name] = value
-        else:
+        if not is_supported:
             notices.ignore(f"settings.sampling.{name}", f"This provider does not take {name}.")
+        elif refusal and name != "seed":
+            notices.ignore(f"settings.sampling.{name}", refusal)
+        else:
+            body[name] = value
     limit = completion.settings.max_output_tokens or quirks.default_max_output_tokens
     if limit is not None:
         body["max_output_tokens"] = limit

@@ -79,11 +79,11 @@ def _write_gateway(body: Body, routing: UpstreamRouting, notices: Notices) -> No
 
 
 def check_gateway_options(options: Sequence[Mapping[str, object]]) -> None:
-    """Refuses keys in a request: they would be paid for by others than the receipt says, and lie in its log."""
+    """Refuses keys in a request, wherever they stand: the receipt would not name their owner, and logs would."""
     for entry in options:
-        for outer in ("providerOptions", "provider_options"):
-            inner = entry.get(outer)
-            gateway = inner.get("gateway") if isinstance(inner, Mapping) else None
-            if isinstance(gateway, Mapping) and "byok" in gateway:
+        for key, value in entry.items():
+            if key.lower() == "byok":
                 message = "Keys do not travel in a request. Save them at the gateway, or each for its own provider."
                 raise wrong("settings.provider_options", message)
+            if isinstance(value, Mapping):
+                check_gateway_options([value])

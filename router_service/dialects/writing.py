@@ -3,15 +3,19 @@
 import re
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import msgspec
 
 from router_service.core.content import Part, ProviderBlock, ToolCall, ToolResult
 from router_service.core.faults import Fault, invalid
 from router_service.core.request import Completion, FunctionTool, Notice, ProviderTool, ReasoningSettings, WarningReason
+from router_service.dialects.base import Quirks, SamplingRule
 from router_service.dialects.reading import read_any, read_object
 
 Body = dict[str, object]
+
+NO_FORCED_TOOLS = "This model cannot be made to call a tool; it decides itself."
 
 EMPTY_SCHEMA = msgspec.Raw(b'{"type":"object","properties":{}}')
 
@@ -128,6 +132,19 @@ def check_tool_choice(completion: Completion) -> None:
     names = {tool.name for tool in completion.tools if isinstance(tool, FunctionTool)}
     if choice.tool_name not in names:
         raise wrong("tool_choice.tool_name", "The request declares no tool of this name.")
+
+
+def refuse_sampling(quirks: Quirks, *, is_thinking: bool) -> str:
+    """Why temperature, top_p and the like cannot be sent; empty where they can."""
+    match quirks.sampling:
+        case SamplingRule.ALWAYS:
+            return ""
+        case SamplingRule.WITHOUT_THINKING:
+            return "This model takes it only while it does not think: effort off." if is_thinking else ""
+        case SamplingRule.NEVER:
+            return "This model does not take it."
+        case _:
+            assert_never(quirks.sampling)
 
 
 def asked_reasoning(completion: Completion, notices: Notices) -> ReasoningSettings | None:

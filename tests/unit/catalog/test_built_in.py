@@ -20,6 +20,7 @@ from router_service.dialects.base import (
     GeminiThinking,
     Quirks,
     ReasoningStyle,
+    SamplingRule,
 )
 from router_service.dialects.registry import DIALECTS
 
@@ -86,6 +87,7 @@ def test_the_schema_is_a_schema_and_knows_what_the_code_knows() -> None:
     assert quirks["gemini_thinking"]["enum"] == [style.value for style in GeminiThinking]
     assert quirks["bedrock_reasoning"]["enum"] == [style.value for style in BedrockReasoning]
     assert quirks["carrier"]["enum"] == [carrier.value for carrier in Carrier]
+    assert quirks["sampling"]["enum"] == [rule.value for rule in SamplingRule]
     assert quirks["embedding_api"]["enum"] == [api.value for api in EmbeddingApi]
     assert quirks["efforts"]["items"]["enum"] == [effort.value for effort in ReasoningEffort]
     provider = known["provider"]["properties"]

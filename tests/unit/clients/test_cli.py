@@ -17,6 +17,7 @@ from keyswitch.router.v1 import (
     payer_pb2,
     receipt_pb2,
     resolution_pb2,
+    routing_service_pb2,
     settings_pb2,
     stream_pb2,
     usage_pb2,
@@ -110,6 +111,33 @@ def test_chat_keeps_the_answer_apart_from_what_is_said_about_it(terminal: Termin
     assert call.context == "title"
     assert call.spec.settings.reasoning.effort == settings_pb2.REASONING_EFFORT_HIGH
     assert list(call.route_policy.payers) == [payer_pb2.PAYER_CREDITS]
+
+
+def test_chat_says_where_a_call_may_go_and_what_the_provider_is_told(terminal: Terminal) -> None:
+    terminal.services.answers["StreamComplete"] = thought_text_and_tool()
+    result = terminal.run(
+        "chat", "Hi", "--provider", "bedrock", "--provider", "organizations/demo/providers/own", "--only-providers",
+        "--upstream", "moonshotai", "--only-upstreams", "--thinking-budget", "2048", "--options", '{"user": "me"}',
+    )  # fmt: skip
+    assert result.exit_code == 0
+    call = terminal.services.asked("StreamComplete").call
+    assert list(call.route_policy.provider_order) == ["providers/bedrock", "organizations/demo/providers/own"]
+    assert call.route_policy.HasField("allow_fallbacks")
+    assert not call.route_policy.allow_fallbacks
+    settings = call.spec.settings
+    assert list(settings.upstream_routing.order) == ["moonshotai"]
+    assert settings.upstream_routing.HasField("allow_fallbacks")
+    assert not settings.upstream_routing.allow_fallbacks
+    assert settings.reasoning.budget_tokens == 2048
+    assert [(one.namespace, one.json) for one in settings.provider_options] == [("", '{"user": "me"}')]
+
+
+def test_explain_takes_providers(terminal: Terminal) -> None:
+    terminal.services.answers["ExplainRoute"] = routing_service_pb2.ExplainRouteResponse()
+    assert terminal.run("explain", "sonnet-4.6", "--provider", "bedrock", "--only-providers").exit_code == 0
+    policy = terminal.services.asked("ExplainRoute").call.route_policy
+    assert list(policy.provider_order) == ["providers/bedrock"]
+    assert not policy.allow_fallbacks
 
 
 def test_chat_hides_thoughts_unless_asked_and_reads_a_pipe(terminal: Terminal) -> None:

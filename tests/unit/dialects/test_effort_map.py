@@ -11,10 +11,14 @@ from router_service.core.content import Message, Part, Role, Text
 from router_service.core.faults import Fault
 from router_service.core.request import (
     Completion,
+    FunctionTool,
     ProviderOptions,
     ReasoningEffort,
     ReasoningSettings,
+    Sampling,
     Settings,
+    ToolChoice,
+    ToolMode,
     UpstreamMaxPrice,
     UpstreamRouting,
 )
@@ -247,3 +251,63 @@ def test_keys_do_not_travel_in_vercels_options() -> None:
         vercel(Settings(), {"providerOptions": {"gateway": {"byok": {"anthropic": [{"apiKey": "sk-secret"}]}}}})
     assert raised.value.metadata["field"] == "call.spec.settings.provider_options"
     assert "secret" not in str(raised.value)
+
+
+SAMPLED = Sampling(temperature=0.5, top_p=0.9, stop_sequences=("END",))
+
+
+@pytest.mark.parametrize(
+    ("model", "provider", "effort", "sent", "left_out"),
+    [
+        ("claude-opus-4-7", "anthropic", OFF, {"stop_sequences"}, {"temperature", "top_p"}),
+        ("claude-opus-4-7", "bedrock", OFF, {"inferenceConfig"}, {"temperature", "top_p"}),
+        ("claude-sonnet-4-6", "anthropic", OFF, {"temperature", "top_p", "stop_sequences"}, set()),
+        ("gpt-5", "openai", LOW, set(), {"temperature", "top_p", "stop_sequences"}),
+        ("gpt-5.1", "openai", LOW, {"stop"}, {"temperature", "top_p"}),
+        ("gpt-5.1", "openai", OFF, {"temperature", "top_p", "stop"}, set()),
+        ("gpt-5.4", "openai", MEDIUM, set(), {"temperature", "top_p", "stop_sequences"}),
+        ("gpt-5.4", "openai", OFF, {"temperature", "top_p"}, {"stop_sequences"}),
+        ("gpt-4.1", "openai", None, {"temperature", "top_p", "stop"}, set()),
+    ],
+)
+def test_what_a_model_would_refuse_is_left_out_with_a_warning(
+    model: str, provider: str, effort: ReasoningEffort | None, sent: set[str], left_out: set[str]
+) -> None:
+    reasoning = ReasoningSettings(effort=effort) if effort else None
+    body, warnings = encode(model, provider, Settings(sampling=SAMPLED, reasoning=reasoning))
+    every = {"temperature", "top_p", "stop", "stop_sequences", "inferenceConfig"}
+    assert {name for name in body if name in every} == sent
+    assert {name.removeprefix("settings.sampling.") for name in warnings if "sampling" in name} == left_out
+    assert "temperature" not in body.get("inferenceConfig", {})
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "bedrock"])
+def test_a_model_that_cannot_be_made_to_call_a_tool_is_left_to_decide_and_that_is_said(provider: str) -> None:
+    at, endpoint = endpoint_of("claude-sonnet-5-5", provider)
+    tool = FunctionTool("weather", "tells it", "{}")
+    completion = Completion(
+        endpoint.upstream_model, at.name, PROMPT, tools=(tool,), tool_choice=ToolChoice(ToolMode.AUTO, "weather")
+    )
+    encoded = DIALECTS[at.dialect].encode(completion, endpoint.quirks)
+    assert [warning.field for warning in encoded.warnings] == ["tool_choice"]
+    body = json.loads(encoded.body)
+    assert body.get("tool_choice", {"type": "auto"}) == {"type": "auto"}
+    assert "toolChoice" not in body.get("toolConfig", {})
+    with pytest.raises(Fault, match="INVALID_REQUEST"):
+        encode("claude-sonnet-5-5", provider, asking(OFF))
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        '{"providerOptions": {"gateway": {"byok": {"anthropic": [{"apiKey": "k"}]}}}}',
+        '{"provider_options": {"gateway": {"byok": {}}}}',
+        '{"gateway": {"BYOK": {}}}',
+        '{"byok": {}}',
+    ],
+)
+@pytest.mark.parametrize(("model", "provider"), [("claude-sonnet-4.6", "vercel"), ("kimi-k2.5", "openrouter")])
+def test_keys_never_travel_in_options(model: str, provider: str, pasted: str) -> None:
+    with pytest.raises(Fault, match="INVALID_REQUEST") as raised:
+        encode(model, provider, Settings(), pasted)
+    assert raised.value.metadata["field"] == "call.spec.settings.provider_options"

@@ -11,7 +11,7 @@ import typer
 from keyswitch.router.v1 import completion_service_pb2, content_pb2, stream_pb2
 from keyswitch_client import CallOptions, KeyswitchError, system, user
 
-from keyswitch_cli import words
+from keyswitch_cli import call_routes, words
 from keyswitch_cli.answer_view import AnswerView
 from keyswitch_cli.problems import show_error
 from keyswitch_cli.receipts import receipt_line
@@ -51,11 +51,20 @@ def chat(
     call_context: Annotated[str, typer.Option("--context", help="What the call is for.", show_default=False)] = "",
     instructions: Annotated[str, typer.Option("--system", help="Standing instructions.", show_default=False)] = "",
     show_thoughts: Annotated[bool, typer.Option("--show-thoughts", help="Show the model's reasoning.")] = False,
+    provider: call_routes.Provider = None,
+    only_providers: call_routes.OnlyProviders = False,
+    upstream: call_routes.Upstream = None,
+    only_upstreams: call_routes.OnlyUpstreams = False,
+    thinking_budget: call_routes.Budget = None,
+    provider_options: call_routes.ProviderOptions = "",
     is_json: Json = False,
 ) -> None:
     """Ask a model and watch the answer come, with its receipt."""
     session = session_of(context, is_json=is_json)
     options = _options(session, model, application, payer, effort, call_context)
+    call_routes.Routes(
+        provider or (), only_providers, upstream or (), only_upstreams, thinking_budget, provider_options
+    ).add_to(options)
     if show_thoughts:
         options["include_thoughts"] = True
     history = [system(instructions)] if instructions else []

@@ -8,7 +8,7 @@ import typer
 from keyswitch.router.v1 import error_reason_pb2, resolution_pb2, routing_service_pb2
 from keyswitch_client.options import CallOptions, build_call
 
-from keyswitch_cli import tables, words
+from keyswitch_cli import call_routes, tables, words
 from keyswitch_cli.session import Json, Session, session_of
 
 
@@ -34,11 +34,14 @@ def explain(
     payer: Payers = None,
     call_context: Context = "",
     user: User = "",
+    provider: call_routes.Provider = None,
+    only_providers: call_routes.OnlyProviders = False,
     is_json: Json = False,
 ) -> None:
     """Say who would answer and who would pay, and why each alternative would not. Nothing is sent."""
     session = session_of(context, is_json=is_json)
     options = _options(session, model, application, payer, call_context, user)
+    call_routes.Routes(provider or (), only_providers).add_to(options)
     request = routing_service_pb2.ExplainRouteRequest(call=build_call([], options, str))
     answer = session.client.call(session.client.routing.ExplainRoute, request)
     if session.is_json:

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +18,9 @@ from keyswitch.vault.v1 import credential_pb2, credential_service_pb2
 
 from tests.fakes.scripted_upstream import Action, Received, ScriptedUpstream, respond, scripted_upstream
 from tests.fakes.vault_server import VaultServer
-from tests.service.router_answers import answer, make_configuration
+from tests.service.router_answers import Json, answer, make_configuration
 from tests.service.router_harness import ADA, CHAT, DEMO, Caller, copy_certificates
-from tests.service.vault_harness import Client, Router, Vault, make_home, open_channel
+from tests.service.vault_harness import Client, Router, Vault, make_home, open_channel, running_vault
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 60.0
@@ -173,11 +173,13 @@ class Site:
     def origin(self) -> str:
         return f"http://127.0.0.1:{self.upstream.port}"
 
-    async def save_key(self, client: Client, name: str, key: str) -> str:
+    async def save_key(self, client: Client, name: str, key: str, *, provider: str = "first") -> str:
         """Creates a credential with an active key; gives the version's name."""
         parent, _, credential_id = name.rpartition("/credentials/")
         credential = credential_pb2.Credential(
-            provider="providers/first", kind=credential_pb2.CREDENTIAL_KIND_API_KEY, allowed_origins=[self.origin]
+            provider=f"providers/{provider}",
+            kind=credential_pb2.CREDENTIAL_KIND_API_KEY,
+            allowed_origins=[self.origin],
         )
         request = credential_service_pb2.CreateCredentialRequest(
             parent=parent, credential_id=credential_id, credential=credential
@@ -190,6 +192,12 @@ class Site:
     async def delete_key(self, client: Client, name: str) -> None:
         request = credential_service_pb2.DeleteCredentialRequest(name=name)
         await client.call(client.credentials.DeleteCredential, request)
+
+    def open_channel(self, options: Sequence[tuple[str, int]] = ()) -> grpc.aio.Channel:
+        """A connection of its own to the first router; its windows do not grow while nobody reads."""
+        own = (("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0), *options)
+        authority = grpc.ssl_channel_credentials((self.home / "ca.pem").read_bytes())
+        return grpc.aio.secure_channel(f"localhost:{self.routers[0].port}", authority, options=own)
 
     async def until_served(self, callers: Sequence[Caller]) -> None:
         """Returns when each of them gets an answer."""
@@ -319,8 +327,30 @@ async def _open_ways(site: Site, lease_ports: Sequence[int], exits: AsyncExitSta
         lease = await exits.enter_async_context(open_channel(site.home, lease_port, "router"))
         way = Vault(None, site.home, Client(management, token), Client(lease), Router(site.home))  # type: ignore[arg-type] # another process
         site.ways.append(way)
+    await _meet_routers(site, exits)
+
+
+async def _meet_routers(site: Site, exits: AsyncExitStack) -> None:
     for program in site.routers:
         site._channels.append(await exits.enter_async_context(open_channel(site.home, program.port)))
     site.admin = await site.vault.issue(DEMO, "ADMIN")
     site.member = await site.vault.issue(DEMO, "MEMBER", user=ADA, application=CHAT)
     site.callers = site.at_routers(site.member.token)
+
+
+@asynccontextmanager
+async def running_router(base: Path, configure: Callable[[Json], None]) -> AsyncIterator[Site]:
+    """One router as a process of its own, before a credential service in this one."""
+    async with AsyncExitStack() as exits:
+        make_home(base)
+        upstream = await exits.enter_async_context(scripted_upstream())
+        made = make_configuration(upstream.port, upstream.port)
+        configure(made)
+        (base / "keyswitch.yaml").write_text(json.dumps(made))
+        vault = await exits.enter_async_context(running_vault(base))
+        router = _router_program(base, 0, [vault.service.lease_port])
+        exits.push_async_callback(router.stop)
+        await router.start()
+        site = Site(base, [], [router], [], upstream, ways=[vault])
+        await _meet_routers(site, exits)
+        yield site

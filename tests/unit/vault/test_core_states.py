@@ -1,6 +1,7 @@
 """The state machine of versions."""
 
 from itertools import product
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,3 +45,33 @@ def test_what_is_leased_for_what() -> None:
         (VersionState.PENDING, True),
         (VersionState.SUPERSEDED, True),
     }
+
+
+OPERATING = Path(__file__).parents[3] / "docs" / "operating.md"
+
+
+def table() -> str:
+    """The transitions as operators read them."""
+    head = ["", *(event.value.replace("_", " ") for event in Event)]
+    rows = [[f"`{state.value}`", *(_cell(step(state, event)) for event in Event)] for state in VersionState]
+    return "\n".join(f"| {' | '.join(row)} |".replace("|  |", "| |") for row in [head, ["---"] * len(head), *rows])
+
+
+def _cell(after: VersionState | None) -> str:
+    return f"`{after.value}`" if after else "-"
+
+
+def diagram() -> str:
+    """The same as a picture, without what changes nothing."""
+    arrows = [
+        f"    {before.value} --> {after.value}: {event.value}"
+        for (before, event), after in TRANSITIONS.items()
+        if before is not after
+    ]
+    return "\n".join(["```mermaid", "stateDiagram-v2", "    [*] --> PENDING: added", *arrows, "```"])
+
+
+def test_the_documented_states_are_those_of_the_table() -> None:
+    text = OPERATING.read_text()
+    assert table() in text
+    assert diagram() in text

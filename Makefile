@@ -49,7 +49,7 @@ lint-contract: $(BUF)
 	@cd protos && ./node_modules/.bin/buf lint
 
 lock: $(TOOLS)/uv/bin/uv ## Pins the Python dependencies anew
-	@for f in requirements requirements-dev; do $(TOOLS)/uv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --python-version 3.11 $$f.in -o $$f.txt; done
+	@for f in requirements requirements-dev tests/tools/litellm/requirements; do $(TOOLS)/uv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --python-version 3.11 $$f.in -o $$f.txt; done
 
 # --- running ------------------------------------------------------------------------
 .PHONY: run
@@ -57,7 +57,7 @@ run: $(VENV)/.run ## Starts everything locally, streams a completion, stays up u
 	@exec $(PY) -m deploy.local.run
 
 # --- checking and testing --------------------------------------------------------------
-.PHONY: check lint types vault-server test test-python test-go test-recordings fuzz security bench bench-decoders soak format test-money fault-matrix
+.PHONY: check lint types vault-server model-servers ollama-server test test-python test-go test-recordings fuzz security bench bench-decoders soak format test-money fault-matrix
 format: $(VENV)/.dev ## Formats the Python code
 	@$(VENV)/bin/ruff check -q --fix . ; $(VENV)/bin/ruff format -q .
 
@@ -75,9 +75,15 @@ vault-server: ## Finds or builds the real Vault and OpenBao servers that tests u
 	@tests/tools/openbao/build >/dev/null || echo "without OpenBao: its tests skip"
 	@tests/tools/vault/build >/dev/null && { ! command -v go >/dev/null || tests/tools/vault/build --kubernetes >/dev/null; }
 
+model-servers: $(TOOLS)/uv/bin/uv ## Installs llama.cpp's server with a small model and a LiteLLM proxy, which tests use (once, 800 MB)
+	@tests/tools/install-python llama >/dev/null && tests/tools/install-python litellm >/dev/null
+
+ollama-server: model-servers ## Finds or builds a real Ollama server, and runs the tests that use it (once, some ten minutes)
+	@OLLAMA_BIN="$$(tests/tools/ollama/build)" $(PY) -m pytest -q tests/service/test_model_servers.py
+
 test: test-python test-go ## Runs all tests; sets up what they need
 
-test-python: $(VENV)/.dev vault-server
+test-python: $(VENV)/.dev vault-server model-servers
 	@VAULT_BIN="$$(tests/tools/vault/build 2>/dev/null)" $(PY) -m pytest -q
 
 test-go:

@@ -222,6 +222,20 @@ def test_an_error_has_its_reason_and_its_cause(
 
 
 @pytest.mark.parametrize(
+    ("provider", "body", "reason"), [(row[0], row[2], row[3]) for row in ROWS if b'"error"' in row[2]]
+)
+def test_in_a_stream_or_a_body_with_status_200_it_means_the_same_or_no_more_than_a_failure(
+    provider: str, body: bytes, reason: Reason
+) -> None:
+    found = PROVIDERS[provider]
+    for frame in (SseFrame("", body), BodyFrame(body)):
+        with pytest.raises(Fault) as raised:
+            DIALECTS[found.dialect].decoder(found.quirks).feed(frame)
+        # Where only the status would tell, it is a failure that is tried again: never money for a limit or the reverse.
+        assert classify(raised.value, found.errors, {}).reason in {reason, DOWN}
+
+
+@pytest.mark.parametrize(
     ("provider", "detected"), [("zai-coding", "zai"), ("zai-anthropic", "zai"), ("bigmodel-coding", "bigmodel")]
 )
 def test_a_key_of_another_plan_names_the_plan_that_it_looks_like(provider: str, detected: str) -> None:

@@ -23,6 +23,7 @@ from router_service.core.faults import Fault
 from router_service.core.refusal_limit import RefusalLimit
 from router_service.credentials.certificate import Certificate, read_certificate
 from router_service.credentials.client import Credentials, channel_credentials, open_channel
+from router_service.credentials.links import Open
 from router_service.credentials.recipient import Recipient
 from router_service.edges import Edges
 from router_service.engine import Engine
@@ -136,7 +137,7 @@ class RunningRouter:
             found = _read_certificate(self.config)
             if found == self.certificate:
                 return False
-            await self.credentials.renew(*_open_links(self.config, found), self.config.drain_seconds)
+            await self.credentials.renew(*_ways(self.config, found), self.config.drain_seconds)
         except (OSError, ValueError, Fault) as error:
             log.warning("certificate_not_replaced", error_type=type(error).__name__)
             return False
@@ -201,7 +202,7 @@ async def serve(
     for problem in configuration.left_out:
         log.error("stored_document_left_out", problem=str(problem))
     registry = CollectorRegistry()
-    lease_channels, recipient = _open_links(config, certificate)
+    ways, recipient = _ways(config, certificate)
 
     def snapshot() -> Snapshot:
         return configuration.current
@@ -213,7 +214,7 @@ async def serve(
     workloads = Workloads(config.workloads_file, clock, lambda: log.warning("workloads_not_replaced"))
     verifier = Verifier(lambda: snapshot().deployment, fetch_keys, clock, issuers)
     credentials = Credentials(
-        lease_channels,
+        ways,
         recipient,
         clock=clock,
         monotonic=monotonic,
@@ -321,10 +322,10 @@ def _read_certificate(config: Config) -> Certificate:
     return read_certificate(config.authority, config.certificate, config.private_key)
 
 
-def _open_links(config: Config, certificate: Certificate) -> tuple[list[grpc.aio.Channel], Recipient]:
+def _ways(config: Config, certificate: Certificate) -> tuple[list[Open], Recipient]:
     secured = channel_credentials(certificate.authority, certificate.chain, certificate.key)
-    channels = [open_channel(str(target), secured) for target in config.lease_targets]
-    return channels, Recipient(certificate.chain, certificate.key)
+    ways: list[Open] = [partial(open_channel, str(target), secured) for target in config.lease_targets]
+    return ways, Recipient(certificate.chain, certificate.key)
 
 
 def _server_credentials(config: Config, clients: Callable[[], bytes] | None) -> grpc.ServerCredentials:

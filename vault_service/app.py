@@ -348,7 +348,7 @@ def _build(
     records = RecordsInterceptor(recorder, refusals, RefusalLimit(monotonic))
     completion = CompletionInterceptor()
     management = make_management_listener(
-        [faults, records, CallerIdentityInterceptor(verifier, workloads), size, completion],
+        [faults, records, DeadlineInterceptor(), CallerIdentityInterceptor(verifier, workloads), size, completion],
         CredentialServicer(credentials, policies, recorder, last_uses, denials, endpoints),
         tokens,
         AuditServicer(config.audit_folder, recorder, sink, notary),

@@ -1,10 +1,11 @@
 """The router's side of the credential service: what is leased, and the watch that keeps it honest."""
 
 import asyncio
+import functools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import TypeVar
 
 import grpc
 import structlog
@@ -13,14 +14,17 @@ from keyswitch.vault.v1 import (
     credential_test_pb2,
     lease_pb2,
     lease_service_pb2,
-    lease_service_pb2_grpc,
     token_service_pb2,
-    token_service_pb2_grpc,
+)
+from keyswitch.vault.v1 import (
+    error_reason_pb2 as vault_reasons,
 )
 
 from router_service.core.caller import Caller, Credential, Holdings, KeyTest
-from router_service.credentials.errors import fault_of, unavailable
+from router_service.core.faults import Fault
+from router_service.credentials.errors import BLIND, fault_of, is_blindness, unavailable
 from router_service.credentials.leases import Lease, Leases
+from router_service.credentials.links import Link, Open, Term, TermOver
 from router_service.credentials.owners import Owned, Owners
 from router_service.credentials.recipient import Recipient
 from router_service.credentials.refusals import Refusals
@@ -33,35 +37,24 @@ SILENCE_SECONDS = 1.5
 It is less than the disconnect grace, so that another instance can be asked before the grace is over.
 """
 
+_SHORTEST_SECONDS = 0.001
+
+T = TypeVar("T")
+
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Link:
-    """A connection with one certificate, and the key that this certificate vouches for."""
-
-    channel: grpc.aio.Channel
-    recipient: Recipient
-    stub: "lease_service_pb2_grpc.LeaseServiceAsyncStub"  # a name of the types only
-    tokens: "token_service_pb2_grpc.TokenServiceAsyncStub"
-
-    @classmethod
-    def over(cls, channel: grpc.aio.Channel, recipient: Recipient) -> "_Link":
-        """The stubs of a channel."""
-        stub = lease_service_pb2_grpc.LeaseServiceStub(channel)
-        return cls(channel, recipient, stub, token_service_pb2_grpc.TokenServiceStub(channel))
 
 
 class Credentials:
     """Leases, lists and reports. Fails closed: without a fresh word from the watch nothing is leased or reused.
 
-    Of several instances of the service one is used; when its watch breaks off, everything goes to the next one. They
-    share the change log and its revisions, so nothing is missed on the way.
+    Of several instances of the service one is used; when its watch breaks off or falls silent, everything goes to the
+    next one, and what was asked and not answered is asked there. They share the change log and its revisions, so
+    nothing is missed on the way.
     """
 
     def __init__(
         self,
-        channels: Sequence[grpc.aio.Channel],
+        ways: Sequence[Open],
         recipient: Recipient,
         *,
         clock: Callable[[], float],
@@ -70,7 +63,8 @@ class Credentials:
         call_seconds: float,
         on_token_revoked: Callable[[str, float], None],
     ) -> None:
-        self._links = deque(_Link.over(channel, recipient) for channel in channels)
+        self._links = deque(Link.over(way, recipient) for way in ways)
+        self._term = Term(self._links[0])
         self._clock = clock
         self._monotonic = monotonic
         self._grace_seconds = disconnect_grace_seconds
@@ -82,6 +76,7 @@ class Credentials:
         self.refusals = Refusals(self._send_refusals)
         self._revision = 0
         self._heard = float("-inf")
+        self._blind_in_a_row = 0
         self._watch: asyncio.Task[None] | None = None
         self._is_stopping = False
         self.connected = asyncio.Event()
@@ -104,12 +99,12 @@ class Credentials:
         for link in self._links:
             await link.channel.close()
 
-    async def renew(self, channels: Sequence[grpc.aio.Channel], recipient: Recipient, drain_seconds: float) -> None:
+    async def renew(self, ways: Sequence[Open], recipient: Recipient, drain_seconds: float) -> None:
         """Goes over to another certificate, once a watch has spoken with it; else the old one stays, and Fault says so.
 
         Calls that run end on the connection on which they began.
         """
-        links = deque(_Link.over(channel, recipient) for channel in channels)
+        links = deque(Link.over(way, recipient) for way in ways)
         for _ in range(len(links)):
             if await self._speaks(links[0]):
                 break
@@ -126,7 +121,7 @@ class Credentials:
                 await old_watch
         await asyncio.gather(*(link.channel.close(drain_seconds) for link in old))
 
-    async def _speaks(self, link: _Link) -> bool:
+    async def _speaks(self, link: Link) -> bool:
         call = link.stub.WatchCredentialChanges(self._watch_request())
         try:
             async with asyncio.timeout(self._call_seconds):
@@ -137,7 +132,7 @@ class Credentials:
             call.cancel()
 
     @property
-    def _link(self) -> _Link:
+    def _link(self) -> Link:
         return self._links[0]
 
     def _watch_request(self) -> lease_service_pb2.WatchCredentialChangesRequest:
@@ -145,19 +140,51 @@ class Credentials:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the watch spoke within the disconnect grace."""
+        """Whether the watch spoke within the disconnect grace, or every instance said that it cannot reach Vault."""
         return self._monotonic() - self._heard <= self._grace_seconds
 
     def _demand_fresh(self) -> None:
         if not self.is_fresh:
-            message = "The credential service is out of reach, so no key may be used; it is not about your key."
-            raise unavailable(message, {"cause": "disconnected"})
+            raise _disconnected()
+
+    async def _ask(self, ask: Callable[[Link, float], Awaitable[T]], *, is_watched: bool = True) -> T:
+        """What the instance in use answers, or the next one when that one falls silent or breaks off meanwhile.
+
+        Nothing that depends on changes is asked of an instance before its watch has spoken: it may know less than was
+        heard from the one before, and a lease that it gave then would not be taken back.
+        """
+        end = self._monotonic() + self._call_seconds
+        while True:
+            if is_watched:
+                await self._await_watch(end)
+            term = self._term
+            try:
+                return await term.run(ask(term.link, max(end - self._monotonic(), _SHORTEST_SECONDS)))
+            except TermOver:
+                if self._monotonic() >= end:
+                    raise _disconnected() from None
+
+    async def _await_watch(self, end: float) -> None:
+        """Returns when the watch speaks. Raises once it was silent for the grace, or when the time is up.
+
+        Where all instances say that they cannot reach Vault there is nothing to wait for.
+        """
+        while not self.connected.is_set():
+            if self._is_vault_away:
+                raise _vault_away()
+            left = min(end, self._heard + self._grace_seconds) - self._monotonic()
+            if left <= 0:
+                raise _disconnected()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self.connected.wait()
 
     async def signing_keys(self) -> token_service_pb2.GetSigningKeysResponse:
         """The public keys that verify callers' tokens."""
+        request = token_service_pb2.GetSigningKeysRequest()
         try:
-            return await self._link.tokens.GetSigningKeys(
-                token_service_pb2.GetSigningKeysRequest(), timeout=self._call_seconds
+            return await self._ask(
+                lambda link, seconds: link.tokens.GetSigningKeys(request, timeout=seconds), is_watched=False
             )
         except grpc.aio.AioRpcError as error:
             metadata = {"cause": error.code().name}
@@ -198,7 +225,7 @@ class Credentials:
                 parent=owner, page_size=1000, page_token=page_token, caller_proof=caller.proof.reveal()
             )
             try:
-                page = await self._link.stub.ListLeasable(request, timeout=self._call_seconds)
+                page = await self._ask(functools.partial(_list_page, request))
             except grpc.aio.AioRpcError as error:
                 raise fault_of(error, owner) from None
             credentials += [_credential(item) for item in page.credentials]
@@ -253,38 +280,46 @@ class Credentials:
         rejected_lease_id: str = "",
     ) -> Lease:
         """Leases one version, past the cache."""
-        link = self._link  # what is sealed to its key can be opened by no other
-        request = lease_service_pb2.LeaseCredentialRequest(
-            name=name,
-            purpose=purpose,
-            request_id=request_id,
-            principal=principal,
-            caller_proof=caller.proof.reveal(),
-            origin=origin,
-            recipient_public_key=link.recipient.public_key,
-            recipient_key_signature=link.recipient.signature,
-            recipient_certificate_chain=link.recipient.certificate_chain,
-            rejected_lease_id=rejected_lease_id,
-        )
+
+        async def ask(link: Link, seconds: float) -> tuple[lease_service_pb2.LeaseCredentialResponse, Recipient]:
+            recipient = link.recipient  # what is sealed to its key can be opened by no other
+            request = lease_service_pb2.LeaseCredentialRequest(
+                name=name,
+                purpose=purpose,
+                request_id=request_id,
+                principal=principal,
+                caller_proof=caller.proof.reveal(),
+                origin=origin,
+                recipient_public_key=recipient.public_key,
+                recipient_key_signature=recipient.signature,
+                recipient_certificate_chain=recipient.certificate_chain,
+                rejected_lease_id=rejected_lease_id,
+            )
+            return await link.stub.LeaseCredential(request, timeout=seconds), recipient
+
         credential = name.partition("/versions/")[0]
         try:
-            answer = await link.stub.LeaseCredential(request, timeout=self._call_seconds)
+            answer, recipient = await self._ask(ask)
         except grpc.aio.AioRpcError as error:
             raise fault_of(error, credential) from None
-        secret = link.recipient.open(answer, origin)
+        secret = recipient.open(answer, origin)
         return Lease(answer.lease_id, credential, answer.credential_version, origin, answer.expire_time.seconds, secret)
 
     async def report_test(self, lease_id: str, test: credential_test_pb2.CredentialTest) -> None:
         """Keeps the outcome of a test with the version."""
         request = lease_service_pb2.ReportTestRequest(lease_id=lease_id, test=test)
+        term = self._term  # only the instance that gave the lease knows it
         try:
-            await self._link.stub.ReportTest(request, timeout=self._call_seconds)
+            await term.run(term.link.stub.ReportTest(request, timeout=self._call_seconds))
         except grpc.aio.AioRpcError as error:
             raise fault_of(error, test.credential_version) from None
+        except TermOver:
+            raise _disconnected() from None
 
     async def _send_uses(self, uses: list[lease_pb2.CredentialUse]) -> None:
+        request = lease_service_pb2.ReportUsesRequest(uses=uses)
         try:
-            await self._link.stub.ReportUses(lease_service_pb2.ReportUsesRequest(uses=uses), timeout=self._call_seconds)
+            await self._ask(lambda link, seconds: link.stub.ReportUses(request, timeout=seconds))
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
                 raise RefusedUses from None
@@ -297,26 +332,51 @@ class Credentials:
 
     async def _watch_changes(self) -> None:
         while not self._is_stopping:
-            call = self._link.stub.WatchCredentialChanges(self._watch_request())
+            term = self._term = Term(self._link)
+            call = term.link.stub.WatchCredentialChanges(self._watch_request())
+            is_silent = is_blind = has_spoken = False
             try:
                 while True:
-                    async with asyncio.timeout(SILENCE_SECONDS):  # wait_for may swallow a cancel in Python 3.11
+                    async with asyncio.timeout(
+                        SILENCE_SECONDS
+                    ) as term.patience:  # wait_for may swallow a cancel in Python 3.11
                         message = await call.read()
                     if not isinstance(message, lease_service_pb2.WatchCredentialChangesResponse):
                         break  # the end of the stream
                     self._apply(message)
+                    has_spoken = True
             except grpc.aio.AioRpcError as error:
                 log.warning("watch_lost", code=error.code().name)
+                is_blind = is_blindness(error)
             except TimeoutError:
                 log.warning("watch_silent")
+                is_silent = True
             except Exception as error:  # without a watch nothing is leased ever again: begin anew
                 log.error("watch_failed", exc_info=error)
                 self._revision = 0
             finally:
                 call.cancel()
                 self.connected.clear()
-            self._links.rotate(-1)  # not where the watch is cancelled: then the links are new
-            await asyncio.sleep(RECONNECT_SECONDS)
+            # Not where the watch is cancelled: then the links are new, and what was asked ends on the old ones.
+            self._note_blindness(is_blind)
+            term.is_over.set()
+            self._links.popleft()
+            self._links.append(term.link.renewed() if is_silent else term.link)
+            if is_silent:
+                await term.link.channel.close()
+            if not has_spoken or len(self._links) == 1:
+                await asyncio.sleep(RECONNECT_SECONDS)
+
+    @property
+    def _is_vault_away(self) -> bool:
+        return self._blind_in_a_row >= len(self._links)
+
+    def _note_blindness(self, is_blind: bool) -> None:
+        """An instance that cannot read the changes says so. Where all of them do, none can take a revocation either, so
+        what is in hand stays true: it may be used until it ends by itself."""
+        self._blind_in_a_row = self._blind_in_a_row + 1 if is_blind else 0
+        if self._is_vault_away:
+            self._heard = self._monotonic()
 
     def _apply(self, message: lease_service_pb2.WatchCredentialChangesResponse) -> None:
         if message.is_reset:
@@ -327,6 +387,7 @@ class Credentials:
         self.leases.sweep()
         self._revision = message.revision
         self._heard = self._monotonic()
+        self._blind_in_a_row = 0
         self.connected.set()
 
     def _apply_change(self, change: lease_service_pb2.CredentialChange) -> None:
@@ -362,16 +423,31 @@ def channel_credentials(ca_pem: bytes, certificate_pem: bytes, key_pem: bytes) -
 
 
 def open_channel(target: str, credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
-    """The channel to the lease listener. Keepalive finds a dead peer; no proxy of the environment is used."""
+    """The channel to the lease listener; no proxy of the environment is used. A dead peer is found by its silence."""
     options: Sequence[tuple[str, int]] = (
         ("grpc.enable_http_proxy", 0),
-        ("grpc.keepalive_time_ms", 10_000),
-        ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.use_local_subchannel_pool", 1),  # else a new channel would share the silent connection of the old one
     )
     return grpc.aio.secure_channel(target, credentials, options=options)
+
+
+def _disconnected() -> Fault:
+    message = "The credential service is out of reach, so no key may be used; it is not about your key."
+    return unavailable(message, {"cause": "disconnected"})
+
+
+def _vault_away() -> Fault:
+    message = "The credential service cannot reach its store, so no key can be fetched now; it is not about your key."
+    return unavailable(message, {"vaultReason": vault_reasons.ErrorReason.Name(BLIND)})
+
+
+async def _list_page(
+    request: lease_service_pb2.ListLeasableRequest, link: Link, seconds: float
+) -> lease_service_pb2.ListLeasableResponse:
+    return await link.stub.ListLeasable(request, timeout=seconds)
 
 
 def _owner(credential: str) -> str:

@@ -32,6 +32,10 @@ NOT_PROVEN = frozenset(
 )
 
 
+BLIND = vault_reasons.ERROR_REASON_VAULT_NOT_READY
+"""What ends the watch of an instance that cannot read the change log."""
+
+
 class StaleCredential(Exception):
     """A lease was refused because the credential changed since the plan was made. `reason` is the vault's."""
 
@@ -72,6 +76,17 @@ def fault_of(error: grpc.aio.AioRpcError, credential: str) -> Fault | StaleCrede
 def unavailable(message: str, metadata: Mapping[str, str]) -> Fault:
     """The credential service is out of reach or out of order."""
     return Fault(Reason.CREDENTIALS_UNAVAILABLE, message, metadata=metadata, retry_after_seconds=RETRY_SECONDS)
+
+
+def is_blindness(error: grpc.aio.AioRpcError) -> bool:
+    """Whether a watch ended because its instance cannot read the changes any longer."""
+    info = _error_info(error)
+    return info is not None and info.reason == vault_reasons.ErrorReason.Name(BLIND)
+
+
+def has_reason(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the credential service itself says what is wrong; else it is the connection."""
+    return _error_info(error) is not None
 
 
 def _error_info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo | None:

@@ -23,6 +23,7 @@ from vault_service.core.secret import Secret
 from vault_service.minting import aws, entra, google, oauth
 from vault_service.minting.egress import Egress, MintRefused, MintUnavailable, fault_of
 from vault_service.minting.tokens import Minted
+from vault_service.store.patience import waited_for
 from vault_service.store.store import Conflict, Store, StoreError
 
 RENEW_BEFORE_SECONDS = 60.0
@@ -117,7 +118,8 @@ class Minter:
             return held
         task = self._renewals.get(version)
         if task is None:
-            task = asyncio.create_task(self._renew(version, material, held))
+            with waited_for(None):
+                task = asyncio.create_task(self._renew(version, material, held))
             self._renewals[version] = task
             task.add_done_callback(lambda done: self._end(version, done))
         return await asyncio.shield(task)

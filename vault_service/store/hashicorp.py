@@ -24,9 +24,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hvac.api.secrets_engines import KvV2, Transit
 
 from vault_service.store.envelope import key_id_of
-from vault_service.store.hvac_session import Exchange, VaultAdapter, new_session
+from vault_service.store.hvac_session import Exchange, VaultAdapter, Waiting, new_session
 from vault_service.store.key_import import wrap_for_import
 from vault_service.store.names import check_folder, check_path, check_tenant
+from vault_service.store.patience import left_seconds
 from vault_service.store.store import (
     Conflict,
     Denied,
@@ -69,8 +70,8 @@ class HashiCorpStore:
         self._threads = ThreadPoolExecutor(max_workers=settings.threads, thread_name_prefix="vault")
         self._logins = Logins(self._adapter, settings)
         self._keeper = TokenKeeper(
-            lambda: self._in_thread(self._logins.log_in),
-            lambda token: self._in_thread(lambda: self._logins.renew(token)),
+            lambda: self._bounded(self._logins.log_in),
+            lambda token: self._bounded(lambda: self._logins.renew(token)),
             clock=clock,
             sleep=sleep,
             jitter=jitter,
@@ -283,7 +284,7 @@ class HashiCorpStore:
             raise Unavailable("the store is closed")
         problem: StoreError
         try:
-            async with asyncio.timeout(self._settings.call_timeout_seconds):
+            async with asyncio.timeout(left_seconds(self._settings.call_timeout_seconds)):
                 token = await self._keeper.token()
                 try:
                     return await self._exchange(work, token, request_id)
@@ -325,8 +326,24 @@ class HashiCorpStore:
             if task is not None and exchange.vault_request_ids:
                 self._ids.setdefault(task, deque(maxlen=_MAX_REMEMBERED_IDS)).extend(exchange.vault_request_ids)
 
+    async def _bounded(self, work: Callable[[], T]) -> T:
+        try:
+            async with asyncio.timeout(self._settings.call_timeout_seconds):
+                return await self._in_thread(work)
+        except TimeoutError:
+            raise Unavailable("the Vault server did not answer in time") from None
+
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        waiting = Waiting()
+
+        def run() -> T:
+            with waiting.here():
+                return work()
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+        finally:
+            waiting.abandon()  # or the thread would be lost for as long as somebody lets bytes drip in
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ errors that carry the answer's text but not its status. This adapter does none o
 """
 
 import contextlib
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 import requests
+import urllib3
 from hvac.adapters import JSONAdapter
 from requests.adapters import HTTPAdapter
 
@@ -22,6 +24,9 @@ from vault_service.store.vault_settings import VaultSettings
 
 REQUEST_ID_HEADER = "X-Keyswitch-Request-Id"
 _MAX_REQUEST_ID_CHARACTERS = 128
+
+
+_LOCAL = threading.local()
 
 
 @dataclass(slots=True)
@@ -35,6 +40,86 @@ class Exchange:
     vault_request_ids: list[str] = field(default_factory=list)
 
 
+class Waiting:
+    """What one thread waits for, to be ended from another one.
+
+    A time-out of the socket counts each read anew, and so never ends what comes byte by byte.
+    """
+
+    def __init__(self) -> None:
+        self._connection: urllib3.connection.HTTPConnection | None = None
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def here(self) -> Iterator[None]:
+        """Notes the connections that this thread uses inside."""
+        _LOCAL.waiting = self
+        try:
+            yield
+        finally:
+            del _LOCAL.waiting
+            self.uses(None)
+
+    def uses(self, connection: urllib3.connection.HTTPConnection | None) -> None:
+        """Notes the connection in use."""
+        with self._lock:
+            self._connection = connection
+
+    def abandon(self) -> None:
+        """Ends the waiting, if there is any."""
+        with self._lock:
+            waiting = self._connection.sock if self._connection is not None else None
+            if waiting is not None:
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(waiting, socket.SHUT_RDWR)
+
+
+class _PlainConnection(urllib3.connection.HTTPConnection):
+    """A connection of which the thread's `Waiting` knows."""
+
+    def connect(self) -> None:
+        _note(self)
+        super().connect()
+
+    def request(self, *arguments: Any, **options: Any) -> None:
+        _note(self)
+        super().request(*arguments, **options)
+
+
+class _SecureConnection(urllib3.connection.HTTPSConnection):
+    """The same over TLS."""
+
+    def connect(self) -> None:
+        _note(self)
+        super().connect()
+
+    def request(self, *arguments: Any, **options: Any) -> None:
+        _note(self)
+        super().request(*arguments, **options)
+
+
+class _PlainPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _PlainConnection
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+class _Pools(HTTPAdapter):
+    """Requests' pools of such connections."""
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
+
+
+def _note(connection: urllib3.connection.HTTPConnection) -> None:
+    waiting: Waiting | None = getattr(_LOCAL, "waiting", None)
+    if waiting is not None:
+        waiting.uses(connection)
+
+
 def new_session(settings: VaultSettings) -> requests.Session:
     """Gives a session that talks to the configured server and to nothing that the environment or an answer names."""
     session = requests.Session()
@@ -42,7 +127,7 @@ def new_session(settings: VaultSettings) -> requests.Session:
     session.verify = str(settings.ca_file) if settings.ca_file else True
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     # Requests are repeated by the layers above, which know what may be repeated.
-    pool = HTTPAdapter(pool_connections=1, pool_maxsize=settings.threads, max_retries=0)
+    pool = _Pools(pool_connections=1, pool_maxsize=settings.threads, max_retries=0)
     session.mount("https://", pool)
     session.mount("http://", pool)
     return session
@@ -62,16 +147,15 @@ class VaultAdapter(JSONAdapter):  # type: ignore[misc]  # hvac ships no type inf
         )
         self._timeout = (settings.connect_timeout_seconds, settings.read_timeout_seconds)
         self._vault_namespace = settings.namespace
-        self._local = threading.local()
 
     @contextlib.contextmanager
     def exchanging(self, exchange: Exchange) -> Iterator[None]:
         """Does what is inside, in this thread, as part of the exchange."""
-        self._local.exchange = exchange
+        _LOCAL.exchange = exchange
         try:
             yield
         finally:
-            del self._local.exchange
+            del _LOCAL.exchange
 
     def request(
         self,
@@ -83,7 +167,7 @@ class VaultAdapter(JSONAdapter):  # type: ignore[misc]  # hvac ships no type inf
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Gives the answer's JSON object, an empty one where it has no body."""
-        exchange: Exchange = self._local.exchange
+        exchange: Exchange = _LOCAL.exchange
         response = self._send(method.upper(), self.urljoin(self.base_uri, url), self._headers(exchange), kwargs)
         body = _json_object(response)
         vault_request_id = body.get("request_id")

@@ -18,6 +18,7 @@ AUDIENCE = "keyswitch"
 LEEWAY_SECONDS = 5.0
 MOST_CACHED = 10_000
 KEYS_AGAIN_SECONDS = 1.0
+KEYS_GRACE_SECONDS = 300.0
 
 FetchKeys = Callable[[], Awaitable[token_service_pb2.GetSigningKeysResponse]]
 
@@ -100,7 +101,12 @@ class Verifier:
             raise unknown("token_malformed", "This is no token; send `authorization: Bearer <token>`.") from None
         age = now - self._keys_time
         if age > self._keys_max_age or (key_id not in self._keys and age > KEYS_AGAIN_SECONDS):
-            await self._load_keys(now)
+            try:
+                await self._load_keys(now)
+            except Fault:
+                # While the keys cannot be asked for, what is known of them serves as long again as leases in hand do.
+                if key_id not in self._keys or age > self._keys_max_age + KEYS_GRACE_SECONDS:
+                    raise
         if key_id not in self._keys:
             raise unknown("token_invalid", "Your token is not one of this deployment; get one from it.")
         return self._keys[key_id]

@@ -1,23 +1,36 @@
-"""Calls that give secrets out must say how long they are waited for."""
+"""Calls that give secrets out must say how long they are waited for; what the store does for a call ends before that.
+
+A caller whose deadline passes learns no reason. So whatever only reads gives up a little before it, and says why.
+"""
 
 from typing import Any
 
 from vault_service.core.faults import Fault, Reason
+from vault_service.store.patience import waited_for
+from vault_service.transport.interceptors.completion import is_change
 from vault_service.transport.interceptors.wrap import AroundInterceptor, Behaviour, Context
 
 METHODS = frozenset({"/keyswitch.vault.v1.LeaseService/LeaseCredential"})
 
 
 class DeadlineInterceptor(AroundInterceptor):
-    """Refuses calls without a deadline where one is required."""
+    """Refuses calls without a deadline where one is required, and bounds the store by the deadline there is."""
 
     def around(self, method: str, behaviour: Behaviour) -> Behaviour:
-        if method not in METHODS:
-            return behaviour
+        if is_change(method):
+            return behaviour  # carried through, whether or not the caller still waits
 
         async def run(request: Any, context: Context) -> Any:
-            if context.time_remaining() is None:
+            left = _left_seconds(context)
+            if left is None and method in METHODS:
                 raise Fault(Reason.DEADLINE_REQUIRED, {"method": method.rpartition("/")[2]})
-            return await behaviour(request, context)
+            with waited_for(left):
+                return await behaviour(request, context)
 
         return run
+
+
+def _left_seconds(context: Any) -> float | None:
+    """None where the caller named no deadline, which the types of grpc do not know."""
+    left: float | None = context.time_remaining()
+    return left

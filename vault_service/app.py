@@ -26,6 +26,7 @@ from vault_service.core.faults import Fault
 from vault_service.core.issuance import Issuance
 from vault_service.core.leases import LastUses, Leases
 from vault_service.core.policies import Policies
+from vault_service.core.recollection import ForgettingStore, RecollectingStore, Recollection
 from vault_service.core.refusal_limit import RefusalLimit
 from vault_service.core.tokens import Verifier
 from vault_service.external import ExternalSettingsError, Issuers, IssuerSettings, fetch_document, read_settings
@@ -316,8 +317,9 @@ def _build(
     metrics = Metrics()
     recorder = Recorder(sink, last_request_ids=store.last_request_ids)
     changes = ChangeLog(store, clock=clock, monotonic=monotonic, fresh_seconds=config.leases.change_fresh_seconds)
-    policies = Policies(store, changes, deployment_default=config.user_credentials_enabled)
-    credentials = Credentials(store, changes, policies, clock=clock)
+    memory = Recollection(changes, monotonic=monotonic, seconds=config.leases.remember_seconds)
+    credentials, policies = _make_credentials(config, ForgettingStore(store, memory), changes, clock)
+    lately, policies_lately = _make_credentials(config, RecollectingStore(store, memory), changes, clock)
     issuers = Issuers(_read_issuers(config), clock, fetch_document)
     workloads = _read_workloads(config, clock)
     read_external = make_reader(issuers, workloads)
@@ -328,6 +330,8 @@ def _build(
     endpoints = TokenEndpoints(config.token_endpoints)
     minter = Minter(
         credentials,
+        lately,
+        memory,
         store,
         leases,
         recorder,
@@ -338,7 +342,16 @@ def _build(
         on_minted=metrics.count_mint,
     )
     leasing = Leasing(
-        credentials, policies, changes, verifier, leases, policy, denials=denials, clock=clock, minter=minter
+        lately,
+        policies_lately,
+        changes,
+        verifier,
+        leases,
+        policy,
+        denials=denials,
+        clock=clock,
+        minter=minter,
+        memory=memory,
     )
     notary = Notary(sink, store, clock=clock, on_signed=metrics.set_signed)
     tokens = TokenServicer(issuance, store, recorder)
@@ -403,6 +416,11 @@ def _read_workloads(config: Config, clock: Clock) -> Workloads:
         return Workloads(config.workloads_file, clock, lambda: _log.warning("workloads_not_replaced"))
     except WorkloadsError as error:
         raise CannotStart(str(error)) from None
+
+
+def _make_credentials(config: Config, store: Store, changes: ChangeLog, clock: Clock) -> tuple[Credentials, Policies]:
+    policies = Policies(store, changes, deployment_default=config.user_credentials_enabled)
+    return Credentials(store, changes, policies, clock=clock), policies
 
 
 def _make_lease_policy(config: Config, certificates: Certificates) -> LeasePolicy:

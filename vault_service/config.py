@@ -46,6 +46,7 @@ class LeaseConfig:
     heartbeat_seconds: float = 0.5
     change_poll_seconds: float = 0.25
     change_fresh_seconds: float = 1.0
+    remember_seconds: int = 300
     allowed_identities: frozenset[str] = frozenset({"spiffe://keyswitch/router"})
 
 
@@ -140,6 +141,7 @@ def load_config(environment: Mapping[str, str]) -> Config:
         token_endpoints=_read_token_endpoints(reader),
         leases=LeaseConfig(
             ttl_seconds=reader.whole("LEASE_TTL_SECONDS", defaults.ttl_seconds, 1, 3600),
+            remember_seconds=reader.whole("REMEMBER_SECONDS", defaults.remember_seconds, 0, 3600),
             require_caller_proof=reader.switch("REQUIRE_CALLER_PROOF", defaults.require_caller_proof),
             allowed_identities=frozenset(
                 reader.text("ALLOWED_IDENTITIES", ",".join(defaults.allowed_identities)).split(",")

@@ -20,6 +20,7 @@ from vault_service.core.leases import Lease, Leases
 from vault_service.core.names import CredentialName, Owner, VersionName
 from vault_service.core.policies import Policies
 from vault_service.core.proofs import check_lease_proof, check_list_proof, refuse
+from vault_service.core.recollection import Recollection
 from vault_service.core.sealing import LeaseBinding, check_recipient, seal
 from vault_service.core.tokens import Verifier
 from vault_service.minting.minter import Minter
@@ -78,6 +79,7 @@ class Leasing:
         denials: Denials,
         clock: Callable[[], float],
         minter: Minter,
+        memory: Recollection,
     ) -> None:
         self._credentials = credentials
         self._policies = policies
@@ -88,6 +90,7 @@ class Leasing:
         self._denials = denials
         self._clock = clock
         self._minter = minter
+        self._memory = memory
 
     async def lease(self, request: LeaseRequest, *, call_id: str) -> GivenLease:
         """Raises why it may not be had."""
@@ -101,6 +104,8 @@ class Leasing:
             time_seconds=now,
         )
         await self._check_proof(request)
+        if request.rejected_lease_id:  # what is remembered may be what was rejected
+            self._memory.forget_credential(str(request.version.credential))
         revision = self._changes.revision
         credential, version = await self._choose(request, call_id=call_id)
         name = VersionName(credential.name, version.number)

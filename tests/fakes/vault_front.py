@@ -39,18 +39,20 @@ class VaultFront:
     port: int = 0
     answer: tuple[int, Sequence[str]] | None = None
     answered: int = 0
-    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    _serving: "dict[asyncio.Task[None], asyncio.StreamWriter]" = field(default_factory=dict)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
-        self._writers.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving[task] = writer
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 body = await reader.readexactly(_length(head))
                 writer.write(await self._reply(head, body))
                 await writer.drain()
-        self._writers.discard(writer)
+        del self._serving[task]
         writer.close()
 
     async def _reply(self, head: bytes, body: bytes) -> bytes:
@@ -70,10 +72,12 @@ class VaultFront:
         finally:
             writer.close()
 
-    def cut(self) -> None:
+    async def cut(self) -> None:
         """Closes what is open."""
-        for writer in self._writers:
+        serving = dict(self._serving)
+        for writer in serving.values():
             writer.close()
+        await asyncio.gather(*serving)
 
 
 def _length(head: bytes) -> int:
@@ -94,4 +98,4 @@ async def running_front(server_port: int) -> AsyncIterator[VaultFront]:
         yield front
     finally:
         server.close()
-        front.cut()
+        await front.cut()

@@ -36,6 +36,7 @@ LATE_SECONDS = 0.05
 GRACE_SECONDS = 2.2
 COLUMNS = ("lease", "read", "change", "a call with its lease in hand", "a call that needs a lease")
 SERVED = "served"
+QUOTA, TINY = "sys/quotas/rate-limit/tiny", {"rate": 0.01, "path": "keyswitch/"}
 NETWORK = [
     WayFault.REFUSED,
     WayFault.RESET,
@@ -65,7 +66,7 @@ class Site:
         if row == "sealed":
             await asyncio.to_thread(self.server.require, "PUT", "sys/seal")
         elif row == "rate limited":
-            await asyncio.to_thread(self.server.require, "POST", "sys/quotas/rate-limit/tiny", {"rate": 0.01})
+            await asyncio.to_thread(self.server.require, "POST", QUOTA, TINY)
         else:
             self.front.answer = ANSWERS[row]
 
@@ -77,7 +78,7 @@ class Site:
             assert key is not None
             await asyncio.to_thread(self.server.ask, "PUT", "sys/unseal", {"key": key[1]})
         if row == "rate limited":
-            await asyncio.to_thread(self.server.require, "DELETE", "sys/quotas/rate-limit/tiny")
+            await asyncio.to_thread(self.server.require, "DELETE", QUOTA)
         async with asyncio.timeout(60):
             while not self.stack.vault.service.is_serving or not self.stack.router.credentials.connected.is_set():
                 await asyncio.sleep(0.02)
@@ -255,10 +256,10 @@ async def test_the_fake_answers_as_the_real_server_does(own_vault_server: VaultS
     server.require("PUT", "sys/policies/acl/nothing", {"policy": 'path "x" { capabilities = ["read"] }'})
     server.make_role("nothing", "nothing")
     assert asked(token=server.login("nothing")) == DENIED
-    server.require("POST", "sys/quotas/rate-limit/tiny", {"rate": 0.01})
+    server.require("POST", QUOTA, TINY)
     asked(token=token)
     assert asked(token=token) == RATE_LIMITED
-    server.require("DELETE", "sys/quotas/rate-limit/tiny")
+    server.require("DELETE", QUOTA)
     server.require("PUT", "sys/seal")
     assert asked(token=token) == SEALED
     tried(20, "answers of the fake Vault, compared with the real one", answers=3)

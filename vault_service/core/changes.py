@@ -105,8 +105,13 @@ class ChangeLog:
         self._document_revision = -1
         self._read_time = float("-inf")
         self._is_closed = False
+        self._listeners: list[Callable[[Sequence[Change] | None], None]] = []
         self._appending = asyncio.Lock()
         self._grown = asyncio.Condition()
+
+    def listen(self, listener: Callable[[Sequence[Change] | None], None]) -> None:
+        """Has changes told to a part of this process before anybody else hears of them; None: some were missed."""
+        self._listeners.append(listener)
 
     @property
     def revision(self) -> int:
@@ -191,7 +196,10 @@ class ChangeLog:
     async def _adopt(self, log: Log, document_revision: int) -> None:
         if document_revision <= self._document_revision:
             return
+        is_reset, changes = log.since(self._log.revision, self._clock(), is_first=False)
         self._log, self._document_revision = log, document_revision
+        for listener in self._listeners:
+            listener(None if is_reset else changes)
         async with self._grown:
             self._grown.notify_all()
 

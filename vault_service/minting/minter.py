@@ -15,16 +15,18 @@ from typing import assert_never
 from keyswitch.vault.v1 import audit_pb2, credential_pb2, lease_pb2
 
 from vault_service.audit.recorder import SERVICE, Recorder
+from vault_service.core.credential import material_path
 from vault_service.core.credentials import Credentials
 from vault_service.core.faults import Fault, Reason
 from vault_service.core.leases import Leases
 from vault_service.core.names import VersionName
+from vault_service.core.recollection import Recollection
 from vault_service.core.secret import Secret
 from vault_service.minting import aws, entra, google, oauth
 from vault_service.minting.egress import Egress, MintRefused, MintUnavailable, fault_of
 from vault_service.minting.tokens import Minted
 from vault_service.store.patience import waited_for
-from vault_service.store.store import Conflict, Store, StoreError
+from vault_service.store.store import Conflict, Store, StoreError, Unsealable
 
 RENEW_BEFORE_SECONDS = 60.0
 FORCED_RENEWAL_PAUSE_SECONDS = 5.0
@@ -51,6 +53,8 @@ class Minter:
     def __init__(
         self,
         credentials: Credentials,
+        lately: Credentials,
+        memory: Recollection,
         store: Store,
         leases: Leases,
         recorder: Recorder,
@@ -63,6 +67,8 @@ class Minter:
         sts_endpoint: Callable[[str], str] = aws.sts_endpoint,
     ) -> None:
         self._credentials = credentials
+        self._lately = lately
+        self._memory = memory
         self._store = store
         self._leases = leases
         self._recorder = recorder
@@ -79,7 +85,7 @@ class Minter:
 
     async def lease(self, version: VersionName, *, rejected_lease_id: str = "", call_id: str = "") -> Leasable:
         """Gives what is leased of a version. Raises MINT_REFUSED, MINT_UNAVAILABLE and what reading it raises."""
-        kept = await self._credentials.open_material(version, call_id=call_id)
+        kept = await self._open(version, call_id)
         material = Material.FromString(kept.reveal())
         match material.WhichOneof("material"):
             case "api_key":
@@ -90,6 +96,18 @@ class Minter:
                 return self._build(material, await self._token(version, material, rejected_lease_id))
             case None:
                 raise Fault(Reason.INTERNAL)
+
+    async def _open(self, version: VersionName, call_id: str) -> Secret:
+        try:
+            kept = await self._lately.open_material(version, call_id=call_id)
+        except Unsealable:  # maintenance has sealed it anew, and tells nobody
+            kept = await self._credentials.open_material(version, call_id=call_id)
+        else:
+            if not Material.FromString(kept.reveal()).HasField("oauth"):
+                return kept
+        # A grant renews itself, also at other instances, and no change says so.
+        self._memory.forget(material_path(version.credential, version.number or 0))
+        return kept
 
     async def close(self) -> None:
         """Lets renewals end, and lets go of connections."""

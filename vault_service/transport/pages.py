@@ -34,7 +34,7 @@ def decode_token(arguments: Sequence[object], token: str) -> str:
         return ""
     try:
         digest, cursor = json.loads(base64.urlsafe_b64decode(token.encode()))
-    except (ValueError, TypeError, binascii.Error):
+    except (ValueError, TypeError, RecursionError, binascii.Error):  # nested too deeply, for one
         raise invalid("page_token", "is not one of this service") from None
     if digest != _digest(arguments) or not isinstance(cursor, str):
         raise invalid("page_token", "belongs to a call with other arguments")

@@ -21,7 +21,7 @@ from router_service.core.events import Event, Finished, UsageUpdated, Vectors
 from router_service.core.faults import Fault
 from router_service.core.grammar import Grammar
 from router_service.core.request import Completion, Embedding, EmbeddingTask, FunctionTool, ProviderTool
-from router_service.dialects.base import BodyFrame, Decoder, Quirks
+from router_service.dialects.base import BodyFrame, Carrier, Decoder, EmbeddingApi, Quirks
 from router_service.dialects.registry import COUNTERS, DIALECTS, EMBEDDERS
 from router_service.policy.estimate import estimate_prompt_tokens
 
@@ -148,8 +148,17 @@ def test_an_estimate_grows_with_every_word_and_never_guesses_at_tools_of_others(
 
 
 def decoders() -> list[tuple[str, Decoder]]:
-    embedders = [(f"embed {name}", one.embedding_decoder(ASKED, Quirks())) for name, one in EMBEDDERS.items()]
-    return embedders + [(f"count {name}", one.count_decoder(Quirks())) for name, one in COUNTERS.items()]
+    embedders = [
+        (f"embed {name} {api.value}", one.embedding_decoder(ASKED, Quirks(embedding_api=api)))
+        for name, one in EMBEDDERS.items()
+        for api in EmbeddingApi
+    ]
+    counters = [
+        (f"count {name} {carrier.value}", one.count_decoder(Quirks(carrier=carrier)))
+        for name, one in COUNTERS.items()
+        for carrier in Carrier
+    ]
+    return embedders + counters
 
 
 JSON = st.recursive(
@@ -161,6 +170,8 @@ JSON = st.recursive(
                 [
                     *("data", "embedding", "index", "usage", "prompt_tokens", "total_tokens", "embeddings", "values"),
                     *("usageMetadata", "promptTokenCount", "input_tokens", "totalTokens", "error", "message", "code"),
+                    *("predictions", "statistics", "token_count", "inputTextTokenCount", "float"),
+                    *("inputTokens", "truncated"),
                 ]
             ),
             inner,

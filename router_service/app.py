@@ -94,6 +94,7 @@ class RunningRouter:
     refusal_limit: RefusalLimit
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     is_draining: bool = False
+    is_configuration_away: bool = False
 
     def is_ready(self) -> bool:
         """Whether calls can be served."""
@@ -146,17 +147,25 @@ class RunningRouter:
         return True
 
     async def _follow_documents(self) -> None:
-        is_away = False
         while True:
             await asyncio.sleep(STORE_POLL_SECONDS)
-            try:
-                if await self.editor.refresh():
-                    log.info("configuration_reloaded", revision=self.configuration.current.revision)
-                is_away = False
-            except (Fault, ConfigurationError):
-                if not is_away:
-                    log.error("configuration_store_away", kept=self.configuration.current.revision)
-                is_away = True
+            await self.look_at_documents()
+
+    async def look_at_documents(self) -> None:
+        """Takes what other routers have stored; while the store is away, the last configuration stays in force."""
+        before, was_away = self.configuration.left_out, self.is_configuration_away
+        try:
+            if await self.editor.refresh():
+                log.info("configuration_reloaded", revision=self.configuration.current.revision)
+            self.is_configuration_away = False
+        except (Fault, ConfigurationError):
+            self.is_configuration_away = True
+        self.engine.edges.metrics.configuration_away(is_away=self.is_configuration_away)
+        if self.is_configuration_away is not was_away:
+            event = "configuration_store_away" if self.is_configuration_away else "configuration_store_back"
+            log.warning(event, kept=self.configuration.current.revision)
+        if self.configuration.left_out != before:
+            _tell_left_out(self.configuration)
 
     def reload(self) -> None:
         """Takes the configuration file as it is now; a broken one leaves the last good one in force."""
@@ -199,8 +208,7 @@ async def serve(
     documents = await open_documents(config.configuration_store)
     editor = Editor(configuration, documents)
     await editor.refresh()
-    for problem in configuration.left_out:
-        log.error("stored_document_left_out", problem=str(problem))
+    _tell_left_out(configuration)
     registry = CollectorRegistry()
     ways, recipient = _ways(config, certificate)
 
@@ -281,7 +289,7 @@ async def serve(
         config.http_listen.port,
         registry,
         lambda: running is not None and running.is_ready(),
-        lambda: not (isinstance(limits, SharedLimits) and limits.is_away),
+        lambda: _find_away(running, limits),
     )
     credentials.start()
     await server.start()
@@ -309,6 +317,20 @@ async def serve(
     await running.follow()
     log.info("listening", grpc=port, http=http_port, revision=configuration.current.revision)
     return running
+
+
+def _tell_left_out(configuration: Configuration) -> None:
+    for problem in configuration.left_out:
+        log.error("stored_document_left_out", problem=str(problem))
+
+
+def _find_away(running: RunningRouter | None, limits: Limits) -> list[str]:
+    """The stores that are out of reach, for people."""
+    states = (
+        ("limits", isinstance(limits, SharedLimits) and limits.is_away),
+        ("the configuration", running is not None and running.is_configuration_away),
+    )
+    return [name for name, is_away in states if is_away]
 
 
 def _open_limits(config: Config, monotonic: Callable[[], float], metrics: Metrics) -> Limits:

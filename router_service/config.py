@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from router_service.core.database import Database, SqliteDatabase, parse_database
+from router_service.core.database import Database, PostgresDatabase, SqliteDatabase, parse_database
 from router_service.state.shared import WhenAway
 
 MEBIBYTE = 1 << 20
@@ -21,6 +21,7 @@ KIBIBYTE = 1 << 10
 MEMORY = "memory"
 _HOME = Path(".keyswitch")
 _DATABASE = SqliteDatabase(_HOME / "router.db")
+_CONFIGURATION_STORE = SqliteDatabase(_HOME / "configuration.db")
 Value = TypeVar("Value")
 
 
@@ -53,7 +54,7 @@ class Config:
 
     home: Path = _HOME
     configuration: Path = _HOME / "keyswitch.yaml"
-    configuration_store: Path = _HOME / "configuration.db"
+    configuration_store: Database = _CONFIGURATION_STORE
     database: Database = _DATABASE
     outbox: Path = _HOME / "outbox"
     ledger_away: str = "serve"
@@ -85,7 +86,7 @@ class Config:
         return cls(
             home=home,
             configuration=home / "keyswitch.yaml",
-            configuration_store=home / "configuration.db",
+            configuration_store=SqliteDatabase(home / "configuration.db"),
             database=SqliteDatabase(home / "router.db"),
             outbox=home / "outbox",
             certificate=home / "router.pem",
@@ -121,11 +122,12 @@ def load_config(environ: Mapping[str, str]) -> Config:
     reader = _Reader(environ)
     home = reader.read("HOME", _HOME, _parse_path)
     default = Config.below(home)
+    databases = _read_databases(reader, default)
     config = Config(
         home=home,
         configuration=reader.read("CONFIG", default.configuration, _parse_path),
-        configuration_store=reader.read("CONFIGURATION_STORE", default.configuration_store, _parse_path),
-        database=_read_database(reader, default.database),
+        configuration_store=databases[1],
+        database=databases[0],
         outbox=reader.read("OUTBOX", default.outbox, _parse_path),
         ledger_away=reader.read("LEDGER_AWAY", default.ledger_away, _parse_ledger_away),
         ledger_sweep_seconds=reader.read("LEDGER_SWEEP_SECONDS", default.ledger_sweep_seconds, _seconds(0.1, 3600)),
@@ -204,10 +206,17 @@ class _Reader:
             raise SettingsError(self._faults)
 
 
-def _read_database(reader: _Reader, default: Database) -> Database:
+def _read_databases(reader: _Reader, default: Config) -> tuple[Database, Database]:
+    """The ledger's, and that of the stored configuration: the same server where routers share one."""
     password_file = reader.read("DATABASE_PASSWORD_FILE", _NO_FILE, _parse_path)
     named = None if password_file == _NO_FILE else password_file
-    return reader.read("DATABASE_URL", default, lambda text: parse_database(text, named))
+    ledger = reader.read("DATABASE_URL", default.database, lambda text: parse_database(text, named))
+    shared = ledger if isinstance(ledger, PostgresDatabase) else default.configuration_store
+
+    def parse_store(text: str) -> Database:
+        return parse_database(text, named) if "://" in text else SqliteDatabase(_parse_path(text))
+
+    return ledger, reader.read("CONFIGURATION_STORE", shared, parse_store)
 
 
 def _parse_ledger_away(text: str) -> str:

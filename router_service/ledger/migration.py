@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from router_service.core.database import PostgresDatabase
 from router_service.core.faults import Fault, Reason
+from router_service.database.steps import run_steps
 from router_service.ledger.connection import Connection
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def upgrade_postgres(connection: Connection, database: PostgresDatabase) -> None
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
-    from router_service.ledger.postgres import connect_raw
+    from router_service.database.postgres import connect_raw
 
     def connect() -> Any:
         raw = connect_raw(database)
@@ -91,21 +92,7 @@ def is_current(found: tuple[str, str] | None) -> bool:
 
 def run_migrations(connection: "SqlConnection", target: str = "head") -> None:
     """Takes the steps that are missing, in the transaction of whoever calls."""
-    from alembic.config import Config
-    from alembic.runtime.environment import EnvironmentContext
-    from alembic.script import ScriptDirectory
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
-    config.set_main_option("path_separator", "os")
-    script = ScriptDirectory.from_config(config)
-
-    def steps(revision: Any, _context: Any) -> Any:
-        return script._upgrade_revs(target, revision)  # noqa: SLF001 # how Alembic's own command does it
-
-    with EnvironmentContext(config, script, fn=steps) as context:
-        context.configure(connection=connection, version_table=VERSION_TABLE, transactional_ddl=True)
-        context.run_migrations()
+    run_steps(connection, Path(__file__).with_name("migrations"), VERSION_TABLE, target)
 
 
 def _read_sqlite(connection: sqlite3.Connection) -> tuple[str, str] | None:

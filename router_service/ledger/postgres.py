@@ -5,25 +5,19 @@ transaction at a time, and two can never wait for each other. What that costs is
 (writer.py): a router that waits for the lock meanwhile gathers the operations of its next transaction.
 """
 
-import contextlib
-import os
-import socket
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import psycopg
-from psycopg import conninfo
 from psycopg.pq import TransactionStatus
 
 from router_service.core.database import PostgresDatabase
+from router_service.database.postgres import connect_raw, interrupt_raw
 from router_service.ledger.connection import Connection, Cursor
 from router_service.ledger.migration import upgrade_postgres
 
 WRITER_LOCK = 0x6B73_6C65_6467  # the same number in every router: "ksledg"
-_CONNECT_SECONDS = 3
-_STATEMENT_MILLISECONDS = 5000
-_IDLE_MILLISECONDS = 10_000  # a router that stops in a transaction does not hold the others up for longer
 
 
 class PostgresConnection:
@@ -86,31 +80,8 @@ class PostgresStore:
         return connection.raw.closed
 
     def interrupt(self, connection: PostgresConnection) -> None:
-        """See Store. The socket is shut under the driver, because a server that is frozen answers no cancel either."""
-        with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.raw.fileno())) as twin:
-            twin.shutdown(socket.SHUT_RDWR)
-
-
-def connect_raw(database: PostgresDatabase) -> "psycopg.Connection[tuple[Any, ...]]":
-    """A connection of which each statement is a transaction unless one is begun. Waits for nothing for long."""
-    password = None
-    if database.password_file is not None:
-        password = database.password_file.read_text().strip()
-    text = conninfo.make_conninfo(
-        "",
-        host=database.host,
-        port=database.port,
-        dbname=database.name,
-        user=database.user,
-        password=password,
-        connect_timeout=_CONNECT_SECONDS,
-        tcp_user_timeout=_STATEMENT_MILLISECONDS,
-        application_name="keyswitch-router",
-        options=f"-c statement_timeout={_STATEMENT_MILLISECONDS} -c synchronous_commit=on"
-        f" -c idle_in_transaction_session_timeout={_IDLE_MILLISECONDS}",
-        **dict(database.parameters),
-    )
-    return psycopg.connect(text, autocommit=True)
+        """See Store."""
+        interrupt_raw(connection.raw)
 
 
 @lru_cache(maxsize=256)

@@ -73,6 +73,11 @@ class Metrics:
             "keyswitch_cooldowns", "What this router let rest.", ("cause", "provider"), registry=registry
         )
         self._resting = Gauge("keyswitch_cooling_down", "What rests now.", ("cause",), registry=registry)
+        self._configuration_away = Gauge(
+            "keyswitch_configuration_away",
+            "1 while the store of the configuration is out of reach, and the last one it gave is in force.",
+            registry=registry,
+        )
         self._limits_away = Gauge(
             "keyswitch_limits_away", "1 while the store of limits is out of reach.", registry=registry
         )
@@ -107,6 +112,10 @@ class Metrics:
         counts = Tally(causes)
         for cause in RestCause:
             self._resting.labels(cause.value).set(counts[cause])
+
+    def configuration_away(self, *, is_away: bool) -> None:
+        """The store of the configuration was looked at."""
+        self._configuration_away.set(is_away)
 
     def limits_away(self, is_away: bool) -> None:  # a listener has one argument
         """The store of limits went away or came back."""

@@ -6,16 +6,33 @@ what is checked against the whole configuration is what is written.
 
 import asyncio
 import json
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from typing import Protocol, TypeVar
 
-from sqlalchemy import BigInteger, Column, Engine, Integer, MetaData, Table, Text, delete, insert, select, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Engine,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    delete,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import SQLAlchemyError
 
 from router_service.catalog.document import Value
 from router_service.catalog.problems import Path
 from router_service.catalog.stored import Documents, StoredDocument
 from router_service.core.faults import Fault, Reason
+
+T = TypeVar("T")
 
 metadata = MetaData()
 
@@ -52,78 +69,108 @@ class DocumentStore(Protocol):
 
 
 class SqlDocumentStore:
-    """Documents in a database of SQLAlchemy's."""
+    """Documents in a database of SQLAlchemy's, whose tables are there.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    One thread talks to it, and nobody waits for that thread for longer than `wait_seconds`; `interrupt` frees it.
+    """
 
-    def prepare(self) -> None:
-        """Makes the tables where there are none. Raises Fault CONFIGURATION_UNAVAILABLE."""
-        try:
-            metadata.create_all(self._engine)
-            with self._engine.begin() as connection:
-                if connection.execute(select(revision_table.c.revision)).first() is None:
-                    connection.execute(insert(revision_table).values(id=1, revision=0))
-        except IntegrityError:
-            return  # another router has just made them
-        except SQLAlchemyError:
-            raise _unavailable() from None
+    def __init__(self, engine: Engine, wait_seconds: float, interrupt: Callable[[], None] = lambda: None) -> None:
+        self.engine = engine
+        self._wait_seconds = wait_seconds
+        self._interrupt = interrupt
+        self._thread = ThreadPoolExecutor(1, "configuration-store")
 
     async def load(self, known_revision: int | None = None) -> Documents | None:
         """See DocumentStore."""
-        return await asyncio.to_thread(self._load, known_revision)
+        return await self._run(lambda _: self._load(known_revision), unavailable)
 
     async def write(self, base_revision: int, changes: Mapping[Path, Value]) -> Documents:
         """See DocumentStore."""
-        return await asyncio.to_thread(self._write, base_revision, changes)
+        return await self._run(lambda late: self._write(base_revision, changes, late), _uncertain)
 
     async def close(self) -> None:
         """See DocumentStore."""
-        await asyncio.to_thread(self._engine.dispose)
+        ending = asyncio.create_task(asyncio.to_thread(self._thread.shutdown, cancel_futures=True))
+        _, unended = await asyncio.wait([ending], timeout=self._wait_seconds)
+        if unended:
+            self._interrupt()
+            await ending
+        await asyncio.to_thread(self.engine.dispose)
+
+    async def _run(self, work: Callable[[Event], T], fault: Callable[[], Fault]) -> T:
+        late = Event()
+        future = asyncio.get_running_loop().run_in_executor(self._thread, work, late)
+        try:
+            return await asyncio.wait_for(future, self._wait_seconds)
+        except TimeoutError:
+            late.set()
+            self._interrupt()
+            raise fault() from None
 
     def _load(self, known_revision: int | None) -> Documents | None:
         try:
-            with self._engine.connect() as connection:
+            with self.engine.connect() as connection:
                 while True:
                     revision = connection.execute(select(revision_table.c.revision)).scalar_one()
                     if revision == known_revision:
                         return None
-                    rows = connection.execute(select(documents_table)).all()
+                    entries = _read(connection)
                     # One level of isolation below a snapshot, a write may come between the two.
                     if connection.execute(select(revision_table.c.revision)).scalar_one() == revision:
-                        break
-        except SQLAlchemyError:
-            raise _unavailable() from None
-        entries = {tuple(json.loads(row.path)): StoredDocument(json.loads(row.body), row.revision) for row in rows}
-        return Documents(revision, entries)
+                        return Documents(revision, entries)
+        except (SQLAlchemyError, OSError):
+            raise unavailable() from None
 
-    def _write(self, base_revision: int, changes: Mapping[Path, Value]) -> Documents:
-        following = base_revision + 1
+    def _write(self, base_revision: int, changes: Mapping[Path, Value], late: Event) -> Documents:
+        is_ending = False
         try:
-            with self._engine.begin() as connection:
-                # First of all, because it also is the lock: whoever comes second finds another revision.
-                taken = connection.execute(
-                    update(revision_table).where(revision_table.c.revision == base_revision).values(revision=following)
-                )
-                if taken.rowcount != 1:
-                    raise Superseded
-                for path, body in changes.items():
-                    key = json.dumps(path)
-                    connection.execute(delete(documents_table).where(documents_table.c.path == key))
-                    if body is not None:
-                        row = {"path": key, "body": json.dumps(body), "revision": following}
-                        connection.execute(insert(documents_table).values(**row))
-        except SQLAlchemyError:
-            raise _unavailable() from None
-        written = self._load(None)
-        if written is None:
-            raise AssertionError("a load without a known revision gives documents")
+            with self.engine.connect() as connection:
+                if self.engine.dialect.name == "sqlite":
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                written = _change(connection, base_revision, changes)
+                if late.is_set():  # over a new connection, perhaps: nobody expects it any more
+                    raise unavailable()
+                is_ending = True
+                connection.commit()
+        except (SQLAlchemyError, OSError):
+            raise (_uncertain() if is_ending else unavailable()) from None
         return written
 
 
-def _unavailable() -> Fault:
+def _change(connection: Connection, base_revision: int, changes: Mapping[Path, Value]) -> Documents:
+    following = base_revision + 1
+    # First of all, because it also is the lock: whoever comes second finds another revision.
+    taken = connection.execute(
+        update(revision_table).where(revision_table.c.revision == base_revision).values(revision=following)
+    )
+    if taken.rowcount != 1:
+        raise Superseded
+    for path, body in changes.items():
+        key = json.dumps(path)
+        connection.execute(delete(documents_table).where(documents_table.c.path == key))
+        if body is not None:
+            row = {"path": key, "body": json.dumps(body), "revision": following}
+            connection.execute(insert(documents_table).values(**row))
+    return Documents(following, _read(connection))
+
+
+def _read(connection: Connection) -> dict[Path, StoredDocument]:
+    rows = connection.execute(select(documents_table)).all()
+    return {tuple(json.loads(row.path)): StoredDocument(json.loads(row.body), row.revision) for row in rows}
+
+
+def unavailable() -> Fault:
+    """The store did not answer, and nothing was written."""
     message = (
         "The store of the configuration cannot be read or written. Nothing was changed; try again, and tell the "
         "operator if it lasts."
+    )
+    return Fault(Reason.CONFIGURATION_UNAVAILABLE, message, retry_after_seconds=1.0)
+
+
+def _uncertain() -> Fault:
+    message = (
+        "The store of the configuration went away while it was written. Read what you changed before you try again: "
+        "the change is in force as a whole, or not at all."
     )
     return Fault(Reason.CONFIGURATION_UNAVAILABLE, message, retry_after_seconds=1.0)

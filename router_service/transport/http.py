@@ -1,6 +1,6 @@
 """The HTTP listener for operators: /healthz, /readyz and /metrics. Nothing that a caller could want is here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
@@ -12,7 +12,7 @@ async def serve_http(
     port: int,
     registry: CollectorRegistry,
     is_ready: Callable[[], bool],
-    has_limits: Callable[[], bool] = lambda: True,
+    away: Callable[[], Sequence[str]] = tuple,
 ) -> tuple[web.AppRunner, int]:
     """Starts listening; gives the runner and the port in use."""
 
@@ -21,9 +21,9 @@ async def serve_http(
 
     async def readyz(_: web.Request) -> web.Response:
         if is_ready():
-            # Calls that need no limit are served all the same, so the router stays in the rotation.
-            away = "" if has_limits() else "; the store of limits is out of reach"
-            return web.Response(text=f"ready{away}\n")
+            # Calls that need none of these stores are served all the same, so the router stays in the rotation.
+            remarks = "".join(f"; the store of {store} is out of reach" for store in away())
+            return web.Response(text=f"ready{remarks}\n")
         return web.Response(status=503, text="not ready: the credential service is out of reach, or it is draining\n")
 
     async def metrics(_: web.Request) -> web.Response:

@@ -128,7 +128,7 @@ async def issue(keys: Keys, say: Say) -> None:
 
 
 async def configure(root: Path, number: int, say: Say) -> None:
-    documents = await open_documents(root / "configuration.db")
+    documents = await open_documents(SqliteDatabase(root / "configuration.db"))
     for count in itertools.count():
         loaded = await documents.load()
         assert loaded is not None
@@ -159,7 +159,7 @@ async def find_missing(root: Path, said: list[Entry]) -> list[str]:
         if entry["kind"] == "token revoked" and issued[entry["name"]].revoke_time is None:
             missing.append(f"revocation of token {entry['name']}")
     await keys.store.close()
-    documents = await open_documents(root / "configuration.db")
+    documents = await open_documents(SqliteDatabase(root / "configuration.db"))
     loaded = await documents.load()
     assert loaded is not None
     organizations = {path[1] for path in loaded.entries}

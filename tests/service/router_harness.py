@@ -186,6 +186,7 @@ class Caller:
     """Stubs over one channel, with one token."""
 
     def __init__(self, channel: grpc.aio.Channel, token: str) -> None:
+        self.channel = channel
         self.token = token
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self.completions: Any = completion_service_pb2_grpc.CompletionServiceStub(channel)

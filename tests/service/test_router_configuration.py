@@ -25,6 +25,7 @@ from keyswitch.router.v1 import (
     override_service_pb2 as overrides,
 )
 
+from router_service.core.database import SqliteDatabase
 from tests.service.configuration_harness import Desk, desks
 from tests.service.router_answers import Json, answer
 from tests.service.router_harness import ADA, CHAT, DEMO, make_call, running_stack
@@ -436,7 +437,9 @@ async def test_what_is_stored_outlives_the_router_and_a_changed_file(tmp_path: A
 async def test_a_store_that_is_away_is_said_so_and_serves_on(tmp_path: Any) -> None:
     async with running_stack(tmp_path) as stack:
         admin = (await desks(stack))["admin"]
-        database = stack.router.config.configuration_store
+        store = stack.router.config.configuration_store
+        assert isinstance(store, SqliteDatabase)
+        database = store.path
         before = stack.router.configuration.current.revision
         kept = database.read_bytes()
         database.write_bytes(b"this is no database, and it is long enough to be read as a header " * 40)

@@ -16,6 +16,7 @@ ORDER = (
     ("framing", "dialects"),
     ("policy",),
     ("record",),
+    ("database",),
     ("upstream", "external", "workloads", "credentials", "ledger", "observe", "state"),
     ("exchange", "prober", "ledger_watch"),
     ("preparation",),

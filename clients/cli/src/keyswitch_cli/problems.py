@@ -64,6 +64,8 @@ _ADVICE: Mapping[str, str] = {
     "TOKEN_UNKNOWN": "`keyswitch tokens list` shows the tokens.",
     "AUDIT_RECORD_UNKNOWN": "`keyswitch audit list` shows the records.",
     "RESOURCE_NOT_FOUND": "Check the name. What this token may not see looks as if it did not exist.",
+    "RESOURCE_FIXED": "Add --override-file to store another one over the file's.",
+    "ETAG_MISMATCH": "Somebody else was first: read it again.",
     "VAULT_SEALED": "Someone who holds the unseal keys must unseal Vault.",
     "INTERNAL": "Tell the operator the incident's id: it finds the fault in the service's log.",
 }

@@ -23,7 +23,7 @@ from tests.service.router_harness import ADA, CHAT, DEMO, Caller, copy_certifica
 from tests.service.vault_harness import Client, Router, Vault, make_home, open_channel, running_vault
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 MAIN = f"{DEMO}/credentials/first"
 OTHER = "organizations/other"
 EVE = f"{OTHER}/users/eve"

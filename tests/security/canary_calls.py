@@ -22,7 +22,7 @@ TIMEOUT_SECONDS = 20.0
 Metadata = Sequence[tuple[str, str | bytes]]
 
 # Where a caller's text is kept or carried on as it is, because that is what the field is for. A key that somebody
-# writes there is in the wrong place by the writer's own hand; see "Out of scope" in SECURITY.md.
+# writes there is in the wrong place by the writer's own hand; see "Out of scope" in docs/security/threat-model.md.
 FREE_TEXT = frozenset(
     {
         "keyswitch.router.v1.AddCreditsRequest.note",
@@ -73,11 +73,13 @@ def is_redacted(field_descriptor: FieldDescriptor) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a call ended. `answers` are the messages that came before the end."""
+    """How a call ended. `answers` are the messages that came before the end, `details` those of the status."""
 
     code: grpc.StatusCode
     answers: tuple[Message, ...] = ()
     reason: str = ""
+    message: str = ""
+    details: bytes = b""
 
     @property
     def is_ok(self) -> bool:
@@ -152,7 +154,8 @@ class Calls:
         await self._search_end(full, call)
         book = self.succeeded if code is grpc.StatusCode.OK or answers else self.failed
         book[full] = book.get(full, 0) + 1
-        return Outcome(code, tuple(answers), _reason(await call.trailing_metadata()))
+        trailing = await call.trailing_metadata()
+        return Outcome(code, tuple(answers), _reason(trailing), str(await call.details() or ""), _details(trailing))
 
     def _search_answer(self, full: str, answer: Message) -> Message:
         searched = type(answer).FromString(answer.SerializeToString())
@@ -183,6 +186,10 @@ def _reason(trailing: Any) -> str:
                 if detail.Unpack(info):
                     return str(info.reason).removeprefix("ERROR_REASON_")
     return ""
+
+
+def _details(trailing: Any) -> bytes:
+    return b"".join(value for key, value in trailing or () if key == "grpc-status-details-bin")
 
 
 def open_calls(scanner: Scanner, home: Path, router: str, management: str, lease: str) -> Calls:

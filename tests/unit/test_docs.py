@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from router_service.core.faults import LAWS, Law, Reason
+from tests.security.promises import PROMISES
 from vault_service.core.faults import TABLE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -157,6 +158,16 @@ def test_a_feature_has_a_state_and_what_works_a_proof(feature: str) -> None:
     _, _, state, proof = row
     assert re.fullmatch(r"works|partly: .+|not yet", state), state
     assert bool(TEST.search(proof)) == (state != "not yet"), proof
+
+
+def test_each_promise_has_its_words_and_tests_in_the_threat_model() -> None:
+    text = (ROOT / "docs" / "security" / "threat-model.md").read_text()
+    rows = {
+        int(row[1]): (row[2], row[4])
+        for row in re.finditer(r"^\| (\d+) \| (.+?) \| (.+?) \| (.+) \|$", text, re.MULTILINE)
+    }
+    assert {number: words for number, (words, _) in rows.items()} == PROMISES
+    assert all(TEST.search(tests) for _, tests in rows.values())
 
 
 def test_every_test_that_a_document_names_exists() -> None:

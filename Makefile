@@ -89,8 +89,10 @@ test-python: $(VENV)/.dev vault-server model-servers
 test-go:
 	@cd clients/go && GOTOOLCHAIN=local go test ./...
 
-test-money: $(VENV)/.dev ## Runs the tests of the ledger, budgets and payers, on SQLite and PostgreSQL
-	@$(PY) -m pytest -q -s tests/unit/router/test_money.py tests/unit/router/test_ledger*.py tests/service/test_router_budgets.py tests/unit/router/test_journal.py tests/security/test_payer_contract.py tests/security/test_killed_router.py tests/security/test_fault_matrix.py
+test-money: $(VENV)/.dev ## Runs the tests of the ledger, budgets and payers, on SQLite and PostgreSQL; prints the counts last
+	@log=$$(mktemp); set -o pipefail; status=0; \
+	$(PY) -m pytest -q -s tests/unit/router/test_money.py tests/unit/router/test_ledger*.py tests/service/test_router_budgets.py tests/unit/router/test_journal.py tests/security/test_payer_contract.py tests/security/test_killed_router.py tests/security/test_fault_matrix.py | tee $$log || status=$$?; \
+	echo; grep -E '^(ledger laws|spenders on|payer contract|killed router|fault matrix)|(passed|failed)' $$log; rm $$log; exit $$status
 
 fault-matrix: $(VENV)/.dev ## Writes the table of docs/fault-matrix.md anew
 	@KEYSWITCH_WRITE_MATRIX=1 $(PY) -m pytest -q -s tests/security/test_fault_matrix.py
@@ -110,10 +112,11 @@ catalog-check: $(VENV)/.run ## Says which entries of the built-in catalog have n
 
 bench: $(VENV)/.dev ## Measures the router against a bare pipe and a peer (minutes)
 	@$(PY) -m tests.bench
+	@$(PY) -m tests.bench.ledger
 
 bench-decoders: $(VENV)/.dev ## Measures framing and decoding per event, by dialect, over the recordings
 	@$(PY) -m tests.bench.decoders
 
 MINUTES ?= 2
-soak: $(VENV)/.dev ## Two routers over one Redis under faults, MINUTES=2; prints what was promised and what was kept
+soak: $(VENV)/.dev ## Two routers over one Redis and one PostgreSQL under faults, MINUTES=2; prints what was promised and what was kept
 	@$(PY) -m tests.soak $(MINUTES)

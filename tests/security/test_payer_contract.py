@@ -297,7 +297,9 @@ async def test_the_bill_under_every_fault(saboteur: Saboteur, example: Example) 
     COUNTED["examples"] += 1
     await check(saboteur, example)
     if COUNTED["examples"] == EXAMPLES:
-        print(f"\n{EXAMPLES} calls: {len(FAULTS)} faults over every list of payers")
+        print(
+            f"\npayer contract: {EXAMPLES} calls, {len(FAULTS)} faults over every list of payers, bills moved unasked 0"
+        )
 
 
 @pytest.mark.parametrize("fault", sorted(FAULTS))

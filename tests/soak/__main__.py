@@ -1,6 +1,7 @@
-"""`make soak`: two routers over one Redis, callers that come and go, providers that fail; what was promised is counted.
+"""`make soak`: two routers over one Redis and one PostgreSQL, callers that come and go, providers that fail.
 
-Exit status 1: a slot or a rate was exceeded, a slot leaked, or a call ended in a way that nothing explains.
+What was promised is counted. Exit status 1: a slot, a rate or a budget was exceeded, a slot or a reservation leaked, a
+nano is not explained, or a call ended in a way that nothing explains.
 """
 
 import asyncio
@@ -9,10 +10,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,19 @@ import grpc
 import structlog
 
 from router_service.app import RunningRouter
+from router_service.core.budget import Basis, Budget, Period
+from router_service.core.database import Database, parse_database
+from router_service.ledger.ledger import Ledger, LedgerEntry
 from router_service.state.limits import Taken
 from tests.fakes import scripted_upstream
+from tests.fakes.postgres_server import PostgresServer, find_programs, running_postgres
 from tests.fakes.redis_server import RedisServer, find_program, running_redis
 from tests.fakes.scripted_upstream import (
     Action,
     Cut,
     Pause,
     Reached,
+    Received,
     Reset,
     ScriptedUpstream,
     Send,
@@ -36,18 +42,23 @@ from tests.fakes.scripted_upstream import (
     respond,
 )
 from tests.service.router_answers import Json, answer_events
-from tests.service.router_harness import DEMO, Caller, Stack, make_call, make_policy, running_stack
+from tests.service.router_harness import DEMO, Caller, make_call, make_policy, running_stack
 from tests.service.two_routers import second_router
 
 SEED = 20261127
 WORKERS = 24
 SLOTS = {"first": 3, "second": 2}
 REQUESTS_PER_MINUTE = 1500
+CREDITS_NANOS = 10**13
+BUDGET_NANOS = 10**9  # runs out on the way, so that its bound is tried too
+PAYERS = ("CREDITS", "ORGANIZATION_KEY")
 EXPLAINED = frozenset(
     {
         "RATE_LIMITED",
         "CONCURRENCY_LIMITED",
         "LIMITS_UNAVAILABLE",
+        "LEDGER_UNAVAILABLE",
+        "BUDGET_EXHAUSTED",
         "UPSTREAM_UNAVAILABLE",
         "UPSTREAM_RATE_LIMITED",
         "UPSTREAM_PROTOCOL_VIOLATION",
@@ -64,6 +75,19 @@ class Count:
     faults: Counter[str] = field(default_factory=Counter)
     most: dict[str, int] = field(default_factory=dict)
     admitted: list[float] = field(default_factory=list)
+    charged: dict[str, int] = field(default_factory=dict)  # what callers were told, by response id
+
+
+@dataclass(frozen=True)
+class Money:
+    """What the books say in the end."""
+
+    overshoot: int
+    held: int
+    unexplained: int
+    entries: int
+    receipts_lost: int
+    is_right: bool
 
 
 class Ending:
@@ -106,20 +130,16 @@ async def play_counted(script: Any, reader: asyncio.StreamReader, writer: asynci
 play = scripted_upstream._play
 
 
-class Scripts(deque[list[Action]]):
-    """Scripts without end, one in four a fault. Counts how many run at once."""
+class Scripts:
+    """Scripts without end for one key of a provider, one in four a fault. Counts how many run at once."""
 
     def __init__(self, name: str, chance: random.Random, count: Count) -> None:
-        super().__init__()
         self.inside = 0
         self._name = name
         self._chance = chance
         self._count = count
 
-    def __bool__(self) -> bool:
-        return True
-
-    def popleft(self) -> list[Action]:
+    def next(self) -> list[Action]:
         """The next one."""
         ending = Ending(self, self._chance.random() * 0.08)
         script = Script(self._actions(ending))
@@ -148,19 +168,38 @@ class Scripts(deque[list[Action]]):
                 return [Send(head()), *body[:2], Pause(ending), *body[2:], Send(b"0\r\n\r\n")]
 
 
+def by_key(name: str, chance: random.Random, count: Count) -> Callable[[Received], list[Action]]:
+    """Scripts of a provider, counted for each key, because each has slots of its own."""
+    scripts: dict[str, Scripts] = {}
+
+    def choose(received: Received) -> list[Action]:
+        key = received.headers["authorization"]
+        if key not in scripts:
+            scripts[key] = Scripts(f"{name}, key {len(scripts) + 1}", chance, count)
+        return scripts[key].next()
+
+    return choose
+
+
 async def call_until(end: float, callers: list[Caller], chance: random.Random, count: Count) -> None:
     """Calls, one after the other, over whichever router; one call in eight is left by its caller."""
     while time.monotonic() < end:
         caller = chance.choice(callers)
-        policy = make_policy(max_queue_wait=0.05) if chance.random() < 0.7 else None
+        fields: dict[str, Any] = {"max_queue_wait": 0.05} if chance.random() < 0.7 else {}
+        policy = make_policy(payers=[f"PAYER_{chance.choice(PAYERS)}"], **fields)
         model = chance.choice(["test/both", "test/both", "test/echo"])
-        stream = caller.open(make_call(model=model, route_policy=policy), timeout=chance.choice([0.5, 2.0, 5.0]))
+        call = make_call(model=model, route_policy=policy)
+        call.spec.settings.max_output_tokens = 100
+        stream = caller.open(call, timeout=chance.choice([0.5, 2.0, 5.0]))
         if chance.random() < 0.125:
             asyncio.get_running_loop().call_later(chance.random() * 0.1, stream.cancel)
             count.faults["caller: leaves"] += 1
         try:
-            while await stream.read() is not grpc.aio.EOF:
-                pass
+            while (message := await stream.read()) is not grpc.aio.EOF:
+                for event in message.events:
+                    if event.WhichOneof("event") == "response_ended":
+                        receipt = event.response_ended.receipt
+                        count.charged[receipt.response_id] = receipt.cost.charged_usd_nanos
             count.ends["answered"] += 1
         except asyncio.CancelledError:
             count.ends["CANCELLED"] += 1
@@ -178,6 +217,59 @@ def _reason(error: grpc.aio.AioRpcError) -> str:
         if detail.Unpack(info):
             return str(info.reason).removeprefix("ERROR_REASON_")
     return error.code().name
+
+
+async def crash(server: PostgresServer, end: float, chance: random.Random, count: Count) -> None:
+    """Ends the ledger's server in the middle of everything, and starts it again."""
+    while time.monotonic() + 15 < end:
+        await asyncio.sleep(10 + 5 * chance.random())
+        await asyncio.to_thread(server.stop)
+        count.faults["ledger: crashed"] += 1
+        await asyncio.sleep(1 + chance.random())
+        await asyncio.to_thread(server.start)
+
+
+async def open_books(ledger: Ledger) -> None:
+    """Credits, and a budget that they are spent under."""
+    await ledger.add_credits("demo", CREDITS_NANOS, "soak", "soak", time.time())
+    now = time.time()
+    budget = Budget("demo", "soak", "soak", DEMO, Period.TOTAL, Basis.CHARGED, BUDGET_NANOS, None, now, now, 1)
+    await ledger.create_budget(budget)
+
+
+async def close_books(ledger: Ledger, count: Count) -> Money:
+    """Reads everything and compares it with what callers were told."""
+    entries: list[LedgerEntry] = []
+    while page := await ledger.list_entries("demo", entries[-1].entry_id if entries else None, 1000):
+        entries += page
+    booked: Counter[str] = Counter()
+    for entry in entries:
+        booked[entry.note] -= entry.amount_nanos
+    notes = Counter(entry.note for entry in entries)
+    balance, verification = await ledger.balance("demo"), await ledger.verify()
+    status = await ledger.get_budget("demo", "soak")
+    assert status is not None
+    unexplained = sum(abs(booked[one] - nanos) for one, nanos in count.charged.items())
+    unexplained += abs(balance.balance_nanos - sum(entry.amount_nanos for entry in entries))
+    receipts = [await ledger.get_receipt(one) for one in notes if one != "soak"]
+    for found in receipts:
+        if found is not None:
+            told = sum(
+                attempt.cost.charged
+                for attempt in found.attempts
+                if attempt.cost is not None and isinstance(attempt.cost.charged, int)
+            )
+            unexplained += abs(told - booked[found.response_id])
+    lost = sum(found is None for found in receipts)
+    lost += sum([await ledger.get_receipt(one) is None for one in count.charged if one not in notes])
+    return Money(
+        max(0, -status.remaining_nanos),
+        balance.reserved_nanos + status.reserved_nanos,
+        unexplained,
+        len(entries),
+        lost,
+        verification.is_right,
+    )
 
 
 async def freeze(server: RedisServer, end: float, chance: random.Random, count: Count) -> None:
@@ -214,19 +306,23 @@ def configure(made: Json) -> None:
 
 @asynccontextmanager
 async def stage(
-    server: RedisServer, home: Path, chance: random.Random, count: Count
-) -> AsyncIterator[tuple[Stack, list[Caller], list[RunningRouter]]]:
-    """Two routers over the store."""
-    async with running_stack(home, limits=server.url(), routers=2, configuration=configure) as stack:
+    server: RedisServer, database: Database, home: Path, chance: random.Random, count: Count
+) -> AsyncIterator[tuple[list[Caller], list[RunningRouter]]]:
+    """Two routers over the store and the ledger."""
+    shared: dict[str, Any] = {"limits": server.url(), "routers": 2, "database": database}
+    async with running_stack(home, configuration=configure, **shared) as stack:
+        stack.router.engine.edges = replace(stack.router.engine.edges, sleep=asyncio.sleep)
+        await open_books(stack.router.ledger)
         for name in SLOTS:
             await stack.save_key(f"{DEMO}/credentials/{name}", provider=name)
+            await stack.save_key(f"deployment/credentials/{name}", f"sk-ours-{name}-0123456789", provider=name)
             upstream: ScriptedUpstream = getattr(stack, name)
-            upstream.scripts = Scripts(name, chance, count)
-        async with second_router(stack, home) as (other, second):
+            upstream.choose = by_key(name, chance, count)
+        async with second_router(stack, home, database=database) as (other, second):
             routers = [stack.router, second]
             for router in routers:
                 watch_rates(router, count)
-            yield stack, [stack.member, other], routers
+            yield [stack.member, other], routers
 
 
 def worst_minute(times: list[float]) -> int:
@@ -243,23 +339,33 @@ async def soak(minutes: float) -> int:
     """Runs it and prints what was seen."""
     chance, count = random.Random(SEED), Count()
     scripted_upstream._play = play_counted
-    with running_redis(find_program()) as server, tempfile.TemporaryDirectory() as folder:
-        async with stage(server, Path(folder), chance, count) as (stack, callers, routers):
+    with (
+        running_redis(find_program()) as server,
+        running_postgres(find_programs()) as books,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        database = parse_database(books.url(books.create_database()), books.password_file)
+        async with stage(server, database, Path(folder), chance, count) as (callers, routers):
             end = time.monotonic() + minutes * 60
             work = [call_until(end, callers, chance, count) for _ in range(WORKERS)]
-            await asyncio.gather(*work, freeze(server, end, chance, count))
-            await stack.rest()
+            await asyncio.gather(*work, freeze(server, end, chance, count), crash(books, end, chance, count))
             for router in routers:
+                await router.engine.afterwork.rest()
+                await router.ledger.flush()
                 await router.engine.edges.admission.slots.close()
             # What the frozen store did not hear ends by itself.
             await asyncio.sleep(16)
-            slots = [await routers[0].limits.count_slots(f"{DEMO}/credentials/{name}") for name in SLOTS]
-    return report(minutes, count, sum(taken + waiting for taken, waiting in slots))
+            owners = (DEMO, "deployment")
+            keys = [f"{owner}/credentials/{name}" for owner in owners for name in SLOTS]
+            slots = [await routers[0].limits.count_slots(key) for key in keys]
+            money = await close_books(routers[0].ledger, count)
+    return report(minutes, count, sum(taken + waiting for taken, waiting in slots), money)
 
 
-def report(minutes: float, count: Count, leaked: int) -> int:
+def report(minutes: float, count: Count, leaked: int, money: Money) -> int:
     """Prints the table; gives the exit status."""
-    overshoot = sum(max(0, count.most.get(name, 0) - slots) for name, slots in SLOTS.items())
+    bounds = {label: SLOTS[label.partition(",")[0]] for label in sorted(count.most)}
+    overshoot = sum(max(0, count.most[label] - slots) for label, slots in bounds.items())
     minute = worst_minute(count.admitted)
     beyond = max(0, minute - REQUESTS_PER_MINUTE)
     unexplained = sum(
@@ -267,19 +373,34 @@ def report(minutes: float, count: Count, leaked: int) -> int:
         for end, number in count.ends.items()
         if end not in EXPLAINED | {"answered", "CANCELLED", "DEADLINE_EXCEEDED"}
     )
-    print(f"two routers, one store, {minutes:g} min, seed {SEED}")
+    print(f"two routers, one Redis, one PostgreSQL, {minutes:g} min, seed {SEED}")
     print(f"requests          {sum(count.ends.values())}")
     for end, number in count.ends.most_common():
         print(f"  {end:32}{number}")
     print(f"faults injected   {sum(count.faults.values())}")
     for fault, number in count.faults.most_common():
         print(f"  {fault:32}{number}")
-    print(f"most at once      {', '.join(f'{name} {count.most.get(name, 0)} of {n}' for name, n in SLOTS.items())}")
+    print(f"most at once      {'; '.join(f'{label}: {count.most[label]} of {n}' for label, n in bounds.items())}")
     print(f"worst minute      {minute} of {REQUESTS_PER_MINUTE} requests")
     print(f"overshoot         {overshoot} slots, {beyond} requests")
     print(f"leaked slots      {leaked}")
     print(f"unexplained ends  {unexplained}")
-    return 1 if overshoot or beyond or leaked or unexplained else 0
+    print(f"ledger entries    {money.entries}, acknowledged answers {len(count.charged)}")
+    print(f"budget overshoot  {money.overshoot} nanos of {BUDGET_NANOS}")
+    print(f"left reserved     {money.held} nanos")
+    print(f"receipts lost     {money.receipts_lost}")
+    print(f"unexplained nanos {money.unexplained}, books {'right' if money.is_right else 'WRONG'}")
+    wrong = (
+        overshoot,
+        beyond,
+        leaked,
+        unexplained,
+        money.overshoot,
+        money.held,
+        money.receipts_lost,
+        money.unexplained,
+    )
+    return 1 if any(wrong) or not money.is_right else 0
 
 
 def main() -> int:

@@ -1,51 +1,104 @@
 """The ledger's tables: from nothing, from the version before, and beside it."""
 
 import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.pool import StaticPool
 
-from router_service.core.database import SqliteDatabase
+from router_service.core.database import Database, SqliteDatabase
 from router_service.core.faults import Reason
-from router_service.ledger import migration
+from router_service.ledger import codec, migration
 from router_service.ledger.ledger import Balance
+from router_service.ledger.postgres import PostgresConnection, connect_raw
 from router_service.ledger.sql_ledger import open_ledger
-from tests.suites.ledger_values import LATER, NOW, Clock, reason_of, spend
+from tests.fakes.postgres_server import PostgresServer
+from tests.suites.budget_suite import make_budget
+from tests.suites.ledger_values import LATER, NOW, Clock, make_receipt, reason_of, spend
+from tests.unit.router.test_ledger_postgres import place_of
 
 VERSIONS = sorted(Path(migration.__file__).with_name("migrations").glob("versions/v*.py"))
 
-# What version 0001 sends, word for word: it runs beside this version for as long as routers are replaced one by one.
-OLD_STATEMENTS = (
-    ("INSERT INTO claims VALUES (?, ?, ?, ?)", ("acme", "id", "old", NOW)),
-    ("INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, 'HELD', NULL)", ("old", 1, "acme", 40, 0, LATER)),
-    (
+
+def spend_as_before(execute: Callable[..., Any], response_id: str, charged_nanos: int) -> None:
+    """What version 0001 sends for a call, word for word: it runs beside this version while routers are replaced."""
+    execute("INSERT INTO claims VALUES (?, ?, ?, ?)", ("acme", response_id, response_id, NOW))
+    (balance,) = execute("SELECT balance_nanos FROM accounts WHERE organization = ?", ("acme",)).fetchone()
+    account = (
         "INSERT INTO accounts VALUES (?, ?, ?) ON CONFLICT (organization) DO UPDATE SET"
-        " balance_nanos = excluded.balance_nanos, reserved_nanos = excluded.reserved_nanos",
-        ("acme", 100, 40),
-    ),
-    (
+        " balance_nanos = excluded.balance_nanos, reserved_nanos = excluded.reserved_nanos"
+    )
+    execute("INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, 'HELD', NULL)", (response_id, 1, "acme", 40, 0, LATER))
+    execute(account, ("acme", balance, 40))
+    execute(
         "INSERT INTO entries (organization, amount_nanos, note, create_time, response_id, attempt)"
         " VALUES (?, ?, ?, ?, ?, ?)",
-        ("acme", -30, "old", NOW, "old", 1),
-    ),
-    (
+        ("acme", -charged_nanos, response_id, NOW, response_id, 1),
+    )
+    execute(
         "UPDATE reservations SET state = ?, charged_nanos = ? WHERE response_id = ? AND attempt = ?",
-        ("SETTLED", 30, "old", 1),
-    ),
-    (
-        "INSERT INTO accounts VALUES (?, ?, ?) ON CONFLICT (organization) DO UPDATE SET"
-        " balance_nanos = excluded.balance_nanos, reserved_nanos = excluded.reserved_nanos",
-        ("acme", 70, 0),
-    ),
-    (
+        ("SETTLED", charged_nanos, response_id, 1),
+    )
+    execute(account, ("acme", balance - charged_nanos, 0))
+    execute(
         "INSERT INTO receipts VALUES (?, ?, ?, ?, ?) ON CONFLICT (response_id) DO UPDATE SET"
         " organization = excluded.organization, request_id = excluded.request_id,"
         " create_time = excluded.create_time, body = excluded.body",
-        ("old", "acme", "id", NOW, b"{}"),
-    ),
-)
+        (response_id, "acme", response_id, NOW, codec.encode(make_receipt(response_id))),
+    )
+
+
+@dataclass
+class Before:
+    """A database as version 0001 has it, and a connection of that version."""
+
+    place: Database
+    execute: Callable[..., Any]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def before(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Before]:
+    if request.param == "sqlite":
+        path = tmp_path / "ledger.db"
+        make_old(path)
+        raw = sqlite3.connect(path, isolation_level=None)
+        yield Before(SqliteDatabase(path), raw.execute)
+        raw.close()
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    place = place_of(server, server.create_database())
+    engine = create_engine("postgresql+psycopg://", creator=lambda: connect_raw(place), poolclass=StaticPool)
+    with engine.connect() as connected:
+        migration.run_migrations(connected, "0001")
+        connected.commit()
+    engine.dispose()
+    connection = PostgresConnection(connect_raw(place))
+    connection.execute("INSERT INTO accounts VALUES ('acme', 100, 0)")
+    connection.execute(
+        "INSERT INTO entries (organization, amount_nanos, note, create_time) VALUES ('acme', 100, '', 0)"
+    )
+    yield Before(place, connection.execute)
+    connection.close()
+
+
+async def test_a_version_and_the_one_before_it_run_side_by_side(before: Before) -> None:
+    spend_as_before(before.execute, "before", 10)
+    ledger = await open_ledger(before.place, Clock())  # makes the new tables under the old version's feet
+    spend_as_before(before.execute, "beside", 20)
+    await ledger.create_budget(make_budget("cap", 100))
+    await ledger.reserve("new", 1, spend("acme", 50), LATER)
+    await ledger.settle("new", 1, 30, "new", 30)
+    spend_as_before(before.execute, "after", 5)
+    assert await ledger.balance("acme") == Balance("acme", 35, 0)
+    assert [entry.amount_nanos for entry in await ledger.list_entries("acme", None, 9)] == [-5, -30, -20, -10, 100]
+    assert await ledger.claim("acme", "beside", "new", NOW) == "beside"
+    assert await ledger.get_receipt("after") == make_receipt("after")
+    assert (await ledger.verify()).is_right
+    await ledger.close()
 
 
 def make_old(path: Path) -> None:
@@ -70,21 +123,6 @@ async def test_a_file_of_the_version_before_is_taken_over(tmp_path: Path) -> Non
     ledger = await open_ledger(SqliteDatabase(path), Clock())
     assert await ledger.balance("acme") == Balance("acme", 100, 0)
     await ledger.reserve("r", 1, spend("acme", 100), LATER)
-    assert (await ledger.verify()).is_right
-    await ledger.close()
-
-
-async def test_the_version_before_runs_on_this_ones_tables(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    ledger = await open_ledger(SqliteDatabase(path), Clock())
-    await ledger.add_credits("acme", 100, "first", "", NOW)
-    old = sqlite3.connect(path, isolation_level=None)
-    assert old.execute("PRAGMA user_version").fetchone() == (1,)  # what it looks for before it starts
-    for statement, parameters in OLD_STATEMENTS:
-        old.execute(statement, parameters)
-    old.close()
-    assert await ledger.balance("acme") == Balance("acme", 70, 0)
-    assert await ledger.claim("acme", "id", "new", NOW) == "old"
     assert (await ledger.verify()).is_right
     await ledger.close()
 

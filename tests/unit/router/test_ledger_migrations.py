@@ -12,9 +12,10 @@ from sqlalchemy.pool import StaticPool
 
 from router_service.core.database import Database, SqliteDatabase
 from router_service.core.faults import Reason
+from router_service.database.postgres import connect_raw
 from router_service.ledger import codec, migration
 from router_service.ledger.ledger import Balance
-from router_service.ledger.postgres import PostgresConnection, connect_raw
+from router_service.ledger.postgres import PostgresConnection
 from router_service.ledger.sql_ledger import open_ledger
 from tests.fakes.postgres_server import PostgresServer
 from tests.suites.budget_suite import make_budget

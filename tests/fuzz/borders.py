@@ -1,0 +1,140 @@
+"""`python -m tests.fuzz.borders SECONDS`: atheris drives what reads bytes of others at the borders of both services.
+
+Names, origins, page tokens, certificates, sealed leases, callers' tokens, changes of the log, answers of Vault and the
+configuration. Each has the errors that it may raise; anything else, ten seconds or 2 GiB end the run with a failure.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+
+import atheris
+import requests
+
+with atheris.instrument_imports(include=["vault_service.core", "vault_service.transport", "router_service.catalog"]):
+    from keyswitch.vault.v1 import lease_pb2
+
+    from router_service.catalog.loader import load_snapshot
+    from router_service.catalog.problems import ConfigurationError
+    from vault_service.core import names
+    from vault_service.core.faults import Fault
+    from vault_service.core.origins import check_origin
+    from vault_service.core.sealing import parse_chain
+    from vault_service.core.tokens import read_claims
+    from vault_service.transport.pages import decode_token
+
+from google.protobuf.message import DecodeError
+
+from vault_service.store.hvac_session import _errors, _json_object
+from vault_service.store.store import StoreError
+from vault_service.store.vault_errors import error_of
+
+PARSERS = (
+    names.parse_owner,
+    names.parse_user,
+    names.parse_application,
+    names.parse_credential,
+    names.parse_version,
+    names.parse_token,
+    names.parse_policy,
+    names.parse_chain,
+    names.parse_record,
+    names.parse_principal,
+    check_origin,
+)
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def _names(data: bytes) -> None:
+    for parse in PARSERS:
+        try:
+            parse(_text(data), "field")
+        except Fault:
+            continue
+
+
+def _vault_answer(data: bytes) -> None:
+    answer = requests.Response()
+    answer._content, answer.status_code = data, 400 + (data[0] if data else 0)
+    error = error_of(answer.status_code, _errors(_json_object(answer)))
+    assert isinstance(error, StoreError)
+    assert not data[8:].strip() or _text(data[8:]) not in str(error) or len(data) < 24
+
+
+def _claims(data: bytes) -> None:
+    try:
+        claims = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(claims, Mapping):
+        read_claims(claims)
+
+
+def _page_token(data: bytes) -> None:
+    decode_token(("list", "organizations/acme"), _text(data))
+
+
+def _chain(data: bytes) -> None:
+    parse_chain([data])
+
+
+def _material(data: bytes) -> None:
+    lease_pb2.LeasedMaterial.FromString(data)
+
+
+def _configuration(data: bytes) -> None:
+    load_snapshot(_text(data), source="fuzz", builtin=False)
+
+
+TARGETS: Mapping[Callable[[bytes], None], tuple[type[Exception], ...]] = {
+    _names: (),
+    _page_token: (Fault,),
+    _chain: (Fault,),
+    _claims: (Fault,),
+    _material: (DecodeError,),
+    _vault_answer: (),
+    _configuration: (ConfigurationError,),
+}
+SEEDS = (
+    b"organizations/acme/users/ada/credentials/main/versions/1",
+    b"https://api.openai.com:443",
+    b"WyJhYWFhYWFhYWFhYWFhYWFhIiwgImN1cnNvciJd",
+    b'{"sub":"organizations/acme","org":"acme","roles":["ADMIN"],"exp":1,"iat":0,"jti":"t"}',
+    b'{"errors":["Vault is sealed"],"request_id":"x","data":{"data":{"value":"eA=="},"metadata":{"version":1}}}',
+    b"deployment:\n  name: keyswitch\norganizations:\n  acme:\n    users: [ada]\n",
+)
+_RUNS: dict[str, int] = {}
+
+
+def read(data: bytes) -> None:
+    """Reads bytes as what the first one says."""
+    if not data:
+        return
+    target, allowed = list(TARGETS.items())[data[0] % len(TARGETS)]
+    _RUNS[target.__name__] = _RUNS.get(target.__name__, 0) + 1
+    try:
+        target(data[1:])
+    except allowed:
+        return
+
+
+def main() -> None:
+    """Fuzzes for so many seconds."""
+    import tempfile
+    from pathlib import Path
+
+    seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 60
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(len(TARGETS)):
+            for at, seed in enumerate(SEEDS):
+                (Path(folder) / f"{number}-{at}").write_bytes(bytes([number]) + seed)
+        options = [f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=2048", "-max_len=65536", "-verbosity=0"]
+        atheris.Setup([sys.argv[0], *options, "-print_final_stats=1", folder], read)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

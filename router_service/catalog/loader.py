@@ -163,6 +163,17 @@ def _remove(root: dict[str, Value], fault: SchemaFault) -> None:
         return
     container: Value = root
     for step in path[:-1]:
-        container = container.get(step) if isinstance(container, dict) else None
+        container = _step_into(container, step)
     if isinstance(container, dict):
         container.pop(path[-1], None)
+
+
+def _step_into(container: Value, step: str | int) -> Value:
+    """What stands at a key or an index; None where nothing does, as after an entry around it was taken out."""
+    match container, step:
+        case dict(), str():
+            return container.get(step)
+        case list(), int() if step < len(container):
+            return container[step]
+        case _:
+            return None

@@ -209,3 +209,10 @@ def test_a_wrong_limit_is_named_with_its_place() -> None:
         "k.yaml:3:35: organizations.demo.limits.requests_per_minute: must be at least 1",
         "k.yaml:3:38: organizations.demo.limits.requests: there is no such key here; did you mean requests_per_minute?",
     ]
+
+
+def test_an_unknown_key_within_a_list_is_named_with_its_place() -> None:
+    text = EXAMPLE.replace("upstream_model: echo}", "upstream_model: echo, quirks: {is_nice: true}}")
+    with pytest.raises(ConfigurationError) as caught:
+        load_snapshot(text, source="k.yaml")
+    assert [problem.path for problem in caught.value.problems] == ["models.practice/echo.endpoints[0].quirks.is_nice"]

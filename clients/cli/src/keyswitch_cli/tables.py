@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from rich import box
+from rich.console import RenderableType
 from rich.table import Table
+from rich.text import Text
+
+from keyswitch_cli import words
+
+
+class PlainTable(Table):
+    """A table whose texts are shown as they are: names that people chose are no markup, and no terminal obeys them."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        """Adds a row."""
+        shown = (Text(words.harmless(cell)) if isinstance(cell, str) else cell for cell in cells)
+        super().add_row(*shown, **options)
 
 
 def listing(*headers: str, long: Collection[str] = ()) -> Table:
     """A table with a head. Where the screen is narrow, the columns named in `long` go on in the next line."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold")
+    table = PlainTable(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold")
     for header in headers:
         table.add_column(header, overflow="fold", no_wrap=header not in long)
     return table
@@ -18,7 +32,7 @@ def listing(*headers: str, long: Collection[str] = ()) -> Table:
 
 def sheet(rows: Sequence[tuple[str, str]]) -> Table:
     """Labels and values, those without a value left out."""
-    table = Table.grid(padding=(0, 2))
+    table = PlainTable.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for label, value in rows:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from router_service.billing import Reservation, check_record, keep, plan_spending
 from router_service.core.faults import Fault, Reason
@@ -45,6 +45,7 @@ class Attempts:
     kept: Receipt | None = None  # of an answer that is whole
     _made: int = 0  # also those that ended before anything was sent
     _sent: Secret | None = None  # with the latest
+    _used: list[Secret] = field(default_factory=list)  # with all, in order: a later answer may repeat an earlier one's
 
     async def make(self, current: int, made: Plan, taken: AsyncExitStack) -> None:
         """Encodes, reserves, takes a slot, leases, sends; settles and reports whatever happens. Raises Fault."""
@@ -61,6 +62,7 @@ class Attempts:
             lease = await self.lease(candidate)
             if lease is not None:
                 self._sent = lease.secret
+                self._used.append(lease.secret)
                 attempt.lease_id, attempt.credential_version = lease.id, lease.credential_version
             self.record.attempts.append(attempt)
             exchange = self._exchange(prepared, attempt, lease, made)
@@ -151,7 +153,7 @@ class Attempts:
             commit=commit,
             clock=edges.clock,
             spawn=drain_later,
-            hide=Hiding(lease.secret if lease is not None else None, derived_secret(upstream_request)),
+            hide=Hiding(*self._used, derived_secret(upstream_request)),
             errors=candidate.provider.errors,
             min_flush_seconds=self.request.min_flush_seconds,
         )

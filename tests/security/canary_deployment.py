@@ -22,6 +22,7 @@ RIGHTFUL_FILES = {"operator.token": OPERATOR}
 """Files that hold a secret by purpose: the first start hands the operator's token over in this one, mode 0600."""
 
 CHAT, CLAUDE, REFUSED, EMBED = "scripted/chat", "scripted/claude", "refused/chat", "scripted/embed"
+AWS = "scripted/aws"
 
 CONFIGURATION = """\
 deployment: {name: keyswitch, default_model: scripted/chat, byok_enabled: true}
@@ -50,6 +51,13 @@ providers:
     key_test_path: /v1/models
     breaker_failures: 0
     allowed_private_networks: [127.0.0.1/32]
+  scripted-aws:
+    dialect: bedrock_converse
+    base_url: "http://127.0.0.1:UPSTREAM"
+    auth: aws
+    key_test_path: ""
+    breaker_failures: 0
+    allowed_private_networks: [127.0.0.1/32]
   refused:
     dialect: openai_chat
     base_url: "http://127.0.0.1:CLOSED/v1"
@@ -61,6 +69,9 @@ models:
     price: {input_usd_per_million: "0.10", output_usd_per_million: "0.40", checked: 2026-11-21}
   scripted/claude:
     endpoints: [{provider: scripted-anthropic, upstream_model: claude}]
+    price: {input_usd_per_million: "0.10", output_usd_per_million: "0.40", checked: 2026-11-21}
+  scripted/aws:
+    endpoints: [{provider: scripted-aws, upstream_model: chat}]
     price: {input_usd_per_million: "0.10", output_usd_per_million: "0.40", checked: 2026-11-21}
   scripted/embed:
     endpoints: [{provider: scripted, upstream_model: embed}]
@@ -85,6 +96,7 @@ class Watched:
     temporary: Path
     closed_port: int
     tokens: dict[str, str] = field(default_factory=dict, repr=False)
+    rightful: dict[str, str] = field(default_factory=lambda: dict(RIGHTFUL_FILES))
     user_key: Canary = field(default_factory=lambda: make_key("ada's key"))
     organization_key: Canary = field(default_factory=lambda: make_key("the organization's key", "sk-ant-api03-"))
     shared_key: Canary = field(default_factory=lambda: make_key("the deployment's key", ""))
@@ -186,16 +198,16 @@ class Watched:
 
     def search_files(self) -> None:
         """Searches the home with its logs, databases and audit segments, and the temporary folder."""
-        self.scanner.scan_files("home", self.stack.home, RIGHTFUL_FILES)
+        self.scanner.scan_files("home", self.stack.home, self.rightful)
         self.scanner.scan_files("temporary files", self.temporary, {})
 
 
 @asynccontextmanager
-async def watched_deployment(folder: Path, log_level: str) -> AsyncIterator[Watched]:
-    """Runs one below a folder until the block ends."""
+async def watched_deployment(folder: Path, log_level: str, **more: str) -> AsyncIterator[Watched]:
+    """Runs one below a folder until the block ends; `more` goes to the environment."""
     temporary = folder / "tmp"
     temporary.mkdir(parents=True)
-    environment = {"KEYSWITCH_LOG_LEVEL": log_level, "TMPDIR": str(temporary)}
+    environment = {"KEYSWITCH_LOG_LEVEL": log_level, "TMPDIR": str(temporary), **more}
     if log_level == "debug":
         environment["PYTHONASYNCIODEBUG"] = "1"  # what an operator who looks for a fault may set; it prints tasks
     async with scripted_upstream() as upstream:

@@ -134,6 +134,7 @@ async def test_a_grant_is_renewed_as_the_standard_says() -> None:
     ("handler", "error", "cause"),
     [
         (answering(400, b'{"error":"invalid_grant"}'), MintRefused, "invalid_grant"),
+        (answering(400, b'{"error":"CANARY0abc"}'), MintRefused, "status_400"),
         (answering(401, b'{"error":"invalid_client","error_description":"CANARY"}'), MintRefused, "invalid_client"),
         (answering(400, b'{"error":"sk-CANARY with spaces"}'), MintRefused, "status_400"),
         (answering(403, b"<html>CANARY"), MintRefused, "status_403"),

@@ -57,7 +57,7 @@ run: $(VENV)/.run ## Starts everything locally, streams a completion, stays up u
 	@exec $(PY) -m deploy.local.run
 
 # --- checking and testing --------------------------------------------------------------
-.PHONY: check lint types vault-server model-servers ollama-server test test-python test-go test-recordings fuzz security bench bench-decoders soak format test-money fault-matrix
+.PHONY: check lint types vault-server model-servers ollama-server test test-python test-go test-recordings fuzz security bench bench-decoders soak format test-money fault-matrix stories
 format: $(VENV)/.dev ## Formats the Python code
 	@$(VENV)/bin/ruff check -q --fix . ; $(VENV)/bin/ruff format -q .
 
@@ -96,6 +96,9 @@ test-money: $(VENV)/.dev ## Runs the tests of the ledger, budgets and payers, on
 
 fault-matrix: $(VENV)/.dev ## Writes the table of docs/fault-matrix.md anew
 	@KEYSWITCH_WRITE_MATRIX=1 $(PY) -m pytest -q -s tests/security/test_fault_matrix.py
+
+stories: $(VENV)/.dev ## Plays the stories of docs/stories and writes what their commands say anew
+	@KEYSWITCH_WRITE_STORIES=1 $(PY) -m pytest -q tests/stories
 
 test-recordings: $(VENV)/.dev ## Decodes every recorded answer of real providers
 	@$(PY) -m pytest -q tests/unit/dialects

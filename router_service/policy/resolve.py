@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from router_service.catalog.catalog import FREE, EmbeddingFacts, Endpoint, Model, Snapshot
+from router_service.catalog.catalog import FREE, EmbeddingFacts, Endpoint, Model, Provider, Snapshot
 from router_service.core.faults import Fault, Reason, invalid
 from router_service.core.request import Purpose
 from router_service.core.resolution import ModelSource, OverrideLayer, SkippedModelChoice, SkipReason
@@ -103,7 +103,7 @@ def named_model(call: Call, snapshot: Snapshot, reference: str) -> Model:
     """The model that a call names itself: an error when it cannot have it, never a silent substitute."""
     model = snapshot.find_model(reference) or _uncatalogued(call, snapshot, reference)
     if model is None or not model.is_enabled:
-        nearest = [name for name in snapshot.nearest_models(reference) if name != reference]
+        nearest = [name for name in snapshot.nearest_models(reference) if _is_enabled(snapshot, name)]
         hint = f" Did you mean {_either(nearest)}?" if nearest else " ListModels shows what you can use."
         state = "is switched off" if model is not None else "is not known here"
         shown = quote(reference[:128])
@@ -116,6 +116,25 @@ def named_model(call: Call, snapshot: Snapshot, reference: str) -> Model:
     if not call.application.allows(model.id):
         raise _not_allowed(call, model.id, f"may not use {quote(model.id)}")
     return model
+
+
+def _is_enabled(snapshot: Snapshot, name: str) -> bool:
+    found = snapshot.find_model(name)
+    return found is not None and found.is_enabled
+
+
+def not_served(reference: str, provider: Provider, snapshot: Snapshot) -> Fault:
+    """The fault of a model that the catalog does not know, or not at this provider."""
+    shown = quote(reference[:128])
+    near = [
+        name
+        for name in snapshot.nearest_models(reference)
+        if (model := snapshot.find_model(name)) and any(item.provider == provider.id for item in model.endpoints)
+    ]
+    hint = f" Did you mean {_either(near)}?" if near else f" {provider.id}: before a name means the provider's own."
+    metadata = {"model": shown} | ({"nearest": ",".join(near)} if near else {})
+    message = f"The catalog has no model {shown!r} at {provider.id}.{hint}"
+    return Fault(Reason.MODEL_NOT_FOUND, message, metadata=metadata)
 
 
 def _uncatalogued(call: Call, snapshot: Snapshot, reference: str) -> Model | None:

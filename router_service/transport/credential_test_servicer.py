@@ -11,14 +11,14 @@ from keyswitch.vault.v1 import credential_test_pb2, lease_pb2
 
 from router_service.catalog.catalog import Application, Endpoint, Model, Organization, Provider, Snapshot
 from router_service.core.caller import Caller, Credential, Holdings
-from router_service.core.faults import Cause, Fault, Reason, invalid
+from router_service.core.faults import Cause, invalid
 from router_service.core.resolution import Payer
-from router_service.core.secret import quote
 from router_service.credentials.client import Credentials
 from router_service.credentials.errors import StaleCredential
 from router_service.credentials.uses import UseOutcome
 from router_service.policy.call import Call
 from router_service.policy.payer import Refusal, credentials_of, pick_credential, refuse_payer
+from router_service.policy.resolve import not_served
 from router_service.transport import wire_build
 from router_service.transport.credential_access import find_credential, untestable
 from router_service.transport.interceptors.identity import caller
@@ -201,9 +201,7 @@ def _endpoint(reference: str, provider: Provider, snapshot: Snapshot) -> Endpoin
     model = snapshot.find_model(reference)
     found = model and next((item for item in model.endpoints if item.provider == provider.id), None)
     if not found:
-        shown = quote(reference[:128])
-        metadata = {"model": shown}
-        raise Fault(Reason.MODEL_NOT_FOUND, f"No model {shown!r} is had from {provider.name}.", metadata=metadata)
+        raise not_served(reference, provider, snapshot)
     return found
 
 

@@ -12,11 +12,12 @@ from router_service.catalog.options import describe_general, describe_provider
 from router_service.core.caller import Caller
 from router_service.core.faults import Fault, Reason, invalid
 from router_service.core.request import ReasoningEffort
-from router_service.core.secret import Secret, quote
+from router_service.core.secret import Secret
 from router_service.credentials.client import Credentials
 from router_service.credentials.errors import StaleCredential
 from router_service.credentials.uses import UseOutcome
 from router_service.dialects.registry import DIALECTS
+from router_service.policy.resolve import not_served
 from router_service.transport.credential_access import find_credential, untestable
 from router_service.transport.interceptors.identity import caller
 from router_service.transport.request import demand, not_found
@@ -38,9 +39,7 @@ def describe_options(
         model = snapshot.find_model(request.model)
         endpoint = model and next((item for item in model.endpoints if item.provider == provider.id), None)
         if not endpoint:
-            shown = quote(request.model[:128])
-            message = f"No model {shown!r} is had from {provider.name}."
-            raise Fault(Reason.MODEL_NOT_FOUND, message, metadata={"model": shown})
+            raise not_served(request.model, provider, snapshot)
         quirks, dialect = endpoint.quirks, endpoint.dialect_at(provider)
     return model_service_pb2.DescribeOptionsResponse(
         general_schema_json=json.dumps(describe_general()),

@@ -80,7 +80,7 @@ def test_credits(terminal: Terminal) -> None:
         "GetBalance": budget_service_pb2.GetBalanceResponse(balance=balance),
         "AddCredits": budget_service_pb2.AddCreditsResponse(entry=entry, balance=balance),
     }
-    assert "demo has $12.499999999 to spend" in terminal.run("credits", "show").stdout
+    assert "demo has $12.499999999 of credits to spend" in terminal.run("credits", "show").stdout
     added = terminal.run("-o", "demo", "credits", "add", "2.50", "--note", "gift", token=OPERATOR)
     assert "$2.50 is entry 7" in added.stderr
     assert terminal.services.asked("AddCredits").amount_usd_nanos == 2_500_000_000

@@ -180,5 +180,15 @@ def test_key_status(terminal: Terminal) -> None:
     )
     terminal.services.answers["GetKeyStatus"] = credential_test_service_pb2.GetKeyStatusResponse(statuses=[status])
     shown = terminal.run("keys", "status", "--application", "chat", "--provider", "practice").stdout
-    assert "using the shared key (a saved own key is ignored)" in shown
+    assert "using shared key (a saved own key is ignored)" in shown
     assert terminal.services.asked("GetKeyStatus").provider == "providers/practice"
+
+
+def test_providers_without_a_key_are_counted_and_listed_on_demand(terminal: Terminal) -> None:
+    state = credential_test_service_pb2.KEY_STATE_NONE
+    status = credential_test_service_pb2.KeyStatus(provider="providers/practice", state=state)
+    terminal.services.answers["GetKeyStatus"] = credential_test_service_pb2.GetKeyStatusResponse(statuses=[status])
+    counted = terminal.run("keys", "status")
+    assert "practice" not in counted.stdout
+    assert "No key for 1 other provider: --all lists them." in counted.stderr
+    assert "practice   no key" in terminal.run("keys", "status", "--all").stdout

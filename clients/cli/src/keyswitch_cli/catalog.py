@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
@@ -56,23 +57,31 @@ def models(
     if not whole.models:
         session.say(whole.message or "There is no model that this token can use.", "yellow")
         return
-    table = tables.listing(
-        "model", "aliases", "provider", "paid by", "context", "input / 1M", "output / 1M", long=("aliases",)
-    )
+    heads = ("model", "also", "provider", "paid by", "context", "in / out per 1M")
+    table = tables.listing(*heads, long=("also",))
     for model in whole.models:
-        price = model.price
         table.add_row(
             f"{model.model} *" if model.is_preselected else model.model,
-            ", ".join(model.aliases),
+            "\n".join(_short_names(model)),
             words.last(model.provider),
             words.payer(model.payer),
             f"{model.context_limit_tokens:,}" if model.HasField("context_limit_tokens") else "-",
-            words.usd(price.input_usd_nanos_per_million_tokens)
-            if price.HasField("input_usd_nanos_per_million_tokens")
-            else "unknown",
-            words.usd(price.output_usd_nanos_per_million_tokens)
-            if price.HasField("output_usd_nanos_per_million_tokens")
-            else "unknown",
+            _prices(model.price),
         )
     session.out.print(table)
     session.say("* is the default", "dim")
+
+
+def _short_names(model: model_service_pb2.Model) -> list[str]:
+    """The aliases that the model's own name does not say already."""
+    return [
+        alias for alias in model.aliases if not model.model.endswith(f"/{alias}") and not re.search(r"\d{8}$|/", alias)
+    ]
+
+
+def _prices(price: model_service_pb2.ModelPrice) -> str:
+    known = [
+        words.usd(getattr(price, field)) if price.HasField(field) else "unknown"
+        for field in ("input_usd_nanos_per_million_tokens", "output_usd_nanos_per_million_tokens")
+    ]
+    return "unknown" if known == ["unknown"] * 2 else " / ".join(known)

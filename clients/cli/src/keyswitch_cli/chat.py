@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import typer
-from keyswitch.router.v1 import completion_service_pb2, content_pb2, stream_pb2
+from keyswitch.router.v1 import completion_service_pb2, content_pb2, payer_pb2, stream_pb2
 from keyswitch_client import CallOptions, KeyswitchError, system, user
 
 from keyswitch_cli import call_routes, words
 from keyswitch_cli.answer_view import AnswerView
+from keyswitch_cli.money import warn_of_low_credits
 from keyswitch_cli.problems import show_error
-from keyswitch_cli.receipts import receipt_line
+from keyswitch_cli.receipts import passed_over, receipt_line
 from keyswitch_cli.session import Json, Session, session_of
 
 _HELP = "/model NAME changes the model, /new forgets the conversation, /exit leaves (so does Ctrl-D)"
@@ -43,7 +44,7 @@ def chat(
     ] = None,
     payer: Annotated[
         list[str] | None,
-        typer.Option(help="Only this payer may pay: USER_KEY, ORGANIZATION_KEY, SHARED_KEY, CREDITS. May be repeated."),
+        typer.Option(help="Only this payer may pay: USER_KEY, ORGANIZATION_KEY, SHARED_KEY, CREDITS or FREE. May be repeated."),
     ] = None,
     effort: Annotated[
         str, typer.Option(help="off, minimal, low, medium, high, xhigh or max.", show_default=False)
@@ -104,7 +105,11 @@ def ask(
         return answer
     if answer.finish_reason in _ODD_ENDS:
         session.say(_ODD_ENDS[answer.finish_reason], "yellow")
+    for line in passed_over(answer.receipt):
+        session.say(line, "yellow")
     session.err.print(receipt_line(answer), soft_wrap=True)
+    if answer.resolution.payer == payer_pb2.PAYER_CREDITS:
+        warn_of_low_credits(session)
     return answer
 
 

@@ -61,7 +61,7 @@ def explain(
 
 
 def _print_candidates(session: Session, answer: routing_service_pb2.ExplainRouteResponse) -> None:
-    table = tables.listing("", "model", "named by", "provider", "paid by", "with", "why here", long=("with",))
+    table = tables.listing("", "model", "named by", "provider", "paid by", "key", "why here", long=("key",))
     for number, found in enumerate(answer.candidates, 1):
         resolution = found.resolution
         table.add_row(
@@ -70,7 +70,7 @@ def _print_candidates(session: Session, answer: routing_service_pb2.ExplainRoute
             words.enum_word(resolution_pb2.ModelSource, resolution.model_source, "MODEL_SOURCE_"),
             words.last(resolution.provider),
             words.payer(resolution.payer),
-            resolution.credential_version.rpartition("/versions/")[0] or "no key",
+            words.last(resolution.credential_version.rpartition("/versions/")[0]) or "no key",
             words.enum_word(routing_service_pb2.CandidateReason, found.reason, "CANDIDATE_REASON_"),
         )
     session.out.print(table)

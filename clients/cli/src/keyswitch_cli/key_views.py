@@ -51,7 +51,7 @@ def show_one(
         ("kind", words.enum_word(credential_pb2.CredentialKind, credential.kind, "CREDENTIAL_KIND_")),
         ("state", _state(credential)),
         ("may go to", ", ".join(credential.allowed_origins)),
-        ("in flight", str(credential.max_concurrent_requests) if credential.max_concurrent_requests else ""),
+        ("at once", str(credential.max_concurrent_requests) if credential.max_concurrent_requests else ""),
         ("expires", words.moment(credential.expire_time) if credential.HasField("expire_time") else ""),
         ("last use", words.moment(credential.last_use_time) if credential.HasField("last_use_time") else "never"),
         ("created", words.moment(credential.create_time)),
@@ -83,7 +83,7 @@ def show_test(session: Session, answer: credential_test_service_pb2.TestCredenti
     session.say(f"{mark} {outcome_word(answer.outcome)}{took}{'' if passed else status}", style)
     if answer.message:
         session.say(f"  {answer.message}")
-    if answer.detected_plan:
+    if answer.detected_plan and answer.detected_plan not in answer.message:
         session.say(f"  The key looks like one of the plan {answer.detected_plan}.")
     if answer.HasField("retry_delay"):
         session.say(f"  Try again in {words.seconds(answer.retry_delay)}.")
@@ -94,27 +94,34 @@ def show_test(session: Session, answer: credential_test_service_pb2.TestCredenti
         session.say(f"  It can use {', '.join(shown)}{rest}{' at least' if answer.is_models_truncated else ''}.")
 
 
-def show_status(session: Session, answer: credential_test_service_pb2.GetKeyStatusResponse) -> None:
-    """Which key each provider would get."""
-    table = tables.listing(
-        "application", "provider", "key", "paid by", "which", "last test", long=("which", "last test")
-    )
-    named = {
-        credential_test_service_pb2.KEY_STATE_SAVED: "saved",
-        credential_test_service_pb2.KEY_STATE_SHARED: "using the shared key",
-        credential_test_service_pb2.KEY_STATE_NONE: "none",
-    }
-    for status in answer.statuses:
+def show_status(session: Session, answer: credential_test_service_pb2.GetKeyStatusResponse, *, is_all: bool) -> None:
+    """Which key each provider would get. Providers without any are only counted, unless all are asked for."""
+    none = credential_test_service_pb2.KEY_STATE_NONE
+    shown = [one for one in answer.statuses if is_all or one.state != none or one.is_saved_key_ignored]
+    heads = ("application", "provider", "status", "paid by", "key", "last test")
+    table = tables.listing(*heads, long=("key", "last test"))
+    for status in shown:
         ignored = " (a saved own key is ignored)" if status.is_saved_key_ignored else ""
         table.add_row(
             words.last(status.application) or "-",
             words.last(status.provider),
-            named.get(status.state, str(status.state)) + ignored,
-            words.payer(status.payer),
-            status.credential or "-",
+            _KEY_STATES.get(status.state, str(status.state)) + ignored,
+            words.payer(status.payer) if status.payer else "-",
+            words.last(status.credential) or ("the deployment's" if status.payer else "-"),
             _test(status.last_test) if status.HasField("last_test") else "-",
         )
-    session.out.print(table)
+    if shown:
+        session.out.print(table)
+    without = len({one.provider for one in answer.statuses}) - len({one.provider for one in shown})
+    if without:
+        session.say(f"No key for {without} other provider{'s' if without > 1 else ''}: --all lists them.", "dim")
+
+
+_KEY_STATES = {
+    credential_test_service_pb2.KEY_STATE_SAVED: "key saved",
+    credential_test_service_pb2.KEY_STATE_SHARED: "using shared key",
+    credential_test_service_pb2.KEY_STATE_NONE: "no key",
+}
 
 
 def _state(credential: credential_pb2.Credential) -> str:

@@ -170,9 +170,10 @@ def status(
         str | None, typer.Option("--application", "-a", envvar="KEYSWITCH_APPLICATION", help="Id or whole name.")
     ] = None,
     provider: Annotated[str, typer.Option(help="Only this provider.", show_default=False)] = "",
+    is_all: Annotated[bool, typer.Option("--all", help="Providers without a key too.")] = False,
     is_json: Json = False,
 ) -> None:
-    """Show which key each provider would get: saved, shared or none."""
+    """Show which key each provider would get: a saved one, the shared one or none."""
     session = session_of(context, is_json=is_json)
     request = credential_test_service_pb2.GetKeyStatusRequest(
         application=session.settings.application(application),
@@ -182,7 +183,7 @@ def status(
     if session.is_json:
         session.print_json(answer)
     else:
-        key_views.show_status(session, answer)
+        key_views.show_status(session, answer, is_all=is_all or bool(provider))
 
 
 def _versions(session: Session, name: str) -> list[credential_pb2.CredentialVersion]:

@@ -25,6 +25,7 @@ from keyswitch_cli import (
     money,
     organizations,
     overrides,
+    plans,
     policy,
     providers,
     receipts,
@@ -163,6 +164,7 @@ def _is_given(context: typer.Context, parameter: str) -> bool:
 
 chat.register(app)
 catalog.register(app)
+plans.register(app)
 embed.register(app)
 explain.register(app)
 receipts.register(app)

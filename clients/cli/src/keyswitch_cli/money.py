@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from keyswitch.router.v1 import budget_service_pb2
+from keyswitch_client import KeyswitchError
 
 from keyswitch_cli import tables, words
 from keyswitch_cli.session import Json, Session, session_of
@@ -92,11 +93,34 @@ def threshold(
         _print_balance(session, answer.balance)
 
 
+def warn_of_low_credits(session: Session) -> None:
+    """Says that an organization's credits are low, to whoever may see them, before a call is refused for it."""
+    if not session.settings.organization:
+        return
+    request = budget_service_pb2.GetBalanceRequest(organization=session.settings.organization)
+    try:
+        balance = session.client.call(session.client.budgets.GetBalance, request).balance
+    except KeyswitchError:
+        return  # the answer is there: what is only a courtesy must not fail the command
+    if not balance.is_low:
+        return
+    left, low = words.usd(balance.available_usd_nanos), words.usd(balance.low_balance_usd_nanos)
+    then = (
+        "calls that credits pay are refused until the operator adds some"
+        if balance.available_usd_nanos <= 0
+        else (f"below the {low} that count as low")
+    )
+    session.say(f"! {words.last(balance.organization)} has {left} of credits left: {then}.", "yellow")
+
+
 def _print_balance(session: Session, balance: budget_service_pb2.Balance) -> None:
+    low = ""
+    if balance.HasField("low_balance_usd_nanos"):
+        threshold = words.usd(balance.low_balance_usd_nanos)
+        low = f"; LOW: below {threshold}" if balance.is_low else f"; below {threshold} they count as low"
     session.out.print(
-        f"{words.last(balance.organization)} has {words.usd(balance.available_usd_nanos)} to spend: "
+        f"{words.last(balance.organization)} has {words.usd(balance.available_usd_nanos)} of credits to spend: "
         f"{words.usd(balance.balance_usd_nanos)}, of which {words.usd(balance.reserved_usd_nanos)} "
-        "is reserved for calls under way"
-        + (f"; LOW: below {words.usd(balance.low_balance_usd_nanos)}" if balance.is_low else ""),
+        f"is reserved for calls under way{low}",
         soft_wrap=True,
     )

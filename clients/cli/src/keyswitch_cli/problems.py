@@ -42,6 +42,7 @@ _ADVICE: Mapping[str, str] = {
     "CALLER_NOT_ALLOWED": "Ask for a token with the role or scope named above.",
     "MODEL_NOT_FOUND": "`keyswitch models` lists what this token can use.",
     "MODEL_NOT_ALLOWED": "`keyswitch models --application APPLICATION` lists what the application may use.",
+    "MODEL_NOT_ALLOWED_WITH_OWN_KEY": "`keyswitch models --application APPLICATION` lists what the own key serves.",
     "NO_USABLE_CREDENTIAL": "Add a key with `keyswitch keys add PROVIDER`, or look at `keyswitch keys status`.",
     "BYOK_DISABLED": "An operator or administrator can allow own keys: `keyswitch policy byok set on`.",
     "PRICE_UNKNOWN": "Use an own key for this model, or ask the operator to give it a price.",
@@ -63,6 +64,7 @@ _ADVICE: Mapping[str, str] = {
     "INVALID_SECRET": "Copy the key again: only the key itself, in one line, without spaces and quotes.",
     "TOKEN_UNKNOWN": "`keyswitch tokens list` shows the tokens.",
     "AUDIT_RECORD_UNKNOWN": "`keyswitch audit list` shows the records.",
+    "RESOURCE_FIXED": "Change the file, or store another value over it with --override-file.",
     "RESOURCE_NOT_FOUND": "Check the name. What this token may not see looks as if it did not exist.",
     "RESOURCE_FIXED": "Add --override-file to store another one over the file's.",
     "ETAG_MISMATCH": "Somebody else was first: read it again.",
@@ -157,7 +159,8 @@ def _history(receipt: receipt_pb2.Receipt) -> list[tuple[str, str]]:
 
 
 def _show(console: Console, message: str, lines: list[tuple[str, str]]) -> None:
-    sentence = words.harmless(message[:1].upper() + message[1:])
+    is_word = message.partition(" ")[0].isalpha()  # and no name, whose letters matter
+    sentence = words.harmless(message[:1].upper() + message[1:] if is_word else message)
     if sentence and sentence[-1] not in ".?!)":
         sentence += "."
     console.print(Text.assemble(("✗ ", "bold red"), (sentence or "The call failed.", "bold")), soft_wrap=True)

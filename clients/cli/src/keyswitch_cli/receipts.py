@@ -62,6 +62,26 @@ def receipt_line(answer: completion_service_pb2.CompleteResponse | embedding_ser
     return Text(" · ".join(facts) + f"\n{words.receipt_command(answer.response_id)}", style="dim")
 
 
+def passed_over(bill: receipt_pb2.Receipt) -> list[str]:
+    """What would have answered at another moment, a line each: a reader would take it for the one who did."""
+    return [
+        f"· passed over: {item.model} at {words.last(item.provider)} for {words.payer(item.payer)}, "
+        + words.enum_word(resolution_pb2.SkipReason, item.reason, "SKIP_REASON_")
+        for item in bill.skipped_candidates
+        if item.reason in _MOMENTARY
+    ]
+
+
+_MOMENTARY = frozenset(
+    {
+        resolution_pb2.SKIP_REASON_COOLING_DOWN,
+        resolution_pb2.SKIP_REASON_SLOTS_TAKEN,
+        resolution_pb2.SKIP_REASON_BUDGET_EXHAUSTED,
+        resolution_pb2.SKIP_REASON_CREDIT_EXHAUSTED,
+    }
+)
+
+
 def show_receipt(session: Session, bill: receipt_pb2.Receipt) -> None:
     """The whole receipt as tables."""
     state = words.enum_word(receipt_pb2.ReceiptState, bill.state, "RECEIPT_STATE_")
@@ -74,6 +94,7 @@ def show_receipt(session: Session, bill: receipt_pb2.Receipt) -> None:
         ("tokens", words.tokens(bill.usage) if bill.HasField("usage") else ""),
         ("list price", words.list_price(bill.cost) if bill.HasField("cost") else ""),
         ("charged", _charge(bill)),
+        ("provider says", words.upstream_charged(bill.cost) if bill.HasField("cost") else ""),
         ("note", "abridged: `keyswitch receipt` shows all of it" if bill.is_abridged else ""),
     ]
     rows += [row for attempt in bill.attempts for row in _attempt_rows(attempt)]
@@ -90,6 +111,7 @@ def _attempt_rows(attempt: receipt_pb2.Attempt) -> list[tuple[str, str]]:
         f"{words.tokens(attempt.usage)} tokens" if attempt.HasField("usage") else "",
         f"list {words.list_price(attempt.cost)}" if attempt.HasField("cost") else "",
         f"charged {words.charged(attempt.cost)}" if attempt.HasField("cost") else "",
+        f"provider says {said}" if (said := words.upstream_charged(attempt.cost)) else "",
         f"first content {words.seconds(attempt.time_to_first_content)}"
         if attempt.HasField("time_to_first_content")
         else "",

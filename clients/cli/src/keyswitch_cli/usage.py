@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 from keyswitch.router.v1 import payer_pb2, receipt_pb2, usage_service_pb2
+from rich.bar import Bar
+from rich.table import Table
 
 from keyswitch_cli import tables, words
 from keyswitch_cli.session import Json, Session, session_of
@@ -48,20 +50,11 @@ def show(
     if session.is_json:
         session.print_json(answer)
         return
-    table = tables.listing(
-        *(by or ["model"]),
-        "calls",
-        "input",
-        "cached",
-        "written",
-        "output",
-        "list price",
-        "charged",
-        long=by or ["model"],
-    )
+    counts = ("calls", "input", "cached", "written", "output", "list price", "charged")
+    table = tables.listing(*(by or ["model"]), *counts, long=by or ["model"])
     for row in answer.rows:
         table.add_row(
-            *(words.harmless(key) or "-" for key in row.keys),
+            *(_key(session, dimension, key) for dimension, key in zip(dimensions, row.keys, strict=True)),
             str(row.call_count),
             _count(row.uncached_input_tokens),
             _count(row.cache_read_tokens),
@@ -94,13 +87,16 @@ def plot(
         filter=_filter(session, since, until, model, payer, application, user), group_by=[dimension]
     )
     rows = session.client.call(session.client.usage.Summarize, request).rows
-    values = [(row.keys[0] or "-", _MEASURES[measure](row)) for row in rows]
+    values = [(_key(session, dimension, row.keys[0]), _MEASURES[measure](row)) for row in rows]
     most = max((value for _, value in values), default=0)
-    label = max((len(key) for key, _ in values), default=0)
+    chart = Table.grid(padding=(0, 1))
+    chart.add_column(no_wrap=True)
+    chart.add_column(width=_BAR_CHARACTERS)
+    chart.add_column(no_wrap=True, justify="right")
     for key, value in values:
-        bar = "█" * (value * _BAR_CHARACTERS // most if most else 0)
         shown = words.usd(value) if measure in ("list", "charged") else f"{value:,}"
-        session.out.print(f"{words.harmless(key):<{label}} {bar or '▏'} {shown}", markup=False, soft_wrap=True)
+        chart.add_row(key, Bar(most or 1, 0, value, width=_BAR_CHARACTERS), shown)
+    session.out.print(chart)
     if not values:
         session.say("Nothing was used.")
 
@@ -131,14 +127,13 @@ def receipts(
     if session.is_json:
         session.print_json(answer)
         return
-    table = tables.listing("receipt", "began", "state", "model", "payer", "tokens", "list price", "charged")
+    table = tables.listing("receipt", "began", "paid by", "tokens", "list price", "charged", long=("tokens",))
     for bill in answer.receipts:
         last = bill.attempts[-1] if bill.attempts else receipt_pb2.Attempt()
+        state = words.enum_word(receipt_pb2.ReceiptState, bill.state, "RECEIPT_STATE_")
         table.add_row(
-            bill.response_id,
-            words.minute(bill.create_time),
-            words.enum_word(receipt_pb2.ReceiptState, bill.state, "RECEIPT_STATE_"),
-            last.model,
+            f"{bill.response_id}\n{last.model}",
+            f"{words.minute(bill.create_time)}\n{state}",
             words.payer(last.payer) if last.payer else "",
             words.tokens(bill.usage) if bill.HasField("usage") else "",
             words.list_price(bill.cost) if bill.HasField("cost") else "",
@@ -162,6 +157,15 @@ def _filter(
         start_time=words.timestamp_of(since) if since else None,
         end_time=words.timestamp_of(until) if until else None,
     )
+
+
+def _key(session: Session, dimension: usage_service_pb2.UsageDimension.ValueType, key: str) -> str:
+    """What a row is about: its id, where the rest of its name is the same in every row."""
+    if dimension == usage_service_pb2.USAGE_DIMENSION_PAYER:
+        key = key.removeprefix("PAYER_")
+    elif dimension != usage_service_pb2.USAGE_DIMENSION_MODEL and session.settings.organization:
+        key = words.last(key)
+    return words.harmless(key) or "-"
 
 
 def _unknown(value: usage_service_pb2.UsageSum) -> str:

@@ -128,6 +128,11 @@ def charged(cost: cost_pb2.Cost) -> str:
     return usd(cost.charged_usd_nanos) if cost.HasField("charged_usd_nanos") else unknown(cost.charged_unknown_reason)
 
 
+def upstream_charged(cost: cost_pb2.Cost) -> str:
+    """What the provider itself says that it charged; empty where it says nothing."""
+    return usd(cost.upstream_charged_usd_nanos) if cost.HasField("upstream_charged_usd_nanos") else ""
+
+
 def unknown(reason: cost_pb2.CostUnknownReason.ValueType) -> str:
     """Why an amount is not known; never 0."""
     word = enum_word(cost_pb2.CostUnknownReason, reason, "COST_UNKNOWN_REASON_")

@@ -74,7 +74,7 @@ async def test_a_subscription_falls_back_and_returns(tmp_path: Path, keyswitch_p
         assert names == ["claude-sonnet-4-5"] * 2
         assert "paid by CREDITS" in chosen.text
         assert (providers.last.provider, providers.last.key) == ("openrouter", PLATFORM_KEY)
-        assert providers.last.body["provider"] == {"order": ["Anthropic", "Google"], "allow_fallbacks": True}
+        assert providers.last.body["provider"] == {"order": ["Anthropic", "Google"]}
 
         providers.scripts["anthropic"].append(respond(USED_UP, status=429, retry_after=str(RESET_SECONDS)))
         openrouter_says(story, 2)

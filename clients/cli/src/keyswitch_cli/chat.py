@@ -44,7 +44,9 @@ def chat(
     ] = None,
     payer: Annotated[
         list[str] | None,
-        typer.Option(help="Only this payer may pay: USER_KEY, ORGANIZATION_KEY, SHARED_KEY, CREDITS or FREE. May be repeated."),
+        typer.Option(
+            help="Only this payer may pay: USER_KEY, ORGANIZATION_KEY, SHARED_KEY, CREDITS or FREE. May be repeated."
+        ),
     ] = None,
     effort: Annotated[
         str, typer.Option(help="off, minimal, low, medium, high, xhigh or max.", show_default=False)

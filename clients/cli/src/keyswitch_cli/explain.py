@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -36,6 +37,7 @@ def explain(
     user: User = "",
     provider: call_routes.Provider = None,
     only_providers: call_routes.OnlyProviders = False,
+    is_all: Annotated[bool, typer.Option("--all", help="Also each way for which there is no key.")] = False,
     is_json: Json = False,
 ) -> None:
     """Say who would answer and who would pay, and why each alternative would not. Nothing is sent."""
@@ -56,8 +58,11 @@ def explain(
         source = words.enum_word(resolution_pb2.ModelSource, choice.source, "MODEL_SOURCE_")
         why = words.enum_word(resolution_pb2.SkipReason, choice.reason, "SKIP_REASON_")
         session.out.print(f"passed over: {choice.model} ({source}): {why}", markup=False, soft_wrap=True)
-    if answer.skipped_candidates:
-        _print_skipped(session, answer)
+    shown = [one for one in answer.skipped_candidates if is_all or not answer.candidates or not words.is_keyless(one)]
+    if shown:
+        _print_skipped(session, shown)
+    if len(shown) < len(answer.skipped_candidates):
+        session.say(words.KEYLESS_LEFT_OUT, "dim")
 
 
 def _print_candidates(session: Session, answer: routing_service_pb2.ExplainRouteResponse) -> None:
@@ -76,9 +81,9 @@ def _print_candidates(session: Session, answer: routing_service_pb2.ExplainRoute
     session.out.print(table)
 
 
-def _print_skipped(session: Session, answer: routing_service_pb2.ExplainRouteResponse) -> None:
+def _print_skipped(session: Session, skipped_candidates: Sequence[resolution_pb2.SkippedCandidate]) -> None:
     table = tables.listing("not taken", "provider", "payer", "why", "what to do", long=("what to do",))
-    for skipped in answer.skipped_candidates:
+    for skipped in skipped_candidates:
         table.add_row(
             skipped.model,
             words.last(skipped.provider),

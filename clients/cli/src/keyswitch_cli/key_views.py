@@ -112,9 +112,8 @@ def show_status(session: Session, answer: credential_test_service_pb2.GetKeyStat
         )
     if shown:
         session.out.print(table)
-    without = len({one.provider for one in answer.statuses}) - len({one.provider for one in shown})
-    if without:
-        session.say(f"No key for {without} other provider{'s' if without > 1 else ''}: --all lists them.", "dim")
+    if len(shown) < len(answer.statuses):
+        session.say("Providers without a key are left out: --all lists them.", "dim")
 
 
 _KEY_STATES = {

@@ -28,6 +28,7 @@ def receipt(
     context: typer.Context,
     response_id: Annotated[str, typer.Argument(help="The id at the end of an answer's receipt line.")] = "",
     request_id: Annotated[str, typer.Option(help="The caller's own id of the call instead.", show_default=False)] = "",
+    is_all: Annotated[bool, typer.Option("--all", help="Also each way for which there was no key.")] = False,
     is_json: Json = False,
 ) -> None:
     """Show everything that a call did: attempts, keys, tokens, costs."""
@@ -39,7 +40,7 @@ def receipt(
     if session.is_json:
         session.print_json(answer)
     else:
-        show_receipt(session, answer.receipt)
+        show_receipt(session, answer.receipt, is_all=is_all)
 
 
 def receipt_line(answer: completion_service_pb2.CompleteResponse | embedding_service_pb2.EmbedResponse) -> Text:
@@ -82,7 +83,7 @@ _MOMENTARY = frozenset(
 )
 
 
-def show_receipt(session: Session, bill: receipt_pb2.Receipt) -> None:
+def show_receipt(session: Session, bill: receipt_pb2.Receipt, *, is_all: bool) -> None:
     """The whole receipt as tables."""
     state = words.enum_word(receipt_pb2.ReceiptState, bill.state, "RECEIPT_STATE_")
     rows = [
@@ -98,11 +99,15 @@ def show_receipt(session: Session, bill: receipt_pb2.Receipt) -> None:
         ("note", "abridged: `keyswitch receipt` shows all of it" if bill.is_abridged else ""),
     ]
     rows += [row for attempt in bill.attempts for row in _attempt_rows(attempt)]
-    rows += [("skipped" if not number else "", _skipped(item)) for number, item in enumerate(bill.skipped_candidates)]
+    has_answered = bill.state == receipt_pb2.RECEIPT_STATE_SUCCEEDED
+    shown = [item for item in bill.skipped_candidates if is_all or not has_answered or not words.is_keyless(item)]
+    rows += [("skipped" if not number else "", _skipped(item)) for number, item in enumerate(shown)]
     left = bill.skipped_candidate_count - len(bill.skipped_candidates)
     if left > 0:
         rows.append(("", f"and {left} more"))
     session.out.print(tables.sheet(rows))
+    if len(shown) < len(bill.skipped_candidates):
+        session.say(words.KEYLESS_LEFT_OUT, "dim")
 
 
 def _attempt_rows(attempt: receipt_pb2.Attempt) -> list[tuple[str, str]]:

@@ -6,11 +6,14 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from keyswitch_cli import words
+
+_ANY_WIDTH = 10_000
 
 
 class PlainTable(Table):
@@ -22,9 +25,20 @@ class PlainTable(Table):
         super().add_row(*shown, **options)
 
 
+class Listing(PlainTable):
+    """A table that folds all of its columns where the screen is too narrow for it, rather than cut any."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        least = Measurement.get(console, options.update_width(_ANY_WIDTH), self).minimum
+        if least > options.max_width:
+            for column in self.columns:
+                column.no_wrap = False
+        yield from super().__rich_console__(console, options)
+
+
 def listing(*headers: str, long: Collection[str] = ()) -> Table:
     """A table with a head. Where the screen is narrow, the columns named in `long` go on in the next line."""
-    table = PlainTable(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold")
+    table = Listing(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold")
     for header in headers:
         table.add_column(header, overflow="fold", no_wrap=header not in long)
     return table

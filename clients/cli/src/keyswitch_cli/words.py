@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from keyswitch.router.v1 import cost_pb2, payer_pb2, usage_pb2
+from keyswitch.router.v1 import cost_pb2, payer_pb2, resolution_pb2, usage_pb2
 
 from keyswitch_cli.problem import Problem
 
@@ -131,6 +131,14 @@ def charged(cost: cost_pb2.Cost) -> str:
 def upstream_charged(cost: cost_pb2.Cost) -> str:
     """What the provider itself says that it charged; empty where it says nothing."""
     return usd(cost.upstream_charged_usd_nanos) if cost.HasField("upstream_charged_usd_nanos") else ""
+
+
+KEYLESS_LEFT_OUT = "Ways for which there is no key are left out: --all lists them."
+
+
+def is_keyless(skipped: resolution_pb2.SkippedCandidate) -> bool:
+    """Whether a candidate was passed over because there is no key for it: true of most of a catalog's."""
+    return skipped.reason == resolution_pb2.SKIP_REASON_NO_CREDENTIAL
 
 
 def unknown(reason: cost_pb2.CostUnknownReason.ValueType) -> str:

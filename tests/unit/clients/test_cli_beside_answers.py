@@ -1,49 +1,21 @@
-"""How a question is put, what an answer says beside itself, and the plans that keys belong to."""
+"""What an answer says beside itself, the plans that keys belong to, and how tables fold."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 
 from keyswitch.router.v1 import (
-    application_service_pb2,
     budget_service_pb2,
     payer_pb2,
     provider_service_pb2,
     resolution_pb2,
-    settings_pb2,
     stream_pb2,
 )
+from keyswitch_cli import tables
+from rich.console import Console
 
 from tests.unit.clients.cli_terminal import Terminal
-from tests.unit.clients.test_cli import answer_stream, thought_text_and_tool
-
-
-def test_settings_and_the_way_are_in_the_call(terminal: Terminal, tmp_path: Path) -> None:
-    terminal.services.answers["StreamComplete"] = thought_text_and_tool()
-    options = tmp_path / "options.json"
-    options.write_text('{"service_tier": "auto"}')
-    flags = ("--effort", "high", "--options", f"@{options}", "--max-output-tokens", "9", "--via", "openrouter")
-    pins = ("--upstream", "moonshot", "--upstream", "together", "--no-other-upstreams")
-    assert terminal.run("chat", "Hi", *flags, *pins).exit_code == 0
-    call = terminal.services.asked("StreamComplete").call
-    settings = call.spec.settings
-    assert settings.reasoning.effort == settings_pb2.REASONING_EFFORT_HIGH
-    assert [(one.namespace, one.json) for one in settings.provider_options] == [("", '{"service_tier": "auto"}')]
-    assert settings.max_output_tokens == 9
-    assert list(settings.upstream_routing.order) == ["moonshot", "together"]
-    assert settings.upstream_routing.allow_fallbacks is False
-    assert list(call.route_policy.provider_order) == ["providers/openrouter"]
-    missing = terminal.run("chat", "Hi", "--options", "@nowhere.json")
-    assert missing.exit_code == 2
-    assert "nowhere.json cannot be read" in missing.stderr
-
-
-def test_what_was_not_said_is_not_in_the_call(terminal: Terminal) -> None:
-    terminal.services.answers["StreamComplete"] = thought_text_and_tool()
-    assert terminal.run("chat", "Hi").exit_code == 0
-    call = terminal.services.asked("StreamComplete").call
-    assert not call.spec.HasField("settings")
-    assert not call.HasField("route_policy")
+from tests.unit.clients.test_cli import answer_stream
 
 
 def test_an_answer_says_who_was_passed_over_for_the_moment_and_that_credits_are_low(terminal: Terminal) -> None:
@@ -104,20 +76,15 @@ def test_plans_say_where_keys_come_from_and_go_and_on_which_terms(terminal: Term
     assert "Vendors with plans: zai." in refused.stderr
 
 
-def test_what_moves_the_bill_is_set_and_taken_back(terminal: Terminal) -> None:
-    name = "organizations/demo/applications/chat"
-    cause = payer_pb2.PAYER_FAILOVER_CAUSE_RATE_LIMITED
-    stored = application_service_pb2.Application(name=name, payer_failover_on=[cause])
-    terminal.services.answers |= {
-        "ListApplications": application_service_pb2.ListApplicationsResponse(applications=[stored]),
-        "UpdateApplication": application_service_pb2.UpdateApplicationResponse(application=stored),
-    }
-    shown = terminal.run("applications", "set", "chat", "--failover-on", "rate-limited").stdout
-    assert "rate limited" in shown
-    asked = terminal.services.asked("UpdateApplication")
-    assert list(asked.application.payer_failover_on) == [cause]
-    assert list(asked.update_mask.paths) == ["payer_failover_on"]
-    terminal.services.requests.clear()
-    terminal.run("applications", "set", "chat", "--failover-on", "nothing")
-    asked = terminal.services.asked("UpdateApplication")
-    assert (list(asked.application.payer_failover_on), list(asked.update_mask.paths)) == ([], ["payer_failover_on"])
+def test_a_narrow_screen_folds_and_cuts_nothing(terminal: Terminal) -> None:
+    table = tables.listing("receipt", "paid by", "model", long=("model",))
+    table.add_row("8aa603d4dd5e9db526b4730dec3b90be", "ORGANIZATION_KEY", "anthropic/claude-sonnet-4.6")
+    for width in (40, 60, 80, 120):
+        console = Console(file=io.StringIO(), width=width)
+        console.print(table)
+        assert isinstance(console.file, io.StringIO)
+        shown = console.file.getvalue()
+        rows = [line for line in shown.splitlines() if line.strip()][2:]
+        assert all(len(line) <= width for line in rows)
+        characters = sorted("".join(rows).replace(" ", ""))
+        assert characters[-75:] == sorted("8aa603d4dd5e9db526b4730dec3b90beORGANIZATION_KEYanthropic/claude-sonnet-4.6")

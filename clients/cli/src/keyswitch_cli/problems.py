@@ -64,7 +64,6 @@ _ADVICE: Mapping[str, str] = {
     "INVALID_SECRET": "Copy the key again: only the key itself, in one line, without spaces and quotes.",
     "TOKEN_UNKNOWN": "`keyswitch tokens list` shows the tokens.",
     "AUDIT_RECORD_UNKNOWN": "`keyswitch audit list` shows the records.",
-    "RESOURCE_FIXED": "Change the file, or store another value over it with --override-file.",
     "RESOURCE_NOT_FOUND": "Check the name. What this token may not see looks as if it did not exist.",
     "RESOURCE_FIXED": "Add --override-file to store another one over the file's.",
     "ETAG_MISMATCH": "Somebody else was first: read it again.",

@@ -103,7 +103,8 @@ def named_model(call: Call, snapshot: Snapshot, reference: str) -> Model:
     """The model that a call names itself: an error when it cannot have it, never a silent substitute."""
     model = snapshot.find_model(reference) or _uncatalogued(call, snapshot, reference)
     if model is None or not model.is_enabled:
-        nearest = [name for name in snapshot.nearest_models(reference) if _is_enabled(snapshot, name)]
+        near = snapshot.nearest_models(reference) if model is None else []  # a model that is off was not misspelt
+        nearest = [name for name in near if _is_enabled(snapshot, name)]
         hint = f" Did you mean {_either(nearest)}?" if nearest else " ListModels shows what you can use."
         state = "is switched off" if model is not None else "is not known here"
         shown = quote(reference[:128])

@@ -16,6 +16,7 @@ MASKS = (
     (re.compile(r"\b(?:\d+\.\d\d s\b|\d+ s more)"), "<seconds>"),
     (re.compile(r"127\.0\.0\.1:\d+"), "<address>"),
     (re.compile(r"keyswitch receipt -- <id>"), "keyswitch receipt <id>"),
+    (re.compile(r"Did you mean .*\?"), "<nearest names of the catalog>"),
     (re.compile(r"…[\w-]{4}\b"), "<ending>"),
 )
 

@@ -12,6 +12,7 @@ FENCE = "```"
 MASKS = (
     (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "<id>"),
     (re.compile(r"\b\d{4}-\d\d-\d\d(?: \d\d:\d\d(?::\d\d)?Z)?"), "<time>"),
+    (re.compile(r"\b\d\d:\d\d(?::\d\d)?Z"), "<time>"),  # where a table folds
     (re.compile(r"(?<![\w-])(?:[0-9a-f]{32}|[\w-]{22})(?![\w-])"), "<id>"),
     (re.compile(r"\b(?:\d+\.\d\d s\b|\d+ s more)"), "<seconds>"),
     (re.compile(r"127\.0\.0\.1:\d+"), "<address>"),

@@ -18,7 +18,7 @@ MASKS = (
     (re.compile(r"127\.0\.0\.1:\d+"), "<address>"),
     (re.compile(r"keyswitch receipt -- <id>"), "keyswitch receipt <id>"),
     (re.compile(r"Did you mean .*\?"), "<nearest names of the catalog>"),
-    (re.compile(r"…[\w-]{4}\b"), "<ending>"),
+    (re.compile(r"…[\w-]{4}"), "<ending>"),
 )
 
 

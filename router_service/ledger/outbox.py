@@ -71,6 +71,7 @@ class Outbox:
         return found
 
     def close(self) -> None:
-        """Lets go of the files."""
+        """Lets go of the files, once."""
         if self._journal is not None:
             self._journal.close()
+            self._journal = None

@@ -96,7 +96,7 @@ def application_fields(view: Snapshot, organization: str) -> tuple[Field, ...]:
                 provider=name(route["provider"]) if "provider" in route else "",
                 credential=route.get("credential", ""),
                 on_context_too_long=route.get("on_context_too_long", False),
-                weight=route.get("weight"),
+                weight=int(route["weight"]) if "weight" in route else None,
             )
             if "settings" in route:
                 built.settings.CopyFrom(settings_proto(route["settings"]))

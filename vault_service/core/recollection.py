@@ -21,20 +21,23 @@ class Recollection:
         self._changes = changes
         self._monotonic = monotonic
         self._seconds = seconds
-        self._held: OrderedDict[str, dict[str, tuple[Document | None, float]]] = OrderedDict()
+        self._held: OrderedDict[str, dict[str, tuple[Document, float]]] = OrderedDict()
         self.drops = 0
         changes.listen(self._take_in)
 
-    def find(self, path: str) -> tuple[bool, Document | None]:
-        """Whether it is known what stands there, as far as this instance can know anything; and what it is."""
+    def find(self, path: str) -> Document | None:
+        """What stands there, as far as this instance can know anything; None where that is not known."""
         held = self._held.get(_root(path), {}).get(path)
         if held is None or not self._changes.is_fresh or self._monotonic() - held[1] > self._seconds:
-            return False, None
-        return True, held[0]
+            return None
+        return held[0]
 
     def keep(self, path: str, document: Document | None, drops_before: int) -> None:
-        """Remembers what was read, unless something was dropped since the reading began."""
-        if drops_before != self.drops or self._seconds <= 0:
+        """Remembers what was read, unless something was dropped since the reading began.
+
+        That there is nothing is not remembered: Vault says so too where it hides a path, for a moment perhaps.
+        """
+        if document is None or drops_before != self.drops or self._seconds <= 0:
             return
         self._held.setdefault(_root(path), {})[path] = document, self._monotonic()
         self._held.move_to_end(_root(path))
@@ -123,8 +126,8 @@ class RecollectingStore(ForgettingStore):
     """The same, read from memory where it remembers."""
 
     async def read(self, path: str, *, request_id: str = "") -> Document | None:
-        is_known, held = self._memory.find(path)
-        if is_known:
+        held = self._memory.find(path)
+        if held is not None:
             return held
         drops_before = self._memory.drops
         document = await self._store.read(path, request_id=request_id)

@@ -45,7 +45,7 @@ class World:
         return ChangeLog(self.store, clock=lambda: self.now, monotonic=lambda: self.now, fresh_seconds=1.0)
 
     async def begin(self) -> "World":
-        for path in (NAME, MATERIAL, OTHER):
+        for path in (NAME, MATERIAL, OTHER, POLICY):
             await self.store.write(path, b"1", expected_revision=0)
         await self.changes.refresh()
         return self
@@ -66,6 +66,12 @@ async def test_it_asks_once(path: str) -> None:
     world = await World().begin()
     assert [await world.asked(path) for _ in range(3)] == [1, 0, 0]
     assert await world.lately.read(path) == await world.store.read(path)
+
+
+async def test_that_there_is_nothing_is_asked_again() -> None:
+    world = await World().begin()
+    await world.store.delete(NAME)
+    assert [await world.asked(NAME) for _ in range(2)] == [1, 1]
 
 
 DROPS: Sequence[tuple[What, list[int]]] = [
@@ -154,5 +160,5 @@ async def test_it_can_be_switched_off_and_is_bounded() -> None:
     assert [await world.asked(NAME) for _ in range(2)] == [1, 1]
     world = await World().begin()
     for number in range(MAX_CREDENTIALS + 5):
-        world.memory.keep(f"organizations/acme/credentials/c{number}", None, world.memory.drops)
+        world.memory.keep(f"organizations/acme/credentials/c{number}", Document(b"1", revision=1), world.memory.drops)
     assert len(world.memory._held) == MAX_CREDENTIALS

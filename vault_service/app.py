@@ -318,8 +318,9 @@ def _build(
     recorder = Recorder(sink, last_request_ids=store.last_request_ids)
     changes = ChangeLog(store, clock=clock, monotonic=monotonic, fresh_seconds=config.leases.change_fresh_seconds)
     memory = Recollection(changes, monotonic=monotonic, seconds=config.leases.remember_seconds)
-    credentials, policies = _make_credentials(config, ForgettingStore(store, memory), changes, clock)
-    lately, policies_lately = _make_credentials(config, RecollectingStore(store, memory), changes, clock)
+    policies = Policies(store, changes, deployment_default=config.user_credentials_enabled)
+    credentials = Credentials(ForgettingStore(store, memory), changes, policies, clock=clock)
+    lately = Credentials(RecollectingStore(store, memory), changes, policies, clock=clock)
     issuers = Issuers(_read_issuers(config), clock, fetch_document)
     workloads = _read_workloads(config, clock)
     read_external = make_reader(issuers, workloads)
@@ -343,7 +344,7 @@ def _build(
     )
     leasing = Leasing(
         lately,
-        policies_lately,
+        policies,
         changes,
         verifier,
         leases,
@@ -416,11 +417,6 @@ def _read_workloads(config: Config, clock: Clock) -> Workloads:
         return Workloads(config.workloads_file, clock, lambda: _log.warning("workloads_not_replaced"))
     except WorkloadsError as error:
         raise CannotStart(str(error)) from None
-
-
-def _make_credentials(config: Config, store: Store, changes: ChangeLog, clock: Clock) -> tuple[Credentials, Policies]:
-    policies = Policies(store, changes, deployment_default=config.user_credentials_enabled)
-    return Credentials(store, changes, policies, clock=clock), policies
 
 
 def _make_lease_policy(config: Config, certificates: Certificates) -> LeasePolicy:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
-from vault_service.store.store import Conflict, Store, StoreError
+from vault_service.store.store import Conflict, Store, StoreError, Unavailable
 
 PATH = "changes/log"
 MAX_CHANGES = 256
@@ -149,9 +149,11 @@ class ChangeLog:
 
     async def refresh(self) -> None:
         """Reads what other instances have appended."""
-        started = self._monotonic()
+        started, known = self._monotonic(), self._document_revision
         document = await self._store.read(PATH)
         revision = document.revision if document else 0
+        if revision < known:  # a store that was restored or lags behind tells nothing of what was revoked since
+            raise Unavailable("the change log is older than what was read before")
         if revision > self._document_revision:
             await self._adopt(_decode(document.value) if document else Log(), revision)
         self._read_time = max(self._read_time, started)

@@ -56,13 +56,12 @@ class Credentials:
     ) -> Credential:
         """Creates one without a version."""
         await self._policies.require(name.owner, request_id=call_id)
-        before, after = await self._documents.change(
+        _, after = await self._documents.change(
             str(name),
             lambda before: law.create(before, name, draft, request_id, self._clock()),
             request_id=call_id,
         )
-        if after is not before:
-            await self._tell(after, "UPDATED", call_id=call_id)
+        await self._tell(after, "UPDATED", call_id=call_id)
         return after
 
     async def update(
@@ -70,12 +69,8 @@ class Credentials:
     ) -> Credential:
         """Changes what its owner may change."""
         await self._policies.require(name.owner, request_id=call_id)
-        before, after = await self._step(
-            name, lambda live: law.update(live, change, etag, self._clock()), call_id=call_id
-        )
-        if after is not before:
-            has_expired = after.is_expired(self._clock())
-            await self._tell(after, "DISABLED" if has_expired else "UPDATED", call_id=call_id)
+        _, after = await self._step(name, lambda live: law.update(live, change, etag, self._clock()), call_id=call_id)
+        await self._tell(after, "DISABLED" if after.is_expired(self._clock()) else "UPDATED", call_id=call_id)
         return after
 
     async def disable(
@@ -142,7 +137,9 @@ class Credentials:
             raise Fault(Reason.INVALID_SECRET, {"field": "secret_material", "cause": "kind"})
         used = law.find_request(live, request_id, self._clock())
         if used is not None:
-            return await self._repeat_version(live, used, material, call_id=call_id)
+            version = await self._repeat_version(live, used, material, call_id=call_id)
+            await self._tell(live, "UPDATED", version.number, call_id=call_id)
+            return version
         _, reserved = await self._step(name, law.reserve_version, call_id=call_id)
         number = reserved.next_number - 1
         version_name = VersionName(name, number)

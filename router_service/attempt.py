@@ -171,7 +171,7 @@ class Attempts:
                 await keep(self.edges.ledger, receipt, is_charged=self.record.is_charged)
                 self.kept = receipt
             await self.sink.send(outputs)
-        except BaseException:
+        except BaseException:  # also a cancel: what did not reach the caller whole is no success
             self.record.state = ReceiptState.CANCELLED
             raise
 

@@ -77,7 +77,7 @@ class Engine:
             raise CallFailed(fault, run.earlier_receipt or record.receipt()) from None
         except CallerGone:
             raise
-        except Exception:
+        except Exception:  # a fault of our own still leaves a receipt; the border above hides its text
             record.end(ReceiptState.FAILED, edges.clock(), Fault(Reason.INTERNAL, ""))
             raise
         finally:

@@ -57,7 +57,7 @@ class PostgresStore:
             if not self._is_upgraded:
                 upgrade_postgres(connection, self._database)
                 self._is_upgraded = True
-        except BaseException:
+        except BaseException:  # also an interrupt: nobody else has the connection
             connection.close()
             raise
         return connection

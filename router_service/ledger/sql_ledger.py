@@ -46,7 +46,7 @@ async def open_ledger(
     writer = Writer(store, loop, wait_seconds=wait_seconds)
     try:
         await writer.start()
-    except BaseException:
+    except BaseException:  # also a cancel: a start that is given up leaves no file locked
         notes.close()
         raise
     reader = Writer(store, loop, is_reader=True, wait_seconds=wait_seconds)
@@ -54,7 +54,7 @@ async def open_ledger(
     try:
         await ledger.refresh()
         await ledger.pay_found()
-    except BaseException:
+    except BaseException:  # as above, and no thread
         await ledger.close()
         raise
     return ledger

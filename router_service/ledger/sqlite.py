@@ -31,7 +31,7 @@ class SqliteStore:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA trusted_schema = OFF")
             upgrade_sqlite(connection, self._path)
-        except BaseException:
+        except BaseException:  # also an interrupt: nobody else has the connection
             connection.close()
             raise
         return connection

@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -49,8 +50,9 @@ class CredentialStoreSuite:
     """Inherit it, and override the fixture `harness`."""
 
     @pytest.fixture
+    @abstractmethod
     def harness(self) -> Harness:
-        raise NotImplementedError("each store gives its own harness")
+        """Each store gives its own."""
 
     # --- documents ---------------------------------------------------------------------------------------------------
 

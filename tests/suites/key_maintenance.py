@@ -1,5 +1,7 @@
 """What maintenance does to a store's keys, and what must hold of it in every store."""
 
+from abc import abstractmethod
+
 import pytest
 
 from tests.suites.credential_store import Harness
@@ -12,8 +14,9 @@ class KeyMaintenanceSuite:
     """Inherit it, and give a `harness`, and the `store` in it with the rights of maintenance."""
 
     @pytest.fixture
+    @abstractmethod
     def store(self, harness: Harness) -> MaintainedStore:
-        raise NotImplementedError("each store gives itself")
+        """The store, with the rights of maintenance."""
 
     async def test_a_rotated_key_seals_anew_and_still_opens_what_was(
         self, harness: Harness, store: MaintainedStore

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from abc import abstractmethod
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -57,12 +58,14 @@ def arguments(place: Database) -> list[str]:
 class LedgerSuite(BudgetSuite):
     """Subclassed for each database."""
 
+    @abstractmethod
     async def open(self, place: Database, clock: Clock) -> Ledger:
-        raise NotImplementedError
+        """A ledger in the database."""
 
     @pytest.fixture
+    @abstractmethod
     def place(self) -> Database:
-        raise NotImplementedError
+        """A database without anything in it."""
 
     @pytest.fixture
     def clock(self) -> Clock:

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 import struct
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Collection, Sequence
 from ipaddress import ip_network
 from pathlib import Path
@@ -30,6 +31,7 @@ async def resolve_to_loopback(host: str, port: int) -> Sequence[str]:
 class UpstreamSuite:
     """Subclassed for each client."""
 
+    @abstractmethod
     def make(
         self,
         *,
@@ -37,7 +39,7 @@ class UpstreamSuite:
         resolve: Resolve | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> Upstream:
-        raise NotImplementedError
+        """A client."""
 
     @pytest.fixture
     async def upstream(self) -> AsyncIterator[Upstream]:

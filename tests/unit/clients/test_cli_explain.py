@@ -1,5 +1,7 @@
 """The commands that say what a call would do, against scripted services."""
 
+import json
+
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from keyswitch.router.v1 import (
@@ -122,3 +124,16 @@ def test_a_probe_says_what_came_of_it(terminal: Terminal) -> None:
     failed = terminal.run("probe", "organizations/demo/providers/lab")
     assert failed.exit_code == 1
     assert "did not answer" in failed.stderr
+
+
+def test_a_list_of_several_pages_is_shown_whole(terminal: Terminal) -> None:
+    def answer(request: routing_service_pb2.ListRestsRequest) -> routing_service_pb2.ListRestsResponse:
+        rest = routing_service_pb2.Rest(credential=f"c{request.page_token or '1'}")
+        return routing_service_pb2.ListRestsResponse(
+            rests=[rest], next_page_token={"": "2", "2": "3", "3": ""}[request.page_token]
+        )
+
+    terminal.services.answers["ListRests"] = answer
+    shown = json.loads(terminal.run("rests", "--json").stdout)
+    assert shown == {"rests": [{"credential": "c1"}, {"credential": "c2"}, {"credential": "c3"}]}
+    assert {request.page_size for _, request in terminal.services.requests} == {1000}

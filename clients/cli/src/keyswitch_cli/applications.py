@@ -47,17 +47,8 @@ DisplayName = Annotated[str | None, typer.Option("--display-name", help="For peo
 def list_applications(context: typer.Context, is_json: Json = False) -> None:
     """List an organization's applications."""
     session = session_of(context, is_json=is_json)
-    whole = application_service_pb2.ListApplicationsResponse()
-    token = ""
-    while True:
-        request = application_service_pb2.ListApplicationsRequest(
-            parent=session.settings.require_organization(), page_size=1000, page_token=token
-        )
-        page = session.client.call(session.client.applications.ListApplications, request)
-        whole.applications.extend(page.applications)
-        token = page.next_page_token
-        if not token:
-            break
+    request = application_service_pb2.ListApplicationsRequest(parent=session.settings.require_organization())
+    whole = session.call_all(session.client.applications.ListApplications, request)
     if session.is_json:
         session.print_json(whole)
         return
@@ -152,10 +143,8 @@ def set_application(
     """Change an application, or make it where there is none."""
     session = session_of(context, is_json=is_json)
     given, paths = _given(session.settings.application(name), context.params)
-    known = application_service_pb2.ListApplicationsRequest(
-        parent=given.name.partition("/applications/")[0], page_size=1000
-    )
-    listed = session.client.call(session.client.applications.ListApplications, known)
+    known = application_service_pb2.ListApplicationsRequest(parent=given.name.partition("/applications/")[0])
+    listed = session.call_all(session.client.applications.ListApplications, known)
     if all(one.name != given.name for one in listed.applications):
         _create(session, given)
     else:

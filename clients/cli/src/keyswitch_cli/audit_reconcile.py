@@ -115,14 +115,10 @@ def _ask_versions(session: Session, records: list[Json]) -> Iterator[str]:
     pb = credential_service_pb2
     resources = (str(one.get("resource", "")) for one in records if one.get("action") == "AUDIT_ACTION_ADD_VERSION")
     for name in sorted({resource.partition("/versions/")[0] for resource in resources}):
-        request = pb.ListCredentialVersionsRequest(parent=name, page_size=1000)
+        request = pb.ListCredentialVersionsRequest(parent=name)
         try:
-            while True:
-                answer = session.client.call(session.client.credentials.ListCredentialVersions, request)
-                yield from (one.name for one in answer.credential_versions if not one.HasField("destroy_time"))
-                if not answer.next_page_token:
-                    break
-                request.page_token = answer.next_page_token
+            answer = session.call_all(session.client.credentials.ListCredentialVersions, request)
+            yield from (one.name for one in answer.credential_versions if not one.HasField("destroy_time"))
         except KeyswitchError as error:
             if error.code is not grpc.StatusCode.NOT_FOUND:
                 raise

@@ -21,8 +21,8 @@ def list_budgets(context: typer.Context, is_json: Json = False) -> None:
     """List the budgets of an organization with what is left of them."""
     session = session_of(context, is_json=is_json)
     organization = session.settings.require_organization()
-    request = budget_service_pb2.ListBudgetsRequest(organization=organization, page_size=1000)
-    answer = session.client.call(session.client.budgets.ListBudgets, request)
+    request = budget_service_pb2.ListBudgetsRequest(organization=organization)
+    answer = session.call_all(session.client.budgets.ListBudgets, request)
     if session.is_json:
         session.print_json(answer)
         return

@@ -33,24 +33,10 @@ def models(
     if context.invoked_subcommand is not None:
         return
     session = session_of(context, is_json=is_json)
-    name = session.settings.application(application)
-    whole = model_service_pb2.ListModelsResponse()
-    token = ""
-    while True:
-        request = model_service_pb2.ListModelsRequest(
-            application=name,
-            page_size=1000,
-            page_token=token,
-            purpose=model_service_pb2.MODEL_PURPOSE_EMBEDDING
-            if is_embedding
-            else model_service_pb2.MODEL_PURPOSE_COMPLETION,
-        )
-        page = session.client.call(session.client.models.ListModels, request)
-        whole.models.extend(page.models)
-        whole.message = page.message
-        token = page.next_page_token
-        if not token:
-            break
+    pb = model_service_pb2
+    purpose = pb.MODEL_PURPOSE_EMBEDDING if is_embedding else pb.MODEL_PURPOSE_COMPLETION
+    request = pb.ListModelsRequest(application=session.settings.application(application), purpose=purpose)
+    whole = session.call_all(session.client.models.ListModels, request)
     if session.is_json:
         session.print_json(whole)
         return

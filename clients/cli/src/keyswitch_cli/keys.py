@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import Annotated
 
@@ -127,20 +128,10 @@ def list_keys(
     """List an owner's keys."""
     session = session_of(context, is_json=is_json)
     parent = session.settings.owner(owner)
-    whole = credential_service_pb2.ListCredentialsResponse()
-    token = ""
-    while True:
-        request = credential_service_pb2.ListCredentialsRequest(
-            parent=parent,
-            page_size=1000,
-            page_token=token,
-            provider=provider if not provider or "/" in provider else f"providers/{provider}",
-        )
-        page = session.client.call(session.client.credentials.ListCredentials, request)
-        whole.credentials.extend(page.credentials)
-        token = page.next_page_token
-        if not token:
-            break
+    request = credential_service_pb2.ListCredentialsRequest(
+        parent=parent, provider=provider if not provider or "/" in provider else f"providers/{provider}"
+    )
+    whole = session.call_all(session.client.credentials.ListCredentials, request)
     if session.is_json:
         session.print_json(whole)
     elif whole.credentials:
@@ -186,16 +177,9 @@ def status(
         key_views.show_status(session, answer, is_all=is_all or bool(provider))
 
 
-def _versions(session: Session, name: str) -> list[credential_pb2.CredentialVersion]:
-    versions: list[credential_pb2.CredentialVersion] = []
-    token = ""
-    while True:
-        request = credential_service_pb2.ListCredentialVersionsRequest(parent=name, page_size=1000, page_token=token)
-        page = session.client.call(session.client.credentials.ListCredentialVersions, request)
-        versions.extend(page.credential_versions)
-        token = page.next_page_token
-        if not token:
-            return versions
+def _versions(session: Session, name: str) -> Sequence[credential_pb2.CredentialVersion]:
+    request = credential_service_pb2.ListCredentialVersionsRequest(parent=name)
+    return session.call_all(session.client.credentials.ListCredentialVersions, request).credential_versions
 
 
 def _version_name(session: Session, credential: str, version: str) -> str:

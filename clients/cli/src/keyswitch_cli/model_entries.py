@@ -64,15 +64,8 @@ def register(group: typer.Typer) -> None:
 def list_entries(context: typer.Context, is_json: Json = False) -> None:
     """List the catalog: the deployment's models, or an organization's own, whether they can be used now or not."""
     session = session_of(context, is_json=is_json)
-    whole = model_service_pb2.ListModelEntriesResponse()
-    token = ""
-    while True:
-        request = model_service_pb2.ListModelEntriesRequest(parent=parent_of(session), page_size=1000, page_token=token)
-        page = session.client.call(session.client.models.ListModelEntries, request)
-        whole.model_entries.extend(page.model_entries)
-        token = page.next_page_token
-        if not token:
-            break
+    request = model_service_pb2.ListModelEntriesRequest(parent=parent_of(session))
+    whole = session.call_all(session.client.models.ListModelEntries, request)
     if session.is_json:
         session.print_json(whole)
         return

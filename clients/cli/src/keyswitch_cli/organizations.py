@@ -33,8 +33,8 @@ DisplayName = Annotated[str | None, typer.Option("--display-name", help="For peo
 def list_organizations(context: typer.Context, is_json: Json = False) -> None:
     """List the organizations that you may see."""
     session = session_of(context, is_json=is_json)
-    request = organization_service_pb2.ListOrganizationsRequest(page_size=1000)
-    answer = session.client.call(session.client.organizations.ListOrganizations, request)
+    request = organization_service_pb2.ListOrganizationsRequest()
+    answer = session.call_all(session.client.organizations.ListOrganizations, request)
     if session.is_json:
         session.print_json(answer)
         return

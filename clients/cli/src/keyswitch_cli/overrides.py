@@ -26,8 +26,8 @@ def list_overrides(
 ) -> None:
     """List your own overrides, the organization's or an application's."""
     session = session_of(context, is_json=is_json)
-    request = override_service_pb2.ListOverridesRequest(parent=_parent(session, application, everybody), page_size=1000)
-    answer = session.client.call(session.client.overrides.ListOverrides, request)
+    request = override_service_pb2.ListOverridesRequest(parent=_parent(session, application, everybody))
+    answer = session.call_all(session.client.overrides.ListOverrides, request)
     if session.is_json:
         session.print_json(answer)
         return

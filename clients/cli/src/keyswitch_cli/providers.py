@@ -157,15 +157,8 @@ def delete(context: typer.Context, name: Name, etag: Etag = "", yes: Yes = False
 
 def every_provider(session: Session, parent: str = "") -> provider_service_pb2.ListProvidersResponse:
     """All providers of the deployment, or of an organization."""
-    whole = provider_service_pb2.ListProvidersResponse()
-    token = ""
-    while True:
-        request = provider_service_pb2.ListProvidersRequest(page_size=1000, page_token=token, parent=parent)
-        page = session.client.call(session.client.providers.ListProviders, request)
-        whole.providers.extend(page.providers)
-        token = page.next_page_token
-        if not token:
-            return whole
+    request = provider_service_pb2.ListProvidersRequest(parent=parent)
+    return session.call_all(session.client.providers.ListProviders, request)
 
 
 def _list(session: Session, parent: str) -> None:

@@ -21,15 +21,8 @@ def rests(context: typer.Context, is_json: Json = False) -> None:
     """List the keys and endpoints that no call tries before their time, and why; for an operator, everybody's."""
     session = session_of(context, is_json=is_json)
     parent = session.settings.organization or "deployment"
-    whole = routing_service_pb2.ListRestsResponse()
-    token = ""
-    while True:
-        request = routing_service_pb2.ListRestsRequest(parent=parent, page_size=1000, page_token=token)
-        page = session.client.call(session.client.routing.ListRests, request)
-        whole.rests.extend(page.rests)
-        token = page.next_page_token
-        if not token:
-            break
+    request = routing_service_pb2.ListRestsRequest(parent=parent)
+    whole = session.call_all(session.client.routing.ListRests, request)
     if session.is_json:
         session.print_json(whole)
         return

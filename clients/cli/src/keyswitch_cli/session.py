@@ -6,8 +6,9 @@ import json
 import os
 import sys
 from dataclasses import dataclass, field
-from typing import Annotated, TextIO
+from typing import Annotated, TextIO, TypeVar
 
+import grpc
 import typer
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -17,6 +18,9 @@ from rich.console import Console
 from keyswitch_cli.settings import Settings
 
 _WIDE = 400
+
+Request = TypeVar("Request", bound=Message)
+Answer = TypeVar("Answer", bound=Message)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON.")]
 Owner = Annotated[
@@ -67,6 +71,16 @@ class Session:
                 timeout_seconds=600.0,
             )
         return self._client
+
+    def call_all(self, method: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request) -> Answer:
+        """All pages of a list in one answer."""
+        request.page_size = 1000  # type: ignore[attr-defined] # every list of the contract has it
+        whole = self.client.call(method, request)
+        while token := whole.next_page_token:  # type: ignore[attr-defined] # as above
+            request.page_token = token  # type: ignore[attr-defined] # as above
+            whole.ClearField("next_page_token")
+            whole.MergeFrom(self.client.call(method, request))
+        return whole
 
     def close(self) -> None:
         """Ends the connection."""

@@ -70,20 +70,10 @@ def list_tokens(
 ) -> None:
     """List what was issued, without the text."""
     session = session_of(context, is_json=is_json)
-    whole = token_service_pb2.ListTokensResponse()
-    page_token = ""
-    while True:
-        request = token_service_pb2.ListTokensRequest(
-            parent=session.settings.organization or "deployment",
-            page_size=1000,
-            page_token=page_token,
-            show_inactive=show_inactive,
-        )
-        page = session.client.call(session.client.tokens.ListTokens, request)
-        whole.tokens.extend(page.tokens)
-        page_token = page.next_page_token
-        if not page_token:
-            break
+    request = token_service_pb2.ListTokensRequest(
+        parent=session.settings.organization or "deployment", show_inactive=show_inactive
+    )
+    whole = session.call_all(session.client.tokens.ListTokens, request)
     if session.is_json:
         session.print_json(whole)
         return
@@ -136,7 +126,7 @@ def _new_private_file(path: Path) -> Iterator[TextIO]:
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         try:
             yield file
-        except BaseException:
+        except BaseException:  # also a Ctrl-C: a file without its token is of no use and would be in the way
             path.unlink()
             raise
 

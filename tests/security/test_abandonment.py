@@ -18,7 +18,7 @@ from tests.service.router_answers import Json, answer, answer_events
 from tests.service.router_harness import DEMO, Caller, Stack, make_call, make_policy, running_stack
 from tests.service.vault_harness import open_channel
 
-pytestmark = pytest.mark.timeout(1700)
+pytestmark = pytest.mark.timeout(count(400, 1700))
 
 OWN, SHARED = f"{DEMO}/credentials/first", "deployment/credentials/first"
 WORKERS = 16

@@ -12,7 +12,7 @@ from tests.security.promises import count, tried
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.timeout(1700)
+@pytest.mark.timeout(count(400, 1700))
 def test_what_was_acknowledged_outlives_every_kill(tmp_path: Path) -> None:
     kills = count(25, 1_000)
     command = [sys.executable, "-m", "tests.security.crash_loop", str(tmp_path), str(kills), "7"]

@@ -16,7 +16,7 @@ from tests.security.site import EVE, MAIN, OTHER, Provider, Site, running_router
 from tests.service.router_answers import Json, answer_events
 from tests.service.router_harness import Caller, make_call
 
-pytestmark = pytest.mark.timeout(1700)
+pytestmark = pytest.mark.timeout(count(400, 1700))
 
 MEBIBYTE = 1 << 20
 FLOOD: list[Action] = [Send(head()), *(Send(chunk(event)) for event in answer_events(*["x" * 32_768] * 128))]

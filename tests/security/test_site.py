@@ -17,7 +17,7 @@ from tests.security.test_certificates import certificate_hash, renew_leaves
 from tests.service.router_answers import answer_events
 from tests.service.router_harness import ADA, CHAT, DEMO, Caller, copy_certificates, follow
 
-pytestmark = [pytest.mark.vault, pytest.mark.timeout(1700)]
+pytestmark = [pytest.mark.vault, pytest.mark.timeout(count(400, 1700))]
 
 BOUND_SECONDS = 2.0
 ARRIVAL_SECONDS = 0.25  # a request that left within the grace is noted when the provider has read it

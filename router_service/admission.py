@@ -135,9 +135,10 @@ def _demand(rate: Rate) -> Demand:
 
 
 def _rate_fault(rate: Rate, retry_seconds: float) -> Fault:
+    owner = "an administrator" if rate.tier == "application" else "the operator"
     message = (
         f"This {rate.tier} may use {rate.limit} {rate.unit} a minute, and they are used up. Wait as long as the error "
-        "says; an administrator can raise the limit."
+        f"says; {owner} can raise the limit."
     )
     metadata = {"tier": rate.tier, "limit": rate.limit_name}
     return Fault(Reason.RATE_LIMITED, message, metadata=metadata, retry_after_seconds=retry_seconds)

@@ -23,9 +23,11 @@ from router_service.transport.editor import Editor
 from router_service.transport.fields import (
     Field,
     Raw,
+    duration,
     enum_text,
     enums,
     fill,
+    limits,
     merge,
     payer_text,
     plain,
@@ -131,6 +133,8 @@ def application_fields(view: Snapshot, organization: str) -> tuple[Field, ...]:
         ),
         Field("contexts", "contexts", _read_contexts, _write_contexts),
         plain("is_uncatalogued_allowed", "allows_uncatalogued"),
+        limits("limits"),
+        duration("max_queue_wait", "max_queue_wait_seconds"),
     )
 
 

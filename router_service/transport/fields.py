@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from keyswitch.router.v1 import configuration_pb2, payer_pb2
 
@@ -12,6 +13,7 @@ from router_service.catalog.draft import Source
 from router_service.core.faults import invalid
 
 Raw = dict[str, Any]
+_NANOS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,39 @@ def whole(name: str) -> Field:
 def texts(name: str, key: str = "") -> Field:
     """A list of texts."""
     return Field(name, key or name, lambda m: list(getattr(m, name)), lambda m, value: getattr(m, name).extend(value))
+
+
+def limits(name: str) -> Field:
+    """How much a minute may see; a bound that is not stated does not hold."""
+
+    def read(message: Any) -> Raw:
+        return {field.name: value for field, value in getattr(message, name).ListFields()}
+
+    def write(message: Any, value: Raw) -> None:
+        getattr(message, name).SetInParent()
+        for bound, most in value.items():
+            setattr(getattr(message, name), bound, int(most))
+
+    return Field(name, name, read, write)
+
+
+def duration(name: str, key: str) -> Field:
+    """A time span, which the file has in seconds."""
+
+    def read(message: Any) -> float:
+        return duration_seconds(getattr(message, name), name)
+
+    def write(message: Any, value: float) -> None:
+        getattr(message, name).FromNanoseconds(round(value * _NANOS))
+
+    return Field(name, key, read, write)
+
+
+def duration_seconds(value: Duration, field: str) -> float:
+    """How long a time span is. Raises Fault for one that is negative, or none by protobuf's own rules."""
+    if value.seconds < 0 or not 0 <= value.nanos < _NANOS:
+        raise invalid(field, "From 0; its nanos are from 0 to 999999999.")
+    return value.seconds + value.nanos / _NANOS
 
 
 def enums(name: str, enum: Any, prefix: str, key: str = "") -> Field:

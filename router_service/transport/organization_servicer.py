@@ -21,18 +21,20 @@ from router_service.transport.access import (
     require_id,
 )
 from router_service.transport.editor import Editor
-from router_service.transport.fields import Raw, enums, fill, is_set, merge, plain, source_number, texts, whole
+from router_service.transport.fields import Raw, enums, fill, is_set, limits, merge, plain, source_number, texts, whole
 from router_service.transport.interceptors.identity import caller
 from router_service.transport.pages import page
 from router_service.transport.request import not_found
 
+_LIMITS = ("limits", "user_limits", "token_limits")
 FIELDS = (plain("display_name"), plain("default_model"), texts("users"))
 POLICY_FIELDS = (
     whole("markup_basis_points"),
     enums("allowed_payers", payer_pb2.Payer, "PAYER_"),
     plain("is_personal_override_enabled", "personal_overrides_enabled"),
+    *map(limits, _LIMITS),
 )
-_OPERATORS_FIELDS = frozenset({"markup_basis_points", "allowed_payers"})
+_OPERATORS_FIELDS = frozenset({"markup_basis_points", "allowed_payers", *_LIMITS})
 
 
 class OrganizationServicer(organization_service_pb2_grpc.OrganizationServiceServicer):

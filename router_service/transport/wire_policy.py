@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from google.protobuf import duration_pb2
 from keyswitch.router.v1 import payer_pb2, route_policy_pb2
 
 from router_service.catalog.catalog import Route, Snapshot
@@ -11,6 +10,7 @@ from router_service.core.request import Settings
 from router_service.core.resolution import Payer, PayerFailoverCause
 from router_service.policy.call import RoutePolicy
 from router_service.policy.settings import parse_options
+from router_service.transport.fields import duration_seconds
 from router_service.transport.wire_parse import known, parse_settings
 
 MAX_FALLBACKS = 8
@@ -61,10 +61,9 @@ def parse_policy(given: route_policy_pb2.RoutePolicy, snapshot: Snapshot) -> Rou
 def _seconds(given: route_policy_pb2.RoutePolicy, name: str, field: str, *, may_be_zero: bool = False) -> float | None:
     if not given.HasField(name):  # type: ignore[arg-type] # the names are those of the message's fields
         return None
-    value: duration_pb2.Duration = getattr(given, name)
-    seconds = value.seconds + value.nanos / 1e9
-    if seconds < 0 or (seconds == 0 and not may_be_zero):
-        raise invalid(f"{field}.{name}", "From 0." if may_be_zero else "Above 0.")
+    seconds = duration_seconds(getattr(given, name), f"{field}.{name}")
+    if seconds == 0 and not may_be_zero:
+        raise invalid(f"{field}.{name}", "Above 0.")
     return seconds
 
 

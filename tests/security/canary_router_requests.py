@@ -9,6 +9,7 @@ from keyswitch.router.v1 import (
     application_service_pb2,
     budget_service_pb2,
     completion_service_pb2,
+    configuration_pb2,
     configuration_service_pb2,
     embedding_service_pb2,
     model_service_pb2,
@@ -80,9 +81,10 @@ def _organization_steps() -> Iterator[Step]:
     yield Step("UpdateOrganization", pb.UpdateOrganizationRequest(
         organization=changed, update_mask=mask("users")), "operator")  # fmt: skip
     yield Step("GetOrganizationPolicy", pb.GetOrganizationPolicyRequest(name=f"{ORGANIZATION}/policy"))
-    policy = pb.OrganizationPolicy(name=f"{NEW}/policy", markup_basis_points=100)
+    limits = configuration_pb2.RateLimits(requests_per_minute=600, tokens_per_minute=10**6)
+    policy = pb.OrganizationPolicy(name=f"{NEW}/policy", markup_basis_points=100, limits=limits)
     yield Step("SetOrganizationPolicy", pb.SetOrganizationPolicyRequest(
-        policy=policy, update_mask=mask("markup_basis_points")), "operator")  # fmt: skip
+        policy=policy, update_mask=mask("markup_basis_points", "limits")), "operator")  # fmt: skip
 
 
 def _application_steps() -> Iterator[Step]:

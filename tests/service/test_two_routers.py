@@ -2,9 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -12,49 +10,20 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from keyswitch.router.v1 import application_service_pb2 as applications
 from keyswitch.router.v1 import configuration_service_pb2, resolution_pb2
 
-from router_service.app import RunningRouter
 from router_service.catalog.stored import Documents
-from router_service.core.database import parse_database
 from tests.fakes.postgres_server import PostgresServer
 from tests.fakes.redis_server import RedisServer
 from tests.service.configuration_harness import Desk
 from tests.service.router_answers import answer
-from tests.service.router_harness import CHAT, DEMO, Caller, Refused, Stack, make_call, running_stack
+from tests.service.router_harness import CHAT, DEMO, Refused, make_call
 from tests.service.test_router_configuration import first
-from tests.service.two_routers import second_router
-
-
-@dataclass
-class Pair:
-    """Both routers, an administrator at each, and a member at the second."""
-
-    stack: Stack
-    other: RunningRouter
-    here: Desk
-    there: Desk
-    member_there: Caller
-    server: PostgresServer
-
-    async def follow(self) -> None:
-        """The second router looks, as it does by itself twice a second."""
-        await self.other.look_at_documents()
+from tests.service.two_routers import Pair, running_pair
 
 
 @pytest.fixture
 async def pair(tmp_path: Path, own_postgres_server: PostgresServer, redis_server: RedisServer) -> AsyncIterator[Pair]:
-    server = own_postgres_server
-    place = parse_database(server.url(server.create_database()), server.password_file)
-    shared: dict[str, Any] = {
-        "database": place,
-        "configuration_store": place,
-        "limits": redis_server.url(),
-        "routers": 2,
-    }
-    async with running_stack(tmp_path, **shared) as stack, second_router(stack, tmp_path, **shared) as (member, other):
-        admin = await stack.issue("ADMIN", parent=DEMO)
-        await stack.save_key("deployment/credentials/first")
-        there = Desk(Caller(member.channel, admin.token), member.channel)
-        yield Pair(stack, other, Desk(admin, stack.channel), there, member, server)
+    async with running_pair(tmp_path, own_postgres_server, redis_server) as running:
+        yield running
 
 
 def renaming(name: str, etag: str) -> applications.UpdateApplicationRequest:

@@ -10,8 +10,44 @@ import grpc
 
 from router_service.app import RunningRouter, serve
 from router_service.config import Address
-from router_service.core.database import SqliteDatabase
-from tests.service.router_harness import Caller, Stack
+from router_service.core.database import SqliteDatabase, parse_database
+from tests.fakes.postgres_server import PostgresServer
+from tests.fakes.redis_server import RedisServer
+from tests.service.configuration_harness import Desk
+from tests.service.router_harness import DEMO, Caller, Stack, running_stack
+
+
+@dataclasses.dataclass
+class Pair:
+    """Both routers, an administrator at each, and a member at the second."""
+
+    stack: Stack
+    other: RunningRouter
+    here: Desk
+    there: Desk
+    member_there: Caller
+    server: PostgresServer
+
+    async def follow(self) -> None:
+        """The second router looks, as it does by itself twice a second."""
+        await self.other.look_at_documents()
+
+
+@asynccontextmanager
+async def running_pair(home: Path, server: PostgresServer, redis_server: RedisServer) -> AsyncIterator[Pair]:
+    """Runs both over one PostgreSQL, which the test may stop, and one Redis."""
+    place = parse_database(server.url(server.create_database()), server.password_file)
+    shared: dict[str, Any] = {
+        "database": place,
+        "configuration_store": place,
+        "limits": redis_server.url(),
+        "routers": 2,
+    }
+    async with running_stack(home, **shared) as stack, second_router(stack, home, **shared) as (member, other):
+        admin = await stack.issue("ADMIN", parent=DEMO)
+        await stack.save_key("deployment/credentials/first")
+        there = Desk(Caller(member.channel, admin.token), member.channel)
+        yield Pair(stack, other, Desk(admin, stack.channel), there, member, server)
 
 
 @asynccontextmanager

@@ -1,5 +1,7 @@
 """The commands for applications, overrides and organizations, against scripted services."""
 
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import code_pb2
 from keyswitch.router.v1 import (
     application_service_pb2,
     configuration_pb2,
@@ -9,6 +11,7 @@ from keyswitch.router.v1 import (
 )
 
 from tests.unit.clients.cli_terminal import OPERATOR, Terminal
+from tests.unit.clients.scripted_router import rich_status
 
 CLAUDE = application_service_pb2.Application(
     name="organizations/demo/applications/claude",
@@ -32,10 +35,13 @@ def test_applications(terminal: Terminal) -> None:
     listed = terminal.run("applications", "list")
     assert "ORGANIZATION_KEY, CREDITS" in listed.stdout
     assert "stored over file" in listed.stdout
+    services.requests.clear()
     terminal.run("applications", "set", "claude", "--payer", "credits", "--no-byok", "--override-file")
+    assert [name for name, _ in services.requests] == ["GetApplication", "UpdateApplication", "GetApplication"]
     update = services.asked("UpdateApplication")
     assert list(update.update_mask.paths) == ["is_byok_supported", "payers"]
     assert (update.application.is_byok_supported, update.override_file) == (False, True)
+    services.answers["GetApplication"] = rich_status(code_pb2.NOT_FOUND, "none", "ERROR_REASON_RESOURCE_NOT_FOUND")
     terminal.run("applications", "set", "new", "--model", "sonnet", "--native-provider", "anthropic")
     create = services.asked("CreateApplication")
     assert (create.application_id, create.application.native_provider) == ("new", "providers/anthropic")
@@ -44,6 +50,57 @@ def test_applications(terminal: Terminal) -> None:
     assert binding.credential == "organizations/demo/credentials/main"
     assert terminal.run("applications", "delete", "claude").exit_code == 2
     assert terminal.run("applications", "delete", "claude", "--yes").exit_code == 0
+
+
+def test_an_application_that_cannot_be_read_is_not_made(terminal: Terminal) -> None:
+    terminal.services.answers["GetApplication"] = rich_status(
+        code_pb2.PERMISSION_DENIED, "no", "ERROR_REASON_CALLER_NOT_ALLOWED"
+    )
+    assert terminal.run("applications", "set", "claude", "--model", "sonnet").exit_code == 3
+    assert [name for name, _ in terminal.services.requests] == ["GetApplication"]
+
+
+def test_limits(terminal: Terminal) -> None:
+    limits = configuration_pb2.RateLimits(requests_per_minute=600, tokens_per_minute=2_000_000)
+    policy = organization_service_pb2.OrganizationPolicy(limits=limits)
+    one = application_service_pb2.Application(
+        name=CLAUDE.name, limits=limits, max_queue_wait=Duration(nanos=500_000_000)
+    )
+    services = terminal.services
+    services.answers |= {
+        "GetOrganizationPolicy": organization_service_pb2.GetOrganizationPolicyResponse(policy=policy),
+        "SetOrganizationPolicy": organization_service_pb2.SetOrganizationPolicyResponse(policy=policy),
+        "UpdateApplication": application_service_pb2.UpdateApplicationResponse(application=one),
+        "GetApplication": application_service_pb2.GetApplicationResponse(application=one),
+    }
+    shown = terminal.run(
+        "-o", "demo", "organizations", "policy", "--limits", "requests=600, tokens=2000000", "--user-limits",
+        "requests=60", "--token-limits", "", token=OPERATOR,
+    )  # fmt: skip
+    request = services.asked("SetOrganizationPolicy")
+    assert list(request.update_mask.paths) == ["limits", "user_limits", "token_limits"]
+    assert request.policy.limits == limits
+    assert request.policy.user_limits == configuration_pb2.RateLimits(requests_per_minute=60)
+    assert not request.policy.HasField("token_limits")
+    assert "600 requests a minute, 2,000,000 tokens a minute" in shown.stdout
+    shown = terminal.run("applications", "update", "claude", "--limits", "tokens=9", "--max-queue-wait", "0.25")
+    request = services.asked("UpdateApplication")
+    assert list(request.update_mask.paths) == ["limits", "max_queue_wait"]
+    assert request.application.limits == configuration_pb2.RateLimits(tokens_per_minute=9)
+    assert request.application.max_queue_wait == Duration(nanos=250_000_000)
+    assert "0.50 s" in shown.stdout
+    services.requests.clear()
+    terminal.run("applications", "set", "claude", "--limits", "", "--max-queue-wait", "")
+    request = services.asked("UpdateApplication")
+    assert list(request.update_mask.paths) == ["limits", "max_queue_wait"]
+    assert not request.application.HasField("limits")
+    assert not request.application.HasField("max_queue_wait")
+    services.requests.clear()
+    for wrong in ("600", "requests=-1", "requests=many", "calls=4", "requests=1e3", "requests=1,"):
+        assert terminal.run("applications", "set", "claude", "--limits", wrong).exit_code == 2, wrong
+    for wrong in ("soon", "-1", "nan", "1e3", "2 s"):
+        assert terminal.run("applications", "set", "claude", f"--max-queue-wait={wrong}").exit_code == 2, wrong
+    assert services.requests == []
 
 
 def test_overrides(terminal: Terminal) -> None:

@@ -3,6 +3,7 @@
 from functools import cache
 from typing import Any
 
+import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from router_service.catalog.document import Document, parse_document
 from router_service.catalog.loader import load_snapshot
 from router_service.catalog.offers import ModelBuilder, Offers
 from router_service.catalog.problems import Problem
+from router_service.catalog.stored import CONTAINED
 from router_service.catalog.yaml_text import write_yaml
 from router_service.transport.application_servicer import application_fields
 from router_service.transport.fields import Field, fill, merge
@@ -68,19 +70,26 @@ def test_a_model_is_whole_in_its_message(raw: dict[str, Any]) -> None:
 
 @PATIENT
 @given(entries("application", provider=PROVIDERS, provider_order=st.just(["practice"]), native_provider=PROVIDERS))
-def test_an_application_keeps_what_its_message_has_not(raw: dict[str, Any]) -> None:
+def test_an_application_is_whole_in_its_message(raw: dict[str, Any]) -> None:
     fields = application_fields(snapshot(), "organizations/demo")
     message = application_service_pb2.Application()
     assert sent_back(message, fields, raw) == raw
-    written = merge(message, ALL, fields, raw)
-    assert written.keys() >= raw.keys() & {"limits", "max_queue_wait_seconds"}
+    written = merge(message, ALL, fields, {})
+    assert written.get("limits") == raw.get("limits")
+    assert written.get("max_queue_wait_seconds") == pytest.approx(raw.get("max_queue_wait_seconds"), abs=1e-9)
+    assert raw.keys() - written.keys() <= {"overrides", *(key for key, value in raw.items() if not value)}
 
 
 @PATIENT
 @given(entries("organization"))
 def test_an_organization_keeps_what_its_messages_have_not(raw: dict[str, Any]) -> None:
     assert sent_back(organization_service_pb2.Organization(), FIELDS, raw) == raw
-    assert sent_back(organization_service_pb2.OrganizationPolicy(), POLICY_FIELDS, raw) == raw
+    policy = organization_service_pb2.OrganizationPolicy()
+    assert sent_back(policy, POLICY_FIELDS, raw) == raw
+    written = merge(policy, ALL, POLICY_FIELDS, {})
+    for tier in ("limits", "user_limits", "token_limits"):
+        assert written.get(tier) == raw.get(tier)
+    assert raw.keys() <= {field.key for field in (*FIELDS, *POLICY_FIELDS)} | set(CONTAINED["organizations"])
 
 
 @PATIENT

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from google.protobuf.field_mask_pb2 import FieldMask
 from keyswitch.router.v1 import application_service_pb2, payer_pb2, route_policy_pb2
+from keyswitch_client import KeyswitchError
 from keyswitch_client.options import enum_value
 
 from keyswitch_cli import tables, words
@@ -20,6 +21,8 @@ from keyswitch_cli.entries import (
     refuse_both,
     source_word,
 )
+from keyswitch_cli.limits import limits_of, limits_text, wait_of
+from keyswitch_cli.problems import short_reason
 from keyswitch_cli.session import Json, Session, Yes, confirm, session_of
 
 app = typer.Typer(name="applications", help="See and change the programs that call.", no_args_is_help=True)
@@ -39,6 +42,18 @@ Byok = Annotated[bool | None, typer.Option("--byok/--no-byok", help="Whether own
 Fallbacks = Annotated[
     list[str] | None,
     typer.Option("--fallback", help="MODEL or MODEL@PROVIDER, tried in this order. May be repeated. Empty for none."),
+]
+Limits = Annotated[
+    str | None,
+    typer.Option("--limits", help="A minute's, such as requests=60,tokens=500000; empty for none.", show_default=False),
+]
+QueueWait = Annotated[
+    str | None,
+    typer.Option(
+        "--max-queue-wait",
+        help="Seconds that a call waits for a slot before another candidate answers; empty for 2.",
+        show_default=False,
+    ),
 ]
 DisplayName = Annotated[str | None, typer.Option("--display-name", help="For people.", show_default=False)]
 
@@ -80,6 +95,8 @@ def create(
     native: Native = None,
     byok: Byok = None,
     fallback: Fallbacks = None,
+    limits: Limits = None,
+    max_queue_wait: QueueWait = None,
     display_name: DisplayName = None,
     file: EntryFile = None,
     is_json: Json = False,
@@ -106,6 +123,8 @@ def update(
     native: Native = None,
     byok: Byok = None,
     fallback: Fallbacks = None,
+    limits: Limits = None,
+    max_queue_wait: QueueWait = None,
     display_name: DisplayName = None,
     file: EntryFile = None,
     etag: Etag = "",
@@ -136,6 +155,8 @@ def set_application(
     native: Native = None,
     byok: Byok = None,
     fallback: Fallbacks = None,
+    limits: Limits = None,
+    max_queue_wait: QueueWait = None,
     display_name: DisplayName = None,
     override_file: OverrideFile = False,
     is_json: Json = False,
@@ -143,12 +164,10 @@ def set_application(
     """Change an application, or make it where there is none."""
     session = session_of(context, is_json=is_json)
     given, paths = _given(session.settings.application(name), context.params)
-    known = application_service_pb2.ListApplicationsRequest(parent=given.name.partition("/applications/")[0])
-    listed = session.call_all(session.client.applications.ListApplications, known)
-    if all(one.name != given.name for one in listed.applications):
-        _create(session, given)
-    else:
+    if _exists(session, given.name):
         _update(session, given, paths, override_file=override_file)
+    else:
+        _create(session, given)
     _print_named(session, given.name)
 
 
@@ -226,7 +245,26 @@ def _given(name: str, options: dict[str, Any]) -> tuple[application_service_pb2.
         if options[option]:  # an option that may be repeated is an empty list where it is not given
             getattr(given, field).extend(read(text) for text in options[option] if text)
             paths.append(field)
+    if options["limits"] is not None:
+        if options["limits"]:
+            given.limits.CopyFrom(limits_of(options["limits"]))
+        paths.append("limits")
+    if options["max_queue_wait"] is not None:
+        if options["max_queue_wait"]:
+            given.max_queue_wait.CopyFrom(wait_of(options["max_queue_wait"]))
+        paths.append("max_queue_wait")
     return given, paths
+
+
+def _exists(session: Session, name: str) -> bool:
+    request = application_service_pb2.GetApplicationRequest(name=name)
+    try:
+        session.client.call(session.client.applications.GetApplication, request)
+    except KeyswitchError as error:
+        if short_reason(error) != "RESOURCE_NOT_FOUND":
+            raise
+        return False
+    return True
 
 
 def _route(text: str) -> route_policy_pb2.ModelRoute:
@@ -290,5 +328,7 @@ def _print(session: Session, answer: Answer, one: application_service_pb2.Applic
         ("own keys", "used" if one.is_byok_supported or not one.HasField("is_byok_supported") else "not used"),
         ("bindings", bindings),
         ("fallbacks", ", ".join(route.model for route in one.fallbacks)),
+        ("limits", limits_text(one.limits)),
+        ("waits for a slot", words.seconds(one.max_queue_wait) if one.HasField("max_queue_wait") else ""),
     ]
     session.out.print(tables.sheet(rows))

@@ -19,6 +19,7 @@ from keyswitch_cli.entries import (
     refuse_both,
     source_word,
 )
+from keyswitch_cli.limits import limits_of, limits_text
 from keyswitch_cli.session import Json, Session, Yes, confirm, session_of
 
 app = typer.Typer(name="organizations", help="See and change tenants.", no_args_is_help=True)
@@ -26,6 +27,18 @@ app = typer.Typer(name="organizations", help="See and change tenants.", no_args_
 Organization = Annotated[str, typer.Argument(help="Id or whole name.")]
 Users = Annotated[list[str] | None, typer.Option("--user", help="A user's id. May be repeated.")]
 Model = Annotated[str | None, typer.Option("--model", help="Default model.", show_default=False)]
+Limits = Annotated[
+    str | None,
+    typer.Option(
+        "--limits",
+        help="A minute's of all its calls, such as requests=600,tokens=2000000; empty for none.",
+        show_default=False,
+    ),
+]
+UserLimits = Annotated[
+    str | None, typer.Option("--user-limits", help="The same of each user, such as requests=60.", show_default=False)
+]
+TokenLimits = Annotated[str | None, typer.Option("--token-limits", help="The same of each token.", show_default=False)]
 DisplayName = Annotated[str | None, typer.Option("--display-name", help="For people.", show_default=False)]
 
 
@@ -125,10 +138,13 @@ def policy(
     overrides: Annotated[
         bool | None, typer.Option("--personal-overrides/--no-personal-overrides", help="Whether users' own count.")
     ] = None,
+    limits: Limits = None,
+    user_limits: UserLimits = None,
+    token_limits: TokenLimits = None,
     override_file: OverrideFile = False,
     is_json: Json = False,
 ) -> None:
-    """Show what the organization is allowed; with options, change it."""
+    """Show what the organization is allowed; with options, change it. Markup, payers and limits: only the operator."""
     session = session_of(context, is_json=is_json)
     name = f"{session.settings.require_organization()}/policy"
     given = organization_service_pb2.OrganizationPolicy(name=name)
@@ -142,6 +158,11 @@ def policy(
     if overrides is not None:
         given.is_personal_override_enabled = overrides
         paths.append("is_personal_override_enabled")
+    for field, text in (("limits", limits), ("user_limits", user_limits), ("token_limits", token_limits)):
+        if text is not None:
+            if text:
+                getattr(given, field).CopyFrom(limits_of(text))
+            paths.append(field)
     if paths:
         change = organization_service_pb2.SetOrganizationPolicyRequest(
             policy=given, update_mask=FieldMask(paths=paths), override_file=override_file
@@ -158,6 +179,9 @@ def policy(
         ("payers", ", ".join(words.payer(one) for one in found.allowed_payers) or "all"),
         ("users' own overrides", "count" if found.is_personal_override_enabled else "do not count"),
         ("users' own keys", "count" if found.is_user_key_enabled else "do not count"),
+        ("limits", limits_text(found.limits)),
+        ("limits of each user", limits_text(found.user_limits)),
+        ("limits of each token", limits_text(found.token_limits)),
     ]
     session.out.print(tables.sheet(rows))
 

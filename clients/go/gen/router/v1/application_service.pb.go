@@ -9,6 +9,7 @@ package routerv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	reflect "reflect"
 	sync "sync"
@@ -56,8 +57,13 @@ type Application struct {
 	Contexts []*ApplicationContext `protobuf:"bytes,14,rep,name=contexts,proto3" json:"contexts,omitempty"`
 	// Whether calls may name "provider:upstream-id". Default false.
 	IsUncataloguedAllowed bool `protobuf:"varint,15,opt,name=is_uncatalogued_allowed,json=isUncataloguedAllowed,proto3" json:"is_uncatalogued_allowed,omitempty"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	// Of its calls together, within the organization's. Absent means none.
+	Limits *RateLimits `protobuf:"bytes,16,opt,name=limits,proto3" json:"limits,omitempty"`
+	// How long a call that does not say it itself waits for a slot before another
+	// candidate answers: from 0 to an hour. Absent means 2 s.
+	MaxQueueWait  *durationpb.Duration `protobuf:"bytes,17,opt,name=max_queue_wait,json=maxQueueWait,proto3" json:"max_queue_wait,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Application) Reset() {
@@ -193,6 +199,20 @@ func (x *Application) GetIsUncataloguedAllowed() bool {
 		return x.IsUncataloguedAllowed
 	}
 	return false
+}
+
+func (x *Application) GetLimits() *RateLimits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *Application) GetMaxQueueWait() *durationpb.Duration {
+	if x != nil {
+		return x.MaxQueueWait
+	}
+	return nil
 }
 
 // The credential of a payer.
@@ -1071,7 +1091,7 @@ var File_keyswitch_router_v1_application_service_proto protoreflect.FileDescript
 
 const file_keyswitch_router_v1_application_service_proto_rawDesc = "" +
 	"\n" +
-	"-keyswitch/router/v1/application_service.proto\x12\x13keyswitch.router.v1\x1a google/protobuf/field_mask.proto\x1a'keyswitch/router/v1/configuration.proto\x1a\x1fkeyswitch/router/v1/payer.proto\x1a&keyswitch/router/v1/route_policy.proto\"\x86\x06\n" +
+	"-keyswitch/router/v1/application_service.proto\x12\x13keyswitch.router.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a'keyswitch/router/v1/configuration.proto\x1a\x1fkeyswitch/router/v1/payer.proto\x1a&keyswitch/router/v1/route_policy.proto\"\x80\a\n" +
 	"\vApplication\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12@\n" +
@@ -1088,7 +1108,9 @@ const file_keyswitch_router_v1_application_service_proto_rawDesc = "" +
 	"\x0eprovider_order\x18\f \x03(\tR\rproviderOrder\x12=\n" +
 	"\tfallbacks\x18\r \x03(\v2\x1f.keyswitch.router.v1.ModelRouteR\tfallbacks\x12C\n" +
 	"\bcontexts\x18\x0e \x03(\v2'.keyswitch.router.v1.ApplicationContextR\bcontexts\x126\n" +
-	"\x17is_uncatalogued_allowed\x18\x0f \x01(\bR\x15isUncataloguedAllowedB\x14\n" +
+	"\x17is_uncatalogued_allowed\x18\x0f \x01(\bR\x15isUncataloguedAllowed\x127\n" +
+	"\x06limits\x18\x10 \x01(\v2\x1f.keyswitch.router.v1.RateLimitsR\x06limits\x12?\n" +
+	"\x0emax_queue_wait\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\fmaxQueueWaitB\x14\n" +
 	"\x12_is_byok_supported\"e\n" +
 	"\x11CredentialBinding\x120\n" +
 	"\x05payer\x18\x01 \x01(\x0e2\x1a.keyswitch.router.v1.PayerR\x05payer\x12\x1e\n" +
@@ -1185,8 +1207,10 @@ var file_keyswitch_router_v1_application_service_proto_goTypes = []any{
 	(Payer)(0),                        // 18: keyswitch.router.v1.Payer
 	(PayerFailoverCause)(0),           // 19: keyswitch.router.v1.PayerFailoverCause
 	(*ModelRoute)(nil),                // 20: keyswitch.router.v1.ModelRoute
-	(OverrideLayer)(0),                // 21: keyswitch.router.v1.OverrideLayer
-	(*fieldmaskpb.FieldMask)(nil),     // 22: google.protobuf.FieldMask
+	(*RateLimits)(nil),                // 21: keyswitch.router.v1.RateLimits
+	(*durationpb.Duration)(nil),       // 22: google.protobuf.Duration
+	(OverrideLayer)(0),                // 23: keyswitch.router.v1.OverrideLayer
+	(*fieldmaskpb.FieldMask)(nil),     // 24: google.protobuf.FieldMask
 }
 var file_keyswitch_router_v1_application_service_proto_depIdxs = []int32{
 	17, // 0: keyswitch.router.v1.Application.source:type_name -> keyswitch.router.v1.ConfigurationSource
@@ -1195,38 +1219,40 @@ var file_keyswitch_router_v1_application_service_proto_depIdxs = []int32{
 	1,  // 3: keyswitch.router.v1.Application.bindings:type_name -> keyswitch.router.v1.CredentialBinding
 	20, // 4: keyswitch.router.v1.Application.fallbacks:type_name -> keyswitch.router.v1.ModelRoute
 	2,  // 5: keyswitch.router.v1.Application.contexts:type_name -> keyswitch.router.v1.ApplicationContext
-	18, // 6: keyswitch.router.v1.CredentialBinding.payer:type_name -> keyswitch.router.v1.Payer
-	21, // 7: keyswitch.router.v1.ApplicationContext.layers:type_name -> keyswitch.router.v1.OverrideLayer
-	0,  // 8: keyswitch.router.v1.GetApplicationResponse.application:type_name -> keyswitch.router.v1.Application
-	0,  // 9: keyswitch.router.v1.ListApplicationsResponse.applications:type_name -> keyswitch.router.v1.Application
-	0,  // 10: keyswitch.router.v1.CreateApplicationRequest.application:type_name -> keyswitch.router.v1.Application
-	0,  // 11: keyswitch.router.v1.CreateApplicationResponse.application:type_name -> keyswitch.router.v1.Application
-	0,  // 12: keyswitch.router.v1.UpdateApplicationRequest.application:type_name -> keyswitch.router.v1.Application
-	22, // 13: keyswitch.router.v1.UpdateApplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	0,  // 14: keyswitch.router.v1.UpdateApplicationResponse.application:type_name -> keyswitch.router.v1.Application
-	1,  // 15: keyswitch.router.v1.BindCredentialRequest.binding:type_name -> keyswitch.router.v1.CredentialBinding
-	0,  // 16: keyswitch.router.v1.BindCredentialResponse.application:type_name -> keyswitch.router.v1.Application
-	18, // 17: keyswitch.router.v1.UnbindCredentialRequest.payer:type_name -> keyswitch.router.v1.Payer
-	0,  // 18: keyswitch.router.v1.UnbindCredentialResponse.application:type_name -> keyswitch.router.v1.Application
-	3,  // 19: keyswitch.router.v1.ApplicationService.GetApplication:input_type -> keyswitch.router.v1.GetApplicationRequest
-	5,  // 20: keyswitch.router.v1.ApplicationService.ListApplications:input_type -> keyswitch.router.v1.ListApplicationsRequest
-	7,  // 21: keyswitch.router.v1.ApplicationService.CreateApplication:input_type -> keyswitch.router.v1.CreateApplicationRequest
-	9,  // 22: keyswitch.router.v1.ApplicationService.UpdateApplication:input_type -> keyswitch.router.v1.UpdateApplicationRequest
-	11, // 23: keyswitch.router.v1.ApplicationService.DeleteApplication:input_type -> keyswitch.router.v1.DeleteApplicationRequest
-	13, // 24: keyswitch.router.v1.ApplicationService.BindCredential:input_type -> keyswitch.router.v1.BindCredentialRequest
-	15, // 25: keyswitch.router.v1.ApplicationService.UnbindCredential:input_type -> keyswitch.router.v1.UnbindCredentialRequest
-	4,  // 26: keyswitch.router.v1.ApplicationService.GetApplication:output_type -> keyswitch.router.v1.GetApplicationResponse
-	6,  // 27: keyswitch.router.v1.ApplicationService.ListApplications:output_type -> keyswitch.router.v1.ListApplicationsResponse
-	8,  // 28: keyswitch.router.v1.ApplicationService.CreateApplication:output_type -> keyswitch.router.v1.CreateApplicationResponse
-	10, // 29: keyswitch.router.v1.ApplicationService.UpdateApplication:output_type -> keyswitch.router.v1.UpdateApplicationResponse
-	12, // 30: keyswitch.router.v1.ApplicationService.DeleteApplication:output_type -> keyswitch.router.v1.DeleteApplicationResponse
-	14, // 31: keyswitch.router.v1.ApplicationService.BindCredential:output_type -> keyswitch.router.v1.BindCredentialResponse
-	16, // 32: keyswitch.router.v1.ApplicationService.UnbindCredential:output_type -> keyswitch.router.v1.UnbindCredentialResponse
-	26, // [26:33] is the sub-list for method output_type
-	19, // [19:26] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	21, // 6: keyswitch.router.v1.Application.limits:type_name -> keyswitch.router.v1.RateLimits
+	22, // 7: keyswitch.router.v1.Application.max_queue_wait:type_name -> google.protobuf.Duration
+	18, // 8: keyswitch.router.v1.CredentialBinding.payer:type_name -> keyswitch.router.v1.Payer
+	23, // 9: keyswitch.router.v1.ApplicationContext.layers:type_name -> keyswitch.router.v1.OverrideLayer
+	0,  // 10: keyswitch.router.v1.GetApplicationResponse.application:type_name -> keyswitch.router.v1.Application
+	0,  // 11: keyswitch.router.v1.ListApplicationsResponse.applications:type_name -> keyswitch.router.v1.Application
+	0,  // 12: keyswitch.router.v1.CreateApplicationRequest.application:type_name -> keyswitch.router.v1.Application
+	0,  // 13: keyswitch.router.v1.CreateApplicationResponse.application:type_name -> keyswitch.router.v1.Application
+	0,  // 14: keyswitch.router.v1.UpdateApplicationRequest.application:type_name -> keyswitch.router.v1.Application
+	24, // 15: keyswitch.router.v1.UpdateApplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	0,  // 16: keyswitch.router.v1.UpdateApplicationResponse.application:type_name -> keyswitch.router.v1.Application
+	1,  // 17: keyswitch.router.v1.BindCredentialRequest.binding:type_name -> keyswitch.router.v1.CredentialBinding
+	0,  // 18: keyswitch.router.v1.BindCredentialResponse.application:type_name -> keyswitch.router.v1.Application
+	18, // 19: keyswitch.router.v1.UnbindCredentialRequest.payer:type_name -> keyswitch.router.v1.Payer
+	0,  // 20: keyswitch.router.v1.UnbindCredentialResponse.application:type_name -> keyswitch.router.v1.Application
+	3,  // 21: keyswitch.router.v1.ApplicationService.GetApplication:input_type -> keyswitch.router.v1.GetApplicationRequest
+	5,  // 22: keyswitch.router.v1.ApplicationService.ListApplications:input_type -> keyswitch.router.v1.ListApplicationsRequest
+	7,  // 23: keyswitch.router.v1.ApplicationService.CreateApplication:input_type -> keyswitch.router.v1.CreateApplicationRequest
+	9,  // 24: keyswitch.router.v1.ApplicationService.UpdateApplication:input_type -> keyswitch.router.v1.UpdateApplicationRequest
+	11, // 25: keyswitch.router.v1.ApplicationService.DeleteApplication:input_type -> keyswitch.router.v1.DeleteApplicationRequest
+	13, // 26: keyswitch.router.v1.ApplicationService.BindCredential:input_type -> keyswitch.router.v1.BindCredentialRequest
+	15, // 27: keyswitch.router.v1.ApplicationService.UnbindCredential:input_type -> keyswitch.router.v1.UnbindCredentialRequest
+	4,  // 28: keyswitch.router.v1.ApplicationService.GetApplication:output_type -> keyswitch.router.v1.GetApplicationResponse
+	6,  // 29: keyswitch.router.v1.ApplicationService.ListApplications:output_type -> keyswitch.router.v1.ListApplicationsResponse
+	8,  // 30: keyswitch.router.v1.ApplicationService.CreateApplication:output_type -> keyswitch.router.v1.CreateApplicationResponse
+	10, // 31: keyswitch.router.v1.ApplicationService.UpdateApplication:output_type -> keyswitch.router.v1.UpdateApplicationResponse
+	12, // 32: keyswitch.router.v1.ApplicationService.DeleteApplication:output_type -> keyswitch.router.v1.DeleteApplicationResponse
+	14, // 33: keyswitch.router.v1.ApplicationService.BindCredential:output_type -> keyswitch.router.v1.BindCredentialResponse
+	16, // 34: keyswitch.router.v1.ApplicationService.UnbindCredential:output_type -> keyswitch.router.v1.UnbindCredentialResponse
+	28, // [28:35] is the sub-list for method output_type
+	21, // [21:28] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_keyswitch_router_v1_application_service_proto_init() }

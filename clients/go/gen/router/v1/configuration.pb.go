@@ -140,11 +140,75 @@ func (OverrideLayer) EnumDescriptor() ([]byte, []int) {
 	return file_keyswitch_router_v1_configuration_proto_rawDescGZIP(), []int{1}
 }
 
+// What may be used in a minute, over all routers. A call beyond it is refused
+// with RATE_LIMITED and the time after which it fits. A bound that is absent
+// does not hold; one of 0 is refused.
+type RateLimits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From 1 to 10^9.
+	RequestsPerMinute *int64 `protobuf:"varint,1,opt,name=requests_per_minute,json=requestsPerMinute,proto3,oneof" json:"requests_per_minute,omitempty"`
+	// From 1 to 10^12. Input and output together, guessed before a call and
+	// corrected after it.
+	TokensPerMinute *int64 `protobuf:"varint,2,opt,name=tokens_per_minute,json=tokensPerMinute,proto3,oneof" json:"tokens_per_minute,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *RateLimits) Reset() {
+	*x = RateLimits{}
+	mi := &file_keyswitch_router_v1_configuration_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RateLimits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RateLimits) ProtoMessage() {}
+
+func (x *RateLimits) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_router_v1_configuration_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RateLimits.ProtoReflect.Descriptor instead.
+func (*RateLimits) Descriptor() ([]byte, []int) {
+	return file_keyswitch_router_v1_configuration_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *RateLimits) GetRequestsPerMinute() int64 {
+	if x != nil && x.RequestsPerMinute != nil {
+		return *x.RequestsPerMinute
+	}
+	return 0
+}
+
+func (x *RateLimits) GetTokensPerMinute() int64 {
+	if x != nil && x.TokensPerMinute != nil {
+		return *x.TokensPerMinute
+	}
+	return 0
+}
+
 var File_keyswitch_router_v1_configuration_proto protoreflect.FileDescriptor
 
 const file_keyswitch_router_v1_configuration_proto_rawDesc = "" +
 	"\n" +
-	"'keyswitch/router/v1/configuration.proto\x12\x13keyswitch.router.v1*\xc9\x01\n" +
+	"'keyswitch/router/v1/configuration.proto\x12\x13keyswitch.router.v1\"\xa0\x01\n" +
+	"\n" +
+	"RateLimits\x123\n" +
+	"\x13requests_per_minute\x18\x01 \x01(\x03H\x00R\x11requestsPerMinute\x88\x01\x01\x12/\n" +
+	"\x11tokens_per_minute\x18\x02 \x01(\x03H\x01R\x0ftokensPerMinute\x88\x01\x01B\x16\n" +
+	"\x14_requests_per_minuteB\x14\n" +
+	"\x12_tokens_per_minute*\xc9\x01\n" +
 	"\x13ConfigurationSource\x12$\n" +
 	" CONFIGURATION_SOURCE_UNSPECIFIED\x10\x00\x12!\n" +
 	"\x1dCONFIGURATION_SOURCE_BUILT_IN\x10\x01\x12\x1d\n" +
@@ -169,9 +233,11 @@ func file_keyswitch_router_v1_configuration_proto_rawDescGZIP() []byte {
 }
 
 var file_keyswitch_router_v1_configuration_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_keyswitch_router_v1_configuration_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
 var file_keyswitch_router_v1_configuration_proto_goTypes = []any{
 	(ConfigurationSource)(0), // 0: keyswitch.router.v1.ConfigurationSource
 	(OverrideLayer)(0),       // 1: keyswitch.router.v1.OverrideLayer
+	(*RateLimits)(nil),       // 2: keyswitch.router.v1.RateLimits
 }
 var file_keyswitch_router_v1_configuration_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
@@ -186,19 +252,21 @@ func file_keyswitch_router_v1_configuration_proto_init() {
 	if File_keyswitch_router_v1_configuration_proto != nil {
 		return
 	}
+	file_keyswitch_router_v1_configuration_proto_msgTypes[0].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyswitch_router_v1_configuration_proto_rawDesc), len(file_keyswitch_router_v1_configuration_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   0,
+			NumMessages:   1,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_keyswitch_router_v1_configuration_proto_goTypes,
 		DependencyIndexes: file_keyswitch_router_v1_configuration_proto_depIdxs,
 		EnumInfos:         file_keyswitch_router_v1_configuration_proto_enumTypes,
+		MessageInfos:      file_keyswitch_router_v1_configuration_proto_msgTypes,
 	}.Build()
 	File_keyswitch_router_v1_configuration_proto = out.File
 	file_keyswitch_router_v1_configuration_proto_goTypes = nil

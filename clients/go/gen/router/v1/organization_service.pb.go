@@ -129,8 +129,14 @@ type OrganizationPolicy struct {
 	// Whether users' own keys count. Output only: the deployment's configuration
 	// and CredentialService.SetCredentialPolicy decide it.
 	IsUserKeyEnabled bool `protobuf:"varint,6,opt,name=is_user_key_enabled,json=isUserKeyEnabled,proto3" json:"is_user_key_enabled,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Of all calls of the organization together. Absent means none.
+	Limits *RateLimits `protobuf:"bytes,7,opt,name=limits,proto3" json:"limits,omitempty"`
+	// Of each of its users. Absent means none.
+	UserLimits *RateLimits `protobuf:"bytes,8,opt,name=user_limits,json=userLimits,proto3" json:"user_limits,omitempty"`
+	// Of each of its tokens. Absent means none.
+	TokenLimits   *RateLimits `protobuf:"bytes,9,opt,name=token_limits,json=tokenLimits,proto3" json:"token_limits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OrganizationPolicy) Reset() {
@@ -203,6 +209,27 @@ func (x *OrganizationPolicy) GetIsUserKeyEnabled() bool {
 		return x.IsUserKeyEnabled
 	}
 	return false
+}
+
+func (x *OrganizationPolicy) GetLimits() *RateLimits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *OrganizationPolicy) GetUserLimits() *RateLimits {
+	if x != nil {
+		return x.UserLimits
+	}
+	return nil
+}
+
+func (x *OrganizationPolicy) GetTokenLimits() *RateLimits {
+	if x != nil {
+		return x.TokenLimits
+	}
+	return nil
 }
 
 // Request of GetOrganization.
@@ -925,14 +952,18 @@ const file_keyswitch_router_v1_organization_service_proto_rawDesc = "" +
 	"\x06source\x18\x03 \x01(\x0e2(.keyswitch.router.v1.ConfigurationSourceR\x06source\x12!\n" +
 	"\fdisplay_name\x18\x04 \x01(\tR\vdisplayName\x12#\n" +
 	"\rdefault_model\x18\x05 \x01(\tR\fdefaultModel\x12\x14\n" +
-	"\x05users\x18\x06 \x03(\tR\x05users\"\x9f\x02\n" +
+	"\x05users\x18\x06 \x03(\tR\x05users\"\xde\x03\n" +
 	"\x12OrganizationPolicy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12.\n" +
 	"\x13markup_basis_points\x18\x03 \x01(\x05R\x11markupBasisPoints\x12A\n" +
 	"\x0eallowed_payers\x18\x04 \x03(\x0e2\x1a.keyswitch.router.v1.PayerR\rallowedPayers\x12?\n" +
 	"\x1cis_personal_override_enabled\x18\x05 \x01(\bR\x19isPersonalOverrideEnabled\x12-\n" +
-	"\x13is_user_key_enabled\x18\x06 \x01(\bR\x10isUserKeyEnabled\",\n" +
+	"\x13is_user_key_enabled\x18\x06 \x01(\bR\x10isUserKeyEnabled\x127\n" +
+	"\x06limits\x18\a \x01(\v2\x1f.keyswitch.router.v1.RateLimitsR\x06limits\x12@\n" +
+	"\vuser_limits\x18\b \x01(\v2\x1f.keyswitch.router.v1.RateLimitsR\n" +
+	"userLimits\x12B\n" +
+	"\ftoken_limits\x18\t \x01(\v2\x1f.keyswitch.router.v1.RateLimitsR\vtokenLimits\",\n" +
 	"\x16GetOrganizationRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"`\n" +
 	"\x17GetOrganizationResponse\x12E\n" +
@@ -1012,41 +1043,45 @@ var file_keyswitch_router_v1_organization_service_proto_goTypes = []any{
 	(*SetOrganizationPolicyResponse)(nil), // 15: keyswitch.router.v1.SetOrganizationPolicyResponse
 	(ConfigurationSource)(0),              // 16: keyswitch.router.v1.ConfigurationSource
 	(Payer)(0),                            // 17: keyswitch.router.v1.Payer
-	(*fieldmaskpb.FieldMask)(nil),         // 18: google.protobuf.FieldMask
+	(*RateLimits)(nil),                    // 18: keyswitch.router.v1.RateLimits
+	(*fieldmaskpb.FieldMask)(nil),         // 19: google.protobuf.FieldMask
 }
 var file_keyswitch_router_v1_organization_service_proto_depIdxs = []int32{
 	16, // 0: keyswitch.router.v1.Organization.source:type_name -> keyswitch.router.v1.ConfigurationSource
 	17, // 1: keyswitch.router.v1.OrganizationPolicy.allowed_payers:type_name -> keyswitch.router.v1.Payer
-	0,  // 2: keyswitch.router.v1.GetOrganizationResponse.organization:type_name -> keyswitch.router.v1.Organization
-	0,  // 3: keyswitch.router.v1.ListOrganizationsResponse.organizations:type_name -> keyswitch.router.v1.Organization
-	0,  // 4: keyswitch.router.v1.CreateOrganizationRequest.organization:type_name -> keyswitch.router.v1.Organization
-	0,  // 5: keyswitch.router.v1.CreateOrganizationResponse.organization:type_name -> keyswitch.router.v1.Organization
-	0,  // 6: keyswitch.router.v1.UpdateOrganizationRequest.organization:type_name -> keyswitch.router.v1.Organization
-	18, // 7: keyswitch.router.v1.UpdateOrganizationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	0,  // 8: keyswitch.router.v1.UpdateOrganizationResponse.organization:type_name -> keyswitch.router.v1.Organization
-	1,  // 9: keyswitch.router.v1.GetOrganizationPolicyResponse.policy:type_name -> keyswitch.router.v1.OrganizationPolicy
-	1,  // 10: keyswitch.router.v1.SetOrganizationPolicyRequest.policy:type_name -> keyswitch.router.v1.OrganizationPolicy
-	18, // 11: keyswitch.router.v1.SetOrganizationPolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
-	1,  // 12: keyswitch.router.v1.SetOrganizationPolicyResponse.policy:type_name -> keyswitch.router.v1.OrganizationPolicy
-	2,  // 13: keyswitch.router.v1.OrganizationService.GetOrganization:input_type -> keyswitch.router.v1.GetOrganizationRequest
-	4,  // 14: keyswitch.router.v1.OrganizationService.ListOrganizations:input_type -> keyswitch.router.v1.ListOrganizationsRequest
-	6,  // 15: keyswitch.router.v1.OrganizationService.CreateOrganization:input_type -> keyswitch.router.v1.CreateOrganizationRequest
-	8,  // 16: keyswitch.router.v1.OrganizationService.UpdateOrganization:input_type -> keyswitch.router.v1.UpdateOrganizationRequest
-	10, // 17: keyswitch.router.v1.OrganizationService.DeleteOrganization:input_type -> keyswitch.router.v1.DeleteOrganizationRequest
-	12, // 18: keyswitch.router.v1.OrganizationService.GetOrganizationPolicy:input_type -> keyswitch.router.v1.GetOrganizationPolicyRequest
-	14, // 19: keyswitch.router.v1.OrganizationService.SetOrganizationPolicy:input_type -> keyswitch.router.v1.SetOrganizationPolicyRequest
-	3,  // 20: keyswitch.router.v1.OrganizationService.GetOrganization:output_type -> keyswitch.router.v1.GetOrganizationResponse
-	5,  // 21: keyswitch.router.v1.OrganizationService.ListOrganizations:output_type -> keyswitch.router.v1.ListOrganizationsResponse
-	7,  // 22: keyswitch.router.v1.OrganizationService.CreateOrganization:output_type -> keyswitch.router.v1.CreateOrganizationResponse
-	9,  // 23: keyswitch.router.v1.OrganizationService.UpdateOrganization:output_type -> keyswitch.router.v1.UpdateOrganizationResponse
-	11, // 24: keyswitch.router.v1.OrganizationService.DeleteOrganization:output_type -> keyswitch.router.v1.DeleteOrganizationResponse
-	13, // 25: keyswitch.router.v1.OrganizationService.GetOrganizationPolicy:output_type -> keyswitch.router.v1.GetOrganizationPolicyResponse
-	15, // 26: keyswitch.router.v1.OrganizationService.SetOrganizationPolicy:output_type -> keyswitch.router.v1.SetOrganizationPolicyResponse
-	20, // [20:27] is the sub-list for method output_type
-	13, // [13:20] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	18, // 2: keyswitch.router.v1.OrganizationPolicy.limits:type_name -> keyswitch.router.v1.RateLimits
+	18, // 3: keyswitch.router.v1.OrganizationPolicy.user_limits:type_name -> keyswitch.router.v1.RateLimits
+	18, // 4: keyswitch.router.v1.OrganizationPolicy.token_limits:type_name -> keyswitch.router.v1.RateLimits
+	0,  // 5: keyswitch.router.v1.GetOrganizationResponse.organization:type_name -> keyswitch.router.v1.Organization
+	0,  // 6: keyswitch.router.v1.ListOrganizationsResponse.organizations:type_name -> keyswitch.router.v1.Organization
+	0,  // 7: keyswitch.router.v1.CreateOrganizationRequest.organization:type_name -> keyswitch.router.v1.Organization
+	0,  // 8: keyswitch.router.v1.CreateOrganizationResponse.organization:type_name -> keyswitch.router.v1.Organization
+	0,  // 9: keyswitch.router.v1.UpdateOrganizationRequest.organization:type_name -> keyswitch.router.v1.Organization
+	19, // 10: keyswitch.router.v1.UpdateOrganizationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	0,  // 11: keyswitch.router.v1.UpdateOrganizationResponse.organization:type_name -> keyswitch.router.v1.Organization
+	1,  // 12: keyswitch.router.v1.GetOrganizationPolicyResponse.policy:type_name -> keyswitch.router.v1.OrganizationPolicy
+	1,  // 13: keyswitch.router.v1.SetOrganizationPolicyRequest.policy:type_name -> keyswitch.router.v1.OrganizationPolicy
+	19, // 14: keyswitch.router.v1.SetOrganizationPolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
+	1,  // 15: keyswitch.router.v1.SetOrganizationPolicyResponse.policy:type_name -> keyswitch.router.v1.OrganizationPolicy
+	2,  // 16: keyswitch.router.v1.OrganizationService.GetOrganization:input_type -> keyswitch.router.v1.GetOrganizationRequest
+	4,  // 17: keyswitch.router.v1.OrganizationService.ListOrganizations:input_type -> keyswitch.router.v1.ListOrganizationsRequest
+	6,  // 18: keyswitch.router.v1.OrganizationService.CreateOrganization:input_type -> keyswitch.router.v1.CreateOrganizationRequest
+	8,  // 19: keyswitch.router.v1.OrganizationService.UpdateOrganization:input_type -> keyswitch.router.v1.UpdateOrganizationRequest
+	10, // 20: keyswitch.router.v1.OrganizationService.DeleteOrganization:input_type -> keyswitch.router.v1.DeleteOrganizationRequest
+	12, // 21: keyswitch.router.v1.OrganizationService.GetOrganizationPolicy:input_type -> keyswitch.router.v1.GetOrganizationPolicyRequest
+	14, // 22: keyswitch.router.v1.OrganizationService.SetOrganizationPolicy:input_type -> keyswitch.router.v1.SetOrganizationPolicyRequest
+	3,  // 23: keyswitch.router.v1.OrganizationService.GetOrganization:output_type -> keyswitch.router.v1.GetOrganizationResponse
+	5,  // 24: keyswitch.router.v1.OrganizationService.ListOrganizations:output_type -> keyswitch.router.v1.ListOrganizationsResponse
+	7,  // 25: keyswitch.router.v1.OrganizationService.CreateOrganization:output_type -> keyswitch.router.v1.CreateOrganizationResponse
+	9,  // 26: keyswitch.router.v1.OrganizationService.UpdateOrganization:output_type -> keyswitch.router.v1.UpdateOrganizationResponse
+	11, // 27: keyswitch.router.v1.OrganizationService.DeleteOrganization:output_type -> keyswitch.router.v1.DeleteOrganizationResponse
+	13, // 28: keyswitch.router.v1.OrganizationService.GetOrganizationPolicy:output_type -> keyswitch.router.v1.GetOrganizationPolicyResponse
+	15, // 29: keyswitch.router.v1.OrganizationService.SetOrganizationPolicy:output_type -> keyswitch.router.v1.SetOrganizationPolicyResponse
+	23, // [23:30] is the sub-list for method output_type
+	16, // [16:23] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_keyswitch_router_v1_organization_service_proto_init() }

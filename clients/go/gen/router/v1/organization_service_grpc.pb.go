@@ -47,7 +47,8 @@ type OrganizationServiceClient interface {
 	DeleteOrganization(ctx context.Context, in *DeleteOrganizationRequest, opts ...grpc.CallOption) (*DeleteOrganizationResponse, error)
 	// Gets what is allowed. Everybody in it may ask.
 	GetOrganizationPolicy(ctx context.Context, in *GetOrganizationPolicyRequest, opts ...grpc.CallOption) (*GetOrganizationPolicyResponse, error)
-	// Changes the fields that the mask names. Markup and payers: only the operator.
+	// Changes the fields that the mask names. Markup, payers and limits: only the
+	// operator.
 	SetOrganizationPolicy(ctx context.Context, in *SetOrganizationPolicyRequest, opts ...grpc.CallOption) (*SetOrganizationPolicyResponse, error)
 }
 
@@ -148,7 +149,8 @@ type OrganizationServiceServer interface {
 	DeleteOrganization(context.Context, *DeleteOrganizationRequest) (*DeleteOrganizationResponse, error)
 	// Gets what is allowed. Everybody in it may ask.
 	GetOrganizationPolicy(context.Context, *GetOrganizationPolicyRequest) (*GetOrganizationPolicyResponse, error)
-	// Changes the fields that the mask names. Markup and payers: only the operator.
+	// Changes the fields that the mask names. Markup, payers and limits: only the
+	// operator.
 	SetOrganizationPolicy(context.Context, *SetOrganizationPolicyRequest) (*SetOrganizationPolicyResponse, error)
 	mustEmbedUnimplementedOrganizationServiceServer()
 }

@@ -22,53 +22,54 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from keyswitch.router.v1 import configuration_pb2 as keyswitch_dot_router_dot_v1_dot_configuration__pb2
 from keyswitch.router.v1 import payer_pb2 as keyswitch_dot_router_dot_v1_dot_payer__pb2
 from keyswitch.router.v1 import route_policy_pb2 as keyswitch_dot_router_dot_v1_dot_route__policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-keyswitch/router/v1/application_service.proto\x12\x13keyswitch.router.v1\x1a google/protobuf/field_mask.proto\x1a\'keyswitch/router/v1/configuration.proto\x1a\x1fkeyswitch/router/v1/payer.proto\x1a&keyswitch/router/v1/route_policy.proto\"\xc9\x04\n\x0b\x41pplication\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x38\n\x06source\x18\x03 \x01(\x0e\x32(.keyswitch.router.v1.ConfigurationSource\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12*\n\x06payers\x18\x05 \x03(\x0e\x32\x1a.keyswitch.router.v1.Payer\x12\x42\n\x11payer_failover_on\x18\x06 \x03(\x0e\x32\'.keyswitch.router.v1.PayerFailoverCause\x12\x15\n\rdefault_model\x18\x07 \x01(\t\x12\x16\n\x0e\x61llowed_models\x18\x08 \x03(\t\x12\x17\n\x0fnative_provider\x18\t \x01(\t\x12\x1e\n\x11is_byok_supported\x18\n \x01(\x08H\x00\x88\x01\x01\x12\x38\n\x08\x62indings\x18\x0b \x03(\x0b\x32&.keyswitch.router.v1.CredentialBinding\x12\x16\n\x0eprovider_order\x18\x0c \x03(\t\x12\x32\n\tfallbacks\x18\r \x03(\x0b\x32\x1f.keyswitch.router.v1.ModelRoute\x12\x39\n\x08\x63ontexts\x18\x0e \x03(\x0b\x32\'.keyswitch.router.v1.ApplicationContext\x12\x1f\n\x17is_uncatalogued_allowed\x18\x0f \x01(\x08\x42\x14\n\x12_is_byok_supported\"R\n\x11\x43redentialBinding\x12)\n\x05payer\x18\x01 \x01(\x0e\x32\x1a.keyswitch.router.v1.Payer\x12\x12\n\ncredential\x18\x02 \x01(\t\"Y\n\x12\x41pplicationContext\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\x32\n\x06layers\x18\x02 \x03(\x0e\x32\".keyswitch.router.v1.OverrideLayer\"%\n\x15GetApplicationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"O\n\x16GetApplicationResponse\x12\x35\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32 .keyswitch.router.v1.Application\"P\n\x17ListApplicationsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"k\n\x18ListApplicationsResponse\x12\x36\n\x0c\x61pplications\x18\x01 \x03(\x0b\x32 .keyswitch.router.v1.Application\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"y\n\x18\x43reateApplicationRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\x0e\x61pplication_id\x18\x02 \x01(\t\x12\x35\n\x0b\x61pplication\x18\x03 \x01(\x0b\x32 .keyswitch.router.v1.Application\"R\n\x19\x43reateApplicationResponse\x12\x35\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32 .keyswitch.router.v1.Application\"\x99\x01\n\x18UpdateApplicationRequest\x12\x35\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32 .keyswitch.router.v1.Application\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\roverride_file\x18\x03 \x01(\x08\"R\n\x19UpdateApplicationResponse\x12\x35\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32 .keyswitch.router.v1.Application\"6\n\x18\x44\x65leteApplicationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x1b\n\x19\x44\x65leteApplicationResponse\"\x8a\x01\n\x15\x42indCredentialRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x37\n\x07\x62inding\x18\x02 \x01(\x0b\x32&.keyswitch.router.v1.CredentialBinding\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x15\n\roverride_file\x18\x04 \x01(\x08\"O\n\x16\x42indCredentialResponse\x12\x35\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32 .keyswitch.router.v1.Application\"~\n\x17UnbindCredentialRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12)\n\x05payer\x18\x02 \x01(\x0e\x32\x1a.keyswitch.router.v1.Payer\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x15\n\roverride_file\x18\x04 \x01(\x08\"Q\n\x18UnbindCredentialResponse\x12\x35\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32 .keyswitch.router.v1.Application2\xa8\x06\n\x12\x41pplicationService\x12i\n\x0eGetApplication\x12*.keyswitch.router.v1.GetApplicationRequest\x1a+.keyswitch.router.v1.GetApplicationResponse\x12o\n\x10ListApplications\x12,.keyswitch.router.v1.ListApplicationsRequest\x1a-.keyswitch.router.v1.ListApplicationsResponse\x12r\n\x11\x43reateApplication\x12-.keyswitch.router.v1.CreateApplicationRequest\x1a..keyswitch.router.v1.CreateApplicationResponse\x12r\n\x11UpdateApplication\x12-.keyswitch.router.v1.UpdateApplicationRequest\x1a..keyswitch.router.v1.UpdateApplicationResponse\x12r\n\x11\x44\x65leteApplication\x12-.keyswitch.router.v1.DeleteApplicationRequest\x1a..keyswitch.router.v1.DeleteApplicationResponse\x12i\n\x0e\x42indCredential\x12*.keyswitch.router.v1.BindCredentialRequest\x1a+.keyswitch.router.v1.BindCredentialResponse\x12o\n\x10UnbindCredential\x12,.keyswitch.router.v1.UnbindCredentialRequest\x1a-.keyswitch.router.v1.UnbindCredentialResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-keyswitch/router/v1/application_service.proto\x12\x13keyswitch.router.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\'keyswitch/router/v1/configuration.proto\x1a\x1fkeyswitch/router/v1/payer.proto\x1a&keyswitch/router/v1/route_policy.proto\"\xad\x05\n\x0b\x41pplication\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x38\n\x06source\x18\x03 \x01(\x0e\x32(.keyswitch.router.v1.ConfigurationSource\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12*\n\x06payers\x18\x05 \x03(\x0e\x32\x1a.keyswitch.router.v1.Payer\x12\x42\n\x11payer_failover_on\x18\x06 \x03(\x0e\x32\'.keyswitch.router.v1.PayerFailoverCause\x12\x15\n\rdefault_model\x18\x07 \x01(\t\x12\x16\n\x0e\x61llowed_models\x18\x08 \x03(\t\x12\x17\n\x0fnative_provider\x18\t \x01(\t\x12\x1e\n\x11is_byok_supported\x18\n \x01(\x08H\x00\x88\x01\x01\x12\x38\n\x08\x62indings\x18\x0b \x03(\x0b\x32&.keyswitch.router.v1.CredentialBinding\x12\x16\n\x0eprovider_order\x18\x0c \x03(\t\x12\x32\n\tfallbacks\x18\r \x03(\x0b\x32\x1f.keyswitch.router.v1.ModelRoute\x12\x39\n\x08\x63ontexts\x18\x0e \x03(\x0b\x32\'.keyswitch.router.v1.ApplicationContext\x12\x1f\n\x17is_uncatalogued_allowed\x18\x0f \x01(\x08\x12/\n\x06limits\x18\x10 \x01(\x0b\x32\x1f.keyswitch.router.v1.RateLimits\x12\x31\n\x0emax_queue_wait\x18\x11 \x01(\x0b\x32\x19.google.protobuf.DurationB\x14\n\x12_is_byok_supported\"R\n\x11\x43redentialBinding\x12)\n\x05payer\x18\x01 \x01(\x0e\x32\x1a.keyswitch.router.v1.Payer\x12\x12\n\ncredential\x18\x02 \x01(\t\"Y\n\x12\x41pplicationContext\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\x32\n\x06layers\x18\x02 \x03(\x0e\x32\".keyswitch.router.v1.OverrideLayer\"%\n\x15GetApplicationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"O\n\x16GetApplicationResponse\x12\x35\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32 .keyswitch.router.v1.Application\"P\n\x17ListApplicationsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"k\n\x18ListApplicationsResponse\x12\x36\n\x0c\x61pplications\x18\x01 \x03(\x0b\x32 .keyswitch.router.v1.Application\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"y\n\x18\x43reateApplicationRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\x0e\x61pplication_id\x18\x02 \x01(\t\x12\x35\n\x0b\x61pplication\x18\x03 \x01(\x0b\x32 .keyswitch.router.v1.Application\"R\n\x19\x43reateApplicationResponse\x12\x35\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32 .keyswitch.router.v1.Application\"\x99\x01\n\x18UpdateApplicationRequest\x12\x35\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32 .keyswitch.router.v1.Application\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\roverride_file\x18\x03 \x01(\x08\"R\n\x19UpdateApplicationResponse\x12\x35\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32 .keyswitch.router.v1.Application\"6\n\x18\x44\x65leteApplicationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x1b\n\x19\x44\x65leteApplicationResponse\"\x8a\x01\n\x15\x42indCredentialRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x37\n\x07\x62inding\x18\x02 \x01(\x0b\x32&.keyswitch.router.v1.CredentialBinding\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x15\n\roverride_file\x18\x04 \x01(\x08\"O\n\x16\x42indCredentialResponse\x12\x35\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32 .keyswitch.router.v1.Application\"~\n\x17UnbindCredentialRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12)\n\x05payer\x18\x02 \x01(\x0e\x32\x1a.keyswitch.router.v1.Payer\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x15\n\roverride_file\x18\x04 \x01(\x08\"Q\n\x18UnbindCredentialResponse\x12\x35\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32 .keyswitch.router.v1.Application2\xa8\x06\n\x12\x41pplicationService\x12i\n\x0eGetApplication\x12*.keyswitch.router.v1.GetApplicationRequest\x1a+.keyswitch.router.v1.GetApplicationResponse\x12o\n\x10ListApplications\x12,.keyswitch.router.v1.ListApplicationsRequest\x1a-.keyswitch.router.v1.ListApplicationsResponse\x12r\n\x11\x43reateApplication\x12-.keyswitch.router.v1.CreateApplicationRequest\x1a..keyswitch.router.v1.CreateApplicationResponse\x12r\n\x11UpdateApplication\x12-.keyswitch.router.v1.UpdateApplicationRequest\x1a..keyswitch.router.v1.UpdateApplicationResponse\x12r\n\x11\x44\x65leteApplication\x12-.keyswitch.router.v1.DeleteApplicationRequest\x1a..keyswitch.router.v1.DeleteApplicationResponse\x12i\n\x0e\x42indCredential\x12*.keyswitch.router.v1.BindCredentialRequest\x1a+.keyswitch.router.v1.BindCredentialResponse\x12o\n\x10UnbindCredential\x12,.keyswitch.router.v1.UnbindCredentialRequest\x1a-.keyswitch.router.v1.UnbindCredentialResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'keyswitch.router.v1.application_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_APPLICATION']._serialized_start=219
-  _globals['_APPLICATION']._serialized_end=804
-  _globals['_CREDENTIALBINDING']._serialized_start=806
-  _globals['_CREDENTIALBINDING']._serialized_end=888
-  _globals['_APPLICATIONCONTEXT']._serialized_start=890
-  _globals['_APPLICATIONCONTEXT']._serialized_end=979
-  _globals['_GETAPPLICATIONREQUEST']._serialized_start=981
-  _globals['_GETAPPLICATIONREQUEST']._serialized_end=1018
-  _globals['_GETAPPLICATIONRESPONSE']._serialized_start=1020
-  _globals['_GETAPPLICATIONRESPONSE']._serialized_end=1099
-  _globals['_LISTAPPLICATIONSREQUEST']._serialized_start=1101
-  _globals['_LISTAPPLICATIONSREQUEST']._serialized_end=1181
-  _globals['_LISTAPPLICATIONSRESPONSE']._serialized_start=1183
-  _globals['_LISTAPPLICATIONSRESPONSE']._serialized_end=1290
-  _globals['_CREATEAPPLICATIONREQUEST']._serialized_start=1292
-  _globals['_CREATEAPPLICATIONREQUEST']._serialized_end=1413
-  _globals['_CREATEAPPLICATIONRESPONSE']._serialized_start=1415
-  _globals['_CREATEAPPLICATIONRESPONSE']._serialized_end=1497
-  _globals['_UPDATEAPPLICATIONREQUEST']._serialized_start=1500
-  _globals['_UPDATEAPPLICATIONREQUEST']._serialized_end=1653
-  _globals['_UPDATEAPPLICATIONRESPONSE']._serialized_start=1655
-  _globals['_UPDATEAPPLICATIONRESPONSE']._serialized_end=1737
-  _globals['_DELETEAPPLICATIONREQUEST']._serialized_start=1739
-  _globals['_DELETEAPPLICATIONREQUEST']._serialized_end=1793
-  _globals['_DELETEAPPLICATIONRESPONSE']._serialized_start=1795
-  _globals['_DELETEAPPLICATIONRESPONSE']._serialized_end=1822
-  _globals['_BINDCREDENTIALREQUEST']._serialized_start=1825
-  _globals['_BINDCREDENTIALREQUEST']._serialized_end=1963
-  _globals['_BINDCREDENTIALRESPONSE']._serialized_start=1965
-  _globals['_BINDCREDENTIALRESPONSE']._serialized_end=2044
-  _globals['_UNBINDCREDENTIALREQUEST']._serialized_start=2046
-  _globals['_UNBINDCREDENTIALREQUEST']._serialized_end=2172
-  _globals['_UNBINDCREDENTIALRESPONSE']._serialized_start=2174
-  _globals['_UNBINDCREDENTIALRESPONSE']._serialized_end=2255
-  _globals['_APPLICATIONSERVICE']._serialized_start=2258
-  _globals['_APPLICATIONSERVICE']._serialized_end=3066
+  _globals['_APPLICATION']._serialized_start=251
+  _globals['_APPLICATION']._serialized_end=936
+  _globals['_CREDENTIALBINDING']._serialized_start=938
+  _globals['_CREDENTIALBINDING']._serialized_end=1020
+  _globals['_APPLICATIONCONTEXT']._serialized_start=1022
+  _globals['_APPLICATIONCONTEXT']._serialized_end=1111
+  _globals['_GETAPPLICATIONREQUEST']._serialized_start=1113
+  _globals['_GETAPPLICATIONREQUEST']._serialized_end=1150
+  _globals['_GETAPPLICATIONRESPONSE']._serialized_start=1152
+  _globals['_GETAPPLICATIONRESPONSE']._serialized_end=1231
+  _globals['_LISTAPPLICATIONSREQUEST']._serialized_start=1233
+  _globals['_LISTAPPLICATIONSREQUEST']._serialized_end=1313
+  _globals['_LISTAPPLICATIONSRESPONSE']._serialized_start=1315
+  _globals['_LISTAPPLICATIONSRESPONSE']._serialized_end=1422
+  _globals['_CREATEAPPLICATIONREQUEST']._serialized_start=1424
+  _globals['_CREATEAPPLICATIONREQUEST']._serialized_end=1545
+  _globals['_CREATEAPPLICATIONRESPONSE']._serialized_start=1547
+  _globals['_CREATEAPPLICATIONRESPONSE']._serialized_end=1629
+  _globals['_UPDATEAPPLICATIONREQUEST']._serialized_start=1632
+  _globals['_UPDATEAPPLICATIONREQUEST']._serialized_end=1785
+  _globals['_UPDATEAPPLICATIONRESPONSE']._serialized_start=1787
+  _globals['_UPDATEAPPLICATIONRESPONSE']._serialized_end=1869
+  _globals['_DELETEAPPLICATIONREQUEST']._serialized_start=1871
+  _globals['_DELETEAPPLICATIONREQUEST']._serialized_end=1925
+  _globals['_DELETEAPPLICATIONRESPONSE']._serialized_start=1927
+  _globals['_DELETEAPPLICATIONRESPONSE']._serialized_end=1954
+  _globals['_BINDCREDENTIALREQUEST']._serialized_start=1957
+  _globals['_BINDCREDENTIALREQUEST']._serialized_end=2095
+  _globals['_BINDCREDENTIALRESPONSE']._serialized_start=2097
+  _globals['_BINDCREDENTIALRESPONSE']._serialized_end=2176
+  _globals['_UNBINDCREDENTIALREQUEST']._serialized_start=2178
+  _globals['_UNBINDCREDENTIALREQUEST']._serialized_end=2304
+  _globals['_UNBINDCREDENTIALRESPONSE']._serialized_start=2306
+  _globals['_UNBINDCREDENTIALRESPONSE']._serialized_end=2387
+  _globals['_APPLICATIONSERVICE']._serialized_start=2390
+  _globals['_APPLICATIONSERVICE']._serialized_end=3198
 # @@protoc_insertion_point(module_scope)

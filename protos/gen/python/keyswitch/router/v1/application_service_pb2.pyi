@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -43,6 +44,8 @@ class Application(_message.Message):
     FALLBACKS_FIELD_NUMBER: _builtins.int
     CONTEXTS_FIELD_NUMBER: _builtins.int
     IS_UNCATALOGUED_ALLOWED_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    MAX_QUEUE_WAIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. "organizations/{organization}/applications/{application}"."""
     etag: _builtins.str
@@ -89,6 +92,16 @@ class Application(_message.Message):
     def contexts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApplicationContext]:
         """Contexts besides the built-in ones; at most 50."""
 
+    @_builtins.property
+    def limits(self) -> _configuration_pb2.RateLimits:
+        """Of its calls together, within the organization's. Absent means none."""
+
+    @_builtins.property
+    def max_queue_wait(self) -> _duration_pb2.Duration:
+        """How long a call that does not say it itself waits for a slot before another
+        candidate answers: from 0 to an hour. Absent means 2 s.
+        """
+
     def __init__(
         self,
         *,
@@ -107,10 +120,12 @@ class Application(_message.Message):
         fallbacks: _abc.Iterable[_route_policy_pb2.ModelRoute] | None = ...,
         contexts: _abc.Iterable[Global___ApplicationContext] | None = ...,
         is_uncatalogued_allowed: _builtins.bool = ...,
+        limits: _configuration_pb2.RateLimits | None = ...,
+        max_queue_wait: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_byok_supported", b"_is_byok_supported", "is_byok_supported", b"is_byok_supported"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_byok_supported", b"_is_byok_supported", "is_byok_supported", b"is_byok_supported", "limits", b"limits", "max_queue_wait", b"max_queue_wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_byok_supported", b"_is_byok_supported", "allowed_models", b"allowed_models", "bindings", b"bindings", "contexts", b"contexts", "default_model", b"default_model", "display_name", b"display_name", "etag", b"etag", "fallbacks", b"fallbacks", "is_byok_supported", b"is_byok_supported", "is_uncatalogued_allowed", b"is_uncatalogued_allowed", "name", b"name", "native_provider", b"native_provider", "payer_failover_on", b"payer_failover_on", "payers", b"payers", "provider_order", b"provider_order", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_byok_supported", b"_is_byok_supported", "allowed_models", b"allowed_models", "bindings", b"bindings", "contexts", b"contexts", "default_model", b"default_model", "display_name", b"display_name", "etag", b"etag", "fallbacks", b"fallbacks", "is_byok_supported", b"is_byok_supported", "is_uncatalogued_allowed", b"is_uncatalogued_allowed", "limits", b"limits", "max_queue_wait", b"max_queue_wait", "name", b"name", "native_provider", b"native_provider", "payer_failover_on", b"payer_failover_on", "payers", b"payers", "provider_order", b"provider_order", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__is_byok_supported: _TypeAlias = _typing.Literal["is_byok_supported"]  # noqa: Y015
     _WhichOneofArgType__is_byok_supported: _TypeAlias = _typing.Literal["_is_byok_supported", b"_is_byok_supported"]  # noqa: Y015

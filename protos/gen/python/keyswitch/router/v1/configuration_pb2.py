@@ -24,15 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'keyswitch/router/v1/configuration.proto\x12\x13keyswitch.router.v1*\xc9\x01\n\x13\x43onfigurationSource\x12$\n CONFIGURATION_SOURCE_UNSPECIFIED\x10\x00\x12!\n\x1d\x43ONFIGURATION_SOURCE_BUILT_IN\x10\x01\x12\x1d\n\x19\x43ONFIGURATION_SOURCE_FILE\x10\x02\x12\x1f\n\x1b\x43ONFIGURATION_SOURCE_STORED\x10\x03\x12)\n%CONFIGURATION_SOURCE_STORED_OVER_FILE\x10\x04*j\n\rOverrideLayer\x12\x1e\n\x1aOVERRIDE_LAYER_UNSPECIFIED\x10\x00\x12 \n\x1cOVERRIDE_LAYER_ADMINISTRATOR\x10\x01\x12\x17\n\x13OVERRIDE_LAYER_USER\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'keyswitch/router/v1/configuration.proto\x12\x13keyswitch.router.v1\"|\n\nRateLimits\x12 \n\x13requests_per_minute\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x1e\n\x11tokens_per_minute\x18\x02 \x01(\x03H\x01\x88\x01\x01\x42\x16\n\x14_requests_per_minuteB\x14\n\x12_tokens_per_minute*\xc9\x01\n\x13\x43onfigurationSource\x12$\n CONFIGURATION_SOURCE_UNSPECIFIED\x10\x00\x12!\n\x1d\x43ONFIGURATION_SOURCE_BUILT_IN\x10\x01\x12\x1d\n\x19\x43ONFIGURATION_SOURCE_FILE\x10\x02\x12\x1f\n\x1b\x43ONFIGURATION_SOURCE_STORED\x10\x03\x12)\n%CONFIGURATION_SOURCE_STORED_OVER_FILE\x10\x04*j\n\rOverrideLayer\x12\x1e\n\x1aOVERRIDE_LAYER_UNSPECIFIED\x10\x00\x12 \n\x1cOVERRIDE_LAYER_ADMINISTRATOR\x10\x01\x12\x17\n\x13OVERRIDE_LAYER_USER\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'keyswitch.router.v1.configuration_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONFIGURATIONSOURCE']._serialized_start=65
-  _globals['_CONFIGURATIONSOURCE']._serialized_end=266
-  _globals['_OVERRIDELAYER']._serialized_start=268
-  _globals['_OVERRIDELAYER']._serialized_end=374
+  _globals['_CONFIGURATIONSOURCE']._serialized_start=191
+  _globals['_CONFIGURATIONSOURCE']._serialized_end=392
+  _globals['_OVERRIDELAYER']._serialized_start=394
+  _globals['_OVERRIDELAYER']._serialized_end=500
+  _globals['_RATELIMITS']._serialized_start=64
+  _globals['_RATELIMITS']._serialized_end=188
 # @@protoc_insertion_point(module_scope)

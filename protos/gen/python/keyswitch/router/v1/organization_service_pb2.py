@@ -27,7 +27,7 @@ from keyswitch.router.v1 import configuration_pb2 as keyswitch_dot_router_dot_v1
 from keyswitch.router.v1 import payer_pb2 as keyswitch_dot_router_dot_v1_dot_payer__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.keyswitch/router/v1/organization_service.proto\x12\x13keyswitch.router.v1\x1a google/protobuf/field_mask.proto\x1a\'keyswitch/router/v1/configuration.proto\x1a\x1fkeyswitch/router/v1/payer.proto\"\xa0\x01\n\x0cOrganization\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x38\n\x06source\x18\x03 \x01(\x0e\x32(.keyswitch.router.v1.ConfigurationSource\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x15\n\rdefault_model\x18\x05 \x01(\t\x12\r\n\x05users\x18\x06 \x03(\t\"\xc4\x01\n\x12OrganizationPolicy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x1b\n\x13markup_basis_points\x18\x03 \x01(\x05\x12\x32\n\x0e\x61llowed_payers\x18\x04 \x03(\x0e\x32\x1a.keyswitch.router.v1.Payer\x12$\n\x1cis_personal_override_enabled\x18\x05 \x01(\x08\x12\x1b\n\x13is_user_key_enabled\x18\x06 \x01(\x08\"&\n\x16GetOrganizationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"R\n\x17GetOrganizationResponse\x12\x37\n\x0corganization\x18\x01 \x01(\x0b\x32!.keyswitch.router.v1.Organization\"A\n\x18ListOrganizationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"n\n\x19ListOrganizationsResponse\x12\x38\n\rorganizations\x18\x01 \x03(\x0b\x32!.keyswitch.router.v1.Organization\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"m\n\x19\x43reateOrganizationRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x37\n\x0corganization\x18\x02 \x01(\x0b\x32!.keyswitch.router.v1.Organization\"U\n\x1a\x43reateOrganizationResponse\x12\x37\n\x0corganization\x18\x01 \x01(\x0b\x32!.keyswitch.router.v1.Organization\"\x9c\x01\n\x19UpdateOrganizationRequest\x12\x37\n\x0corganization\x18\x01 \x01(\x0b\x32!.keyswitch.router.v1.Organization\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\roverride_file\x18\x03 \x01(\x08\"U\n\x1aUpdateOrganizationResponse\x12\x37\n\x0corganization\x18\x01 \x01(\x0b\x32!.keyswitch.router.v1.Organization\"7\n\x19\x44\x65leteOrganizationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x1c\n\x1a\x44\x65leteOrganizationResponse\",\n\x1cGetOrganizationPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"X\n\x1dGetOrganizationPolicyResponse\x12\x37\n\x06policy\x18\x01 \x01(\x0b\x32\'.keyswitch.router.v1.OrganizationPolicy\"\x9f\x01\n\x1cSetOrganizationPolicyRequest\x12\x37\n\x06policy\x18\x01 \x01(\x0b\x32\'.keyswitch.router.v1.OrganizationPolicy\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\roverride_file\x18\x03 \x01(\x08\"X\n\x1dSetOrganizationPolicyResponse\x12\x37\n\x06policy\x18\x01 \x01(\x0b\x32\'.keyswitch.router.v1.OrganizationPolicy2\xdc\x06\n\x13OrganizationService\x12l\n\x0fGetOrganization\x12+.keyswitch.router.v1.GetOrganizationRequest\x1a,.keyswitch.router.v1.GetOrganizationResponse\x12r\n\x11ListOrganizations\x12-.keyswitch.router.v1.ListOrganizationsRequest\x1a..keyswitch.router.v1.ListOrganizationsResponse\x12u\n\x12\x43reateOrganization\x12..keyswitch.router.v1.CreateOrganizationRequest\x1a/.keyswitch.router.v1.CreateOrganizationResponse\x12u\n\x12UpdateOrganization\x12..keyswitch.router.v1.UpdateOrganizationRequest\x1a/.keyswitch.router.v1.UpdateOrganizationResponse\x12u\n\x12\x44\x65leteOrganization\x12..keyswitch.router.v1.DeleteOrganizationRequest\x1a/.keyswitch.router.v1.DeleteOrganizationResponse\x12~\n\x15GetOrganizationPolicy\x12\x31.keyswitch.router.v1.GetOrganizationPolicyRequest\x1a\x32.keyswitch.router.v1.GetOrganizationPolicyResponse\x12~\n\x15SetOrganizationPolicy\x12\x31.keyswitch.router.v1.SetOrganizationPolicyRequest\x1a\x32.keyswitch.router.v1.SetOrganizationPolicyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.keyswitch/router/v1/organization_service.proto\x12\x13keyswitch.router.v1\x1a google/protobuf/field_mask.proto\x1a\'keyswitch/router/v1/configuration.proto\x1a\x1fkeyswitch/router/v1/payer.proto\"\xa0\x01\n\x0cOrganization\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x38\n\x06source\x18\x03 \x01(\x0e\x32(.keyswitch.router.v1.ConfigurationSource\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x15\n\rdefault_model\x18\x05 \x01(\t\x12\r\n\x05users\x18\x06 \x03(\t\"\xe2\x02\n\x12OrganizationPolicy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x1b\n\x13markup_basis_points\x18\x03 \x01(\x05\x12\x32\n\x0e\x61llowed_payers\x18\x04 \x03(\x0e\x32\x1a.keyswitch.router.v1.Payer\x12$\n\x1cis_personal_override_enabled\x18\x05 \x01(\x08\x12\x1b\n\x13is_user_key_enabled\x18\x06 \x01(\x08\x12/\n\x06limits\x18\x07 \x01(\x0b\x32\x1f.keyswitch.router.v1.RateLimits\x12\x34\n\x0buser_limits\x18\x08 \x01(\x0b\x32\x1f.keyswitch.router.v1.RateLimits\x12\x35\n\x0ctoken_limits\x18\t \x01(\x0b\x32\x1f.keyswitch.router.v1.RateLimits\"&\n\x16GetOrganizationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"R\n\x17GetOrganizationResponse\x12\x37\n\x0corganization\x18\x01 \x01(\x0b\x32!.keyswitch.router.v1.Organization\"A\n\x18ListOrganizationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"n\n\x19ListOrganizationsResponse\x12\x38\n\rorganizations\x18\x01 \x03(\x0b\x32!.keyswitch.router.v1.Organization\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"m\n\x19\x43reateOrganizationRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x37\n\x0corganization\x18\x02 \x01(\x0b\x32!.keyswitch.router.v1.Organization\"U\n\x1a\x43reateOrganizationResponse\x12\x37\n\x0corganization\x18\x01 \x01(\x0b\x32!.keyswitch.router.v1.Organization\"\x9c\x01\n\x19UpdateOrganizationRequest\x12\x37\n\x0corganization\x18\x01 \x01(\x0b\x32!.keyswitch.router.v1.Organization\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\roverride_file\x18\x03 \x01(\x08\"U\n\x1aUpdateOrganizationResponse\x12\x37\n\x0corganization\x18\x01 \x01(\x0b\x32!.keyswitch.router.v1.Organization\"7\n\x19\x44\x65leteOrganizationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x1c\n\x1a\x44\x65leteOrganizationResponse\",\n\x1cGetOrganizationPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"X\n\x1dGetOrganizationPolicyResponse\x12\x37\n\x06policy\x18\x01 \x01(\x0b\x32\'.keyswitch.router.v1.OrganizationPolicy\"\x9f\x01\n\x1cSetOrganizationPolicyRequest\x12\x37\n\x06policy\x18\x01 \x01(\x0b\x32\'.keyswitch.router.v1.OrganizationPolicy\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\roverride_file\x18\x03 \x01(\x08\"X\n\x1dSetOrganizationPolicyResponse\x12\x37\n\x06policy\x18\x01 \x01(\x0b\x32\'.keyswitch.router.v1.OrganizationPolicy2\xdc\x06\n\x13OrganizationService\x12l\n\x0fGetOrganization\x12+.keyswitch.router.v1.GetOrganizationRequest\x1a,.keyswitch.router.v1.GetOrganizationResponse\x12r\n\x11ListOrganizations\x12-.keyswitch.router.v1.ListOrganizationsRequest\x1a..keyswitch.router.v1.ListOrganizationsResponse\x12u\n\x12\x43reateOrganization\x12..keyswitch.router.v1.CreateOrganizationRequest\x1a/.keyswitch.router.v1.CreateOrganizationResponse\x12u\n\x12UpdateOrganization\x12..keyswitch.router.v1.UpdateOrganizationRequest\x1a/.keyswitch.router.v1.UpdateOrganizationResponse\x12u\n\x12\x44\x65leteOrganization\x12..keyswitch.router.v1.DeleteOrganizationRequest\x1a/.keyswitch.router.v1.DeleteOrganizationResponse\x12~\n\x15GetOrganizationPolicy\x12\x31.keyswitch.router.v1.GetOrganizationPolicyRequest\x1a\x32.keyswitch.router.v1.GetOrganizationPolicyResponse\x12~\n\x15SetOrganizationPolicy\x12\x31.keyswitch.router.v1.SetOrganizationPolicyRequest\x1a\x32.keyswitch.router.v1.SetOrganizationPolicyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,35 +37,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORGANIZATION']._serialized_start=180
   _globals['_ORGANIZATION']._serialized_end=340
   _globals['_ORGANIZATIONPOLICY']._serialized_start=343
-  _globals['_ORGANIZATIONPOLICY']._serialized_end=539
-  _globals['_GETORGANIZATIONREQUEST']._serialized_start=541
-  _globals['_GETORGANIZATIONREQUEST']._serialized_end=579
-  _globals['_GETORGANIZATIONRESPONSE']._serialized_start=581
-  _globals['_GETORGANIZATIONRESPONSE']._serialized_end=663
-  _globals['_LISTORGANIZATIONSREQUEST']._serialized_start=665
-  _globals['_LISTORGANIZATIONSREQUEST']._serialized_end=730
-  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_start=732
-  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_end=842
-  _globals['_CREATEORGANIZATIONREQUEST']._serialized_start=844
-  _globals['_CREATEORGANIZATIONREQUEST']._serialized_end=953
-  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_start=955
-  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_end=1040
-  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_start=1043
-  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_end=1199
-  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_start=1201
-  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_end=1286
-  _globals['_DELETEORGANIZATIONREQUEST']._serialized_start=1288
-  _globals['_DELETEORGANIZATIONREQUEST']._serialized_end=1343
-  _globals['_DELETEORGANIZATIONRESPONSE']._serialized_start=1345
-  _globals['_DELETEORGANIZATIONRESPONSE']._serialized_end=1373
-  _globals['_GETORGANIZATIONPOLICYREQUEST']._serialized_start=1375
-  _globals['_GETORGANIZATIONPOLICYREQUEST']._serialized_end=1419
-  _globals['_GETORGANIZATIONPOLICYRESPONSE']._serialized_start=1421
-  _globals['_GETORGANIZATIONPOLICYRESPONSE']._serialized_end=1509
-  _globals['_SETORGANIZATIONPOLICYREQUEST']._serialized_start=1512
-  _globals['_SETORGANIZATIONPOLICYREQUEST']._serialized_end=1671
-  _globals['_SETORGANIZATIONPOLICYRESPONSE']._serialized_start=1673
-  _globals['_SETORGANIZATIONPOLICYRESPONSE']._serialized_end=1761
-  _globals['_ORGANIZATIONSERVICE']._serialized_start=1764
-  _globals['_ORGANIZATIONSERVICE']._serialized_end=2624
+  _globals['_ORGANIZATIONPOLICY']._serialized_end=697
+  _globals['_GETORGANIZATIONREQUEST']._serialized_start=699
+  _globals['_GETORGANIZATIONREQUEST']._serialized_end=737
+  _globals['_GETORGANIZATIONRESPONSE']._serialized_start=739
+  _globals['_GETORGANIZATIONRESPONSE']._serialized_end=821
+  _globals['_LISTORGANIZATIONSREQUEST']._serialized_start=823
+  _globals['_LISTORGANIZATIONSREQUEST']._serialized_end=888
+  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_start=890
+  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_end=1000
+  _globals['_CREATEORGANIZATIONREQUEST']._serialized_start=1002
+  _globals['_CREATEORGANIZATIONREQUEST']._serialized_end=1111
+  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_start=1113
+  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_end=1198
+  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_start=1201
+  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_end=1357
+  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_start=1359
+  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_end=1444
+  _globals['_DELETEORGANIZATIONREQUEST']._serialized_start=1446
+  _globals['_DELETEORGANIZATIONREQUEST']._serialized_end=1501
+  _globals['_DELETEORGANIZATIONRESPONSE']._serialized_start=1503
+  _globals['_DELETEORGANIZATIONRESPONSE']._serialized_end=1531
+  _globals['_GETORGANIZATIONPOLICYREQUEST']._serialized_start=1533
+  _globals['_GETORGANIZATIONPOLICYREQUEST']._serialized_end=1577
+  _globals['_GETORGANIZATIONPOLICYRESPONSE']._serialized_start=1579
+  _globals['_GETORGANIZATIONPOLICYRESPONSE']._serialized_end=1667
+  _globals['_SETORGANIZATIONPOLICYREQUEST']._serialized_start=1670
+  _globals['_SETORGANIZATIONPOLICYREQUEST']._serialized_end=1829
+  _globals['_SETORGANIZATIONPOLICYRESPONSE']._serialized_start=1831
+  _globals['_SETORGANIZATIONPOLICYRESPONSE']._serialized_end=1919
+  _globals['_ORGANIZATIONSERVICE']._serialized_start=1922
+  _globals['_ORGANIZATIONSERVICE']._serialized_end=2782
 # @@protoc_insertion_point(module_scope)

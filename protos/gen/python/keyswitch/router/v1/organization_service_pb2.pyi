@@ -77,6 +77,9 @@ class OrganizationPolicy(_message.Message):
     ALLOWED_PAYERS_FIELD_NUMBER: _builtins.int
     IS_PERSONAL_OVERRIDE_ENABLED_FIELD_NUMBER: _builtins.int
     IS_USER_KEY_ENABLED_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    USER_LIMITS_FIELD_NUMBER: _builtins.int
+    TOKEN_LIMITS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. "organizations/{organization}/policy"."""
     etag: _builtins.str
@@ -93,6 +96,18 @@ class OrganizationPolicy(_message.Message):
     def allowed_payers(self) -> _containers.RepeatedScalarFieldContainer[_payer_pb2.Payer.ValueType]:
         """Whom its applications may have as payers. Empty means all."""
 
+    @_builtins.property
+    def limits(self) -> _configuration_pb2.RateLimits:
+        """Of all calls of the organization together. Absent means none."""
+
+    @_builtins.property
+    def user_limits(self) -> _configuration_pb2.RateLimits:
+        """Of each of its users. Absent means none."""
+
+    @_builtins.property
+    def token_limits(self) -> _configuration_pb2.RateLimits:
+        """Of each of its tokens. Absent means none."""
+
     def __init__(
         self,
         *,
@@ -102,10 +117,13 @@ class OrganizationPolicy(_message.Message):
         allowed_payers: _abc.Iterable[_payer_pb2.Payer.ValueType] | None = ...,
         is_personal_override_enabled: _builtins.bool = ...,
         is_user_key_enabled: _builtins.bool = ...,
+        limits: _configuration_pb2.RateLimits | None = ...,
+        user_limits: _configuration_pb2.RateLimits | None = ...,
+        token_limits: _configuration_pb2.RateLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "token_limits", b"token_limits", "user_limits", b"user_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_payers", b"allowed_payers", "etag", b"etag", "is_personal_override_enabled", b"is_personal_override_enabled", "is_user_key_enabled", b"is_user_key_enabled", "markup_basis_points", b"markup_basis_points", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_payers", b"allowed_payers", "etag", b"etag", "is_personal_override_enabled", b"is_personal_override_enabled", "is_user_key_enabled", b"is_user_key_enabled", "limits", b"limits", "markup_basis_points", b"markup_basis_points", "name", b"name", "token_limits", b"token_limits", "user_limits", b"user_limits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

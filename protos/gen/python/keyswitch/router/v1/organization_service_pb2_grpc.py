@@ -120,7 +120,8 @@ class OrganizationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetOrganizationPolicy(self, request, context):
-        """Changes the fields that the mask names. Markup and payers: only the operator.
+        """Changes the fields that the mask names. Markup, payers and limits: only the
+        operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,9 @@ class OrganizationServiceStub:
     GetOrganizationPolicy: _grpc.UnaryUnaryMultiCallable[_organization_service_pb2.GetOrganizationPolicyRequest, _organization_service_pb2.GetOrganizationPolicyResponse]
     """Gets what is allowed. Everybody in it may ask."""
     SetOrganizationPolicy: _grpc.UnaryUnaryMultiCallable[_organization_service_pb2.SetOrganizationPolicyRequest, _organization_service_pb2.SetOrganizationPolicyResponse]
-    """Changes the fields that the mask names. Markup and payers: only the operator."""
+    """Changes the fields that the mask names. Markup, payers and limits: only the
+    operator.
+    """
 
 @_typing.type_check_only
 class OrganizationServiceAsyncStub(OrganizationServiceStub):
@@ -70,7 +72,9 @@ class OrganizationServiceAsyncStub(OrganizationServiceStub):
     GetOrganizationPolicy: _aio.UnaryUnaryMultiCallable[_organization_service_pb2.GetOrganizationPolicyRequest, _organization_service_pb2.GetOrganizationPolicyResponse]  # type: ignore[assignment]
     """Gets what is allowed. Everybody in it may ask."""
     SetOrganizationPolicy: _aio.UnaryUnaryMultiCallable[_organization_service_pb2.SetOrganizationPolicyRequest, _organization_service_pb2.SetOrganizationPolicyResponse]  # type: ignore[assignment]
-    """Changes the fields that the mask names. Markup and payers: only the operator."""
+    """Changes the fields that the mask names. Markup, payers and limits: only the
+    operator.
+    """
 
 class OrganizationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps the tenants, and what the operator and their administrators allow them."""
@@ -131,6 +135,8 @@ class OrganizationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _organization_service_pb2.SetOrganizationPolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_organization_service_pb2.SetOrganizationPolicyResponse, _abc.Awaitable[_organization_service_pb2.SetOrganizationPolicyResponse]]:
-        """Changes the fields that the mask names. Markup and payers: only the operator."""
+        """Changes the fields that the mask names. Markup, payers and limits: only the
+        operator.
+        """
 
 def add_OrganizationServiceServicer_to_server(servicer: OrganizationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -57,6 +57,7 @@ from router_service.transport.override_servicer import OverrideServicer
 from router_service.transport.provider_servicer import ProviderServicer
 from router_service.transport.routing_servicer import RoutingServicer
 from router_service.transport.server import Health, Servicers, build_server
+from router_service.transport.tls import Shown, listener_credentials
 from router_service.transport.usage_servicer import UsageServicer
 from router_service.upstream.aiohttp_client import AiohttpUpstream
 from router_service.upstream.client import Upstream
@@ -358,16 +359,15 @@ def _server_credentials(config: Config, clients: Callable[[], bytes] | None) -> 
 
     good = _read_certificate(config)
 
-    def refresh() -> grpc.ServerCertificateConfiguration:
+    def read() -> Shown:
         nonlocal good
         try:
             good = _read_certificate(config)
         except (OSError, ValueError):
             log.warning("certificate_not_replaced")
-        roots = None if clients is None else clients()
-        return grpc.ssl_server_certificate_configuration([(good.key, good.chain)], root_certificates=roots)
+        return Shown(good.chain, good.key, None if clients is None else clients())
 
-    return grpc.dynamic_ssl_server_credentials(refresh(), refresh, require_client_authentication=clients is not None)
+    return listener_credentials(read, asks_clients=clients is not None)
 
 
 def _new_id() -> str:

@@ -42,7 +42,10 @@ class Policies:
         return self._policy(owner, await self._documents.read(_path(owner), request_id=request_id))
 
     async def set(self, owner: Owner, enabled: bool, etag: str, *, request_id: str = "") -> Policy:
-        """Sets it; no organization can switch on what the deployment switches off."""
+        """Sets it; no organization can switch on what the deployment switches off.
+
+        Setting it to what it is writes nothing and tells it again: perhaps it was written before and not told.
+        """
         if enabled and not owner.is_deployment and not (await self.get(Owner())).user_credentials_enabled:
             raise Fault(Reason.BYOK_DISABLED, {"parent": str(owner)})
 
@@ -50,6 +53,8 @@ class Policies:
             before = self._policy(owner, stored)
             if etag and etag != before.etag:
                 raise Fault(Reason.VERSION_CONFLICT, {"name": before.name})
+            if stored is not None and before.user_credentials_enabled == enabled:
+                return stored
             return enabled, before.changes + 1
 
         _, after = await self._documents.change(_path(owner), change, request_id=request_id)

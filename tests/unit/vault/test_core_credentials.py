@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault_service.core import law
+from vault_service.core import changes, law
 from vault_service.core.changes import ChangeLog, CredentialUpdated
 from vault_service.core.credential import Credential, Draft, KeyTest, Request, decode, encode, material_path
 from vault_service.core.credentials import Credentials, Revocation
@@ -287,6 +287,33 @@ async def test_policies_have_etags() -> None:
     assert (await refusal(world.policies.set(ACME, True, before.etag))).reason is Reason.VERSION_CONFLICT
     assert not await world.policies.are_user_credentials_enabled(ADA)
     assert await world.policies.are_user_credentials_enabled(Owner("other", "kim"))
+
+
+class LogAway(MemoryStore):
+    """The store in memory, whose change log cannot be written for a time."""
+
+    is_away = False
+
+    async def write(self, path: str, value: bytes, **fields: Any) -> int:
+        if self.is_away and path == changes.PATH:
+            raise Unavailable("out of order")
+        return await super().write(path, value, **fields)
+
+
+async def test_a_policy_that_was_written_and_not_told_is_told_when_it_is_set_again() -> None:
+    store = LogAway()
+    world = World(store)
+    store.is_away = True
+    with pytest.raises(Unavailable):
+        await world.policies.set(ACME, False, "")
+    assert not (await world.policies.get(ACME)).user_credentials_enabled, "written"
+    assert world.told() == []
+    store.is_away = False
+    again = await world.policies.set(ACME, False, "")
+    assert again.changes == 1, "nothing was written anew"
+    assert world.told() == [changes.PolicyUpdated(str(ACME))]
+    await world.policies.set(ACME, False, again.etag)
+    assert len(world.told()) == 2, "each time"
 
 
 async def test_many_writers_lose_nothing() -> None:

@@ -7,7 +7,8 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import Any
 
 import structlog
 
@@ -30,7 +31,7 @@ def main(environment: Mapping[str, str]) -> int:
     harden_process()
     configure_logs()
     try:
-        return asyncio.run(_run(config))
+        return _run_loop(_run(config))
     except Exception as error:  # noqa: BLE001 - the last border: Python would print the text, which may hold a secret
         frames = [f"{one.filename}:{one.lineno} {one.name}" for one in traceback.extract_tb(error.__traceback__)]
         structlog.stdlib.get_logger("vault_service").critical(
@@ -52,6 +53,14 @@ def harden_process() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "the process cannot be made undumpable")
+
+
+def _run_loop(main: Coroutine[Any, Any, int]) -> int:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(main)
+    return uvloop.run(main)
 
 
 async def _run(config: Config) -> int:

@@ -20,8 +20,9 @@ from vault_service.core.leases import Lease, Leases
 from vault_service.core.names import CredentialName, Owner, VersionName
 from vault_service.core.policies import Policies
 from vault_service.core.proofs import check_lease_proof, check_list_proof, refuse
+from vault_service.core.recipients import Recipients
 from vault_service.core.recollection import Recollection
-from vault_service.core.sealing import LeaseBinding, check_recipient, seal
+from vault_service.core.sealing import LeaseBinding, seal
 from vault_service.core.tokens import Verifier
 from vault_service.minting.minter import Minter
 
@@ -91,17 +92,16 @@ class Leasing:
         self._clock = clock
         self._minter = minter
         self._memory = memory
+        self._recipients = Recipients(policy.allowed_identities)
 
     async def lease(self, request: LeaseRequest, *, call_id: str) -> GivenLease:
         """Raises why it may not be had."""
-        now = self._clock()
-        check_recipient(
+        self._recipients.check(
             request.recipient_public_key,
             request.recipient_key_signature,
             request.recipient_chain,
             authorities=self._policy.authorities(),
-            allowed_identities=self._policy.allowed_identities,
-            time_seconds=now,
+            time_seconds=self._clock(),
         )
         await self._check_proof(request)
         if request.rejected_lease_id:  # what is remembered may be what was rejected

@@ -155,15 +155,20 @@ class Sink:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[str] = loop.create_future()
         self._entries.put(_Entry(record, done, loop))
+        timer = loop.call_later(SLOW_SECONDS / 2, self._look, done, loop)
         try:
-            while True:
-                finished, _ = await asyncio.wait([done], timeout=SLOW_SECONDS / 2)
-                if finished:
-                    return done.result()
-                if self._slow_cause() is not None:
-                    raise _failed("slow")
+            return await done
         finally:
-            done.cancel()
+            timer.cancel()
+
+    def _look(self, done: "asyncio.Future[str]", loop: asyncio.AbstractEventLoop) -> None:
+        """Gives a waiting record up when the disk has become slow."""
+        if done.done():
+            return
+        if self._slow_cause() is not None:
+            done.set_exception(_failed("slow"))
+        else:
+            loop.call_later(SLOW_SECONDS / 2, self._look, done, loop)
 
     def _slow_cause(self) -> str | None:
         since = self._busy_since

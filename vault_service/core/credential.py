@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from vault_service.core.names import CredentialName, VersionName, parse_credential
@@ -155,8 +156,9 @@ def encode(credential: Credential) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
+@lru_cache(maxsize=4096)
 def decode(value: bytes) -> Credential:
-    """Reads the document."""
+    """Reads the document. The same bytes are the same value, which nobody changes: they are read once."""
     document = json.loads(value)
     draft = Draft(
         provider=document["provider"],

@@ -1,6 +1,7 @@
 """Origins: where a secret may be sent, in the one spelling that can be compared."""
 
 import re
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from vault_service.core.faults import invalid
@@ -17,6 +18,7 @@ def check_origin(text: str, field: str) -> str:
     raise invalid(field, "must be scheme://host[:port] in lower case, without a default port and without a path")
 
 
+@lru_cache(maxsize=1024)
 def is_origin(text: str) -> bool:
     """Whether the text is an origin in its canonical spelling."""
     try:

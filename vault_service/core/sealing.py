@@ -8,6 +8,7 @@ import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -98,6 +99,7 @@ def check_recipient(
     return identity
 
 
+@lru_cache(maxsize=256)
 def spiffe_id(certificate: x509.Certificate) -> str:
     """Gives the certificate's SPIFFE id; empty where it has none or, against the SPIFFE standard, several."""
     try:

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 import grpc
+from cryptography import x509
 
 from vault_service.audit.recorder import Actor, current_call_id
 from vault_service.core.access import Caller
 
 _ACTOR: ContextVar[Actor] = ContextVar("actor")
 _CALLER: ContextVar[Caller] = ContextVar("caller")
+_CERTIFICATE: ContextVar[x509.Certificate | None] = ContextVar("certificate", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,16 @@ def set_actor(actor: Actor) -> None:
 def set_caller(caller: Caller) -> None:
     """Sets whose token came."""
     _CALLER.set(caller)
+
+
+def set_certificate(certificate: x509.Certificate | None) -> None:
+    """Sets the client certificate of a router's connection."""
+    _CERTIFICATE.set(certificate)
+
+
+def certificate() -> x509.Certificate | None:
+    """Gives the client certificate of the router that is served."""
+    return _CERTIFICATE.get()
 
 
 def current() -> Call:

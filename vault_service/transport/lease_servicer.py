@@ -40,11 +40,11 @@ from vault_service.leasing import LeaseRequest, Leasing
 from vault_service.observe.metrics import Metrics
 from vault_service.store.store import StoreError
 from vault_service.transport import wire, wire_changes
-from vault_service.transport.calls import current
-from vault_service.transport.interceptors.identity import peer_certificate
+from vault_service.transport.calls import certificate, current
 from vault_service.transport.pages import cut_page
 
 MAX_USES = 1000
+_PURPOSES = frozenset(lease_pb2.LeasePurpose.values()) - {lease_pb2.LEASE_PURPOSE_UNSPECIFIED}
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _METHOD = re.compile(r"[A-Za-z]{1,64}/[A-Za-z]{1,64}")
 _CAUSE = re.compile(r"[a-z_]{1,64}")
@@ -94,7 +94,7 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
         }
         resource = _well_formed(request.name, lambda text, _: parse_version(text, allow_active=True))
         async with self._recorder.doing(call.actor, audit_pb2.AUDIT_ACTION_LEASE, resource, **fields) as act:
-            wanted = _read_lease_request(request, lease_id, peer_certificate(context))
+            wanted = _read_lease_request(request, lease_id, certificate())
             given = await self._leasing.lease(wanted, call_id=call.call_id)
             act.resource = str(given.version)
         try:
@@ -259,15 +259,15 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
 
 
 def _read_lease_request(
-    request: pb.LeaseCredentialRequest, lease_id: str, certificate: x509.Certificate | None
+    request: pb.LeaseCredentialRequest, lease_id: str, own: x509.Certificate | None
 ) -> LeaseRequest:
     version = parse_version(request.name, allow_active=True)
-    if request.purpose not in lease_pb2.LeasePurpose.values() or request.purpose == 0:
+    if request.purpose not in _PURPOSES:
         raise invalid("purpose", "must be one of LeasePurpose")
     _check_id(request.request_id, "request_id")
     chain = parse_chain(request.recipient_certificate_chain)
-    if not chain and certificate is not None:
-        chain = [certificate]
+    if not chain and own is not None:
+        chain = [own]
     return LeaseRequest(
         lease_id=lease_id,
         version=version,

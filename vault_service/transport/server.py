@@ -23,6 +23,7 @@ from keyswitch.vault.v1 import (
 from vault_service.transport.audit_servicer import AuditServicer
 from vault_service.transport.credential_servicer import CredentialServicer
 from vault_service.transport.interceptors.size import TRANSPORT_MARGIN_BYTES
+from vault_service.transport.interceptors.wrap import AroundInterceptor, Interceptors
 from vault_service.transport.lease_servicer import LeaseServicer
 from vault_service.transport.token_servicer import TokenServicer
 
@@ -66,7 +67,7 @@ class Listener:
 
 
 def make_management_listener(
-    interceptors: Sequence[grpc.aio.ServerInterceptor],
+    interceptors: Sequence[AroundInterceptor],
     credentials: CredentialServicer,
     tokens: TokenServicer,
     audit: AuditServicer,
@@ -84,7 +85,7 @@ def make_management_listener(
 
 
 def make_lease_listener(
-    interceptors: Sequence[grpc.aio.ServerInterceptor],
+    interceptors: Sequence[AroundInterceptor],
     leases: LeaseServicer,
     tokens: TokenServicer,
     limits: ListenerLimits,
@@ -96,9 +97,9 @@ def make_lease_listener(
     return _with_health(server, _LEASE_SERVICES)
 
 
-def _make_server(interceptors: Sequence[grpc.aio.ServerInterceptor], limits: ListenerLimits) -> grpc.aio.Server:
+def _make_server(interceptors: Sequence[AroundInterceptor], limits: ListenerLimits) -> grpc.aio.Server:
     return grpc.aio.server(
-        interceptors=interceptors,
+        interceptors=[Interceptors(interceptors)],
         options=[
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", limits.max_message_bytes + TRANSPORT_MARGIN_BYTES),

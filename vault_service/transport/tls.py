@@ -6,6 +6,7 @@ Every new handshake asks; files that cannot be read or do not fit together leave
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import grpc
 import structlog
@@ -54,6 +55,11 @@ class Changes:
         return _configuration(found)
 
 
+@lru_cache(maxsize=4)
+def _parse(pem: bytes) -> list[x509.Certificate]:
+    return x509.load_pem_x509_certificates(pem)
+
+
 class Certificates:
     """The certificates in the files, read anew when the files change."""
 
@@ -64,8 +70,8 @@ class Certificates:
 
     @property
     def authorities(self) -> list[x509.Certificate]:
-        """The authorities that clients' certificates must come from."""
-        return x509.load_pem_x509_certificates(self._ca)
+        """The authorities that clients' certificates must come from: the very same list while the file is the same."""
+        return _parse(self._ca)
 
     def credentials(self, clients: ReadAuthorities | None) -> grpc.ServerCredentials:
         """Gives the credentials of a listener; `clients` gives the authorities of those who must show a certificate."""

@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given
+from hypothesis import strategies as st
 from keyswitch.vault.v1 import audit_pb2, error_reason_pb2
 
 from vault_service.audit.chain import ChainBroken, recover, segment_name, segments
@@ -93,6 +98,44 @@ def test_the_line_is_the_json_mapping_without_the_hash() -> None:
     read = parse_line(line)
     assert read.hash == hash_line(line) == hashlib.sha256(line).digest()
     read.ClearField("hash")
+    assert read == wanted
+
+
+def any_message(descriptor: Descriptor) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional={field.name: any_value(field) for field in descriptor.fields})
+
+
+def any_value(field: FieldDescriptor) -> st.SearchStrategy[Any]:
+    one: st.SearchStrategy[Any]
+    kind = field.message_type
+    match field.type:
+        case FieldDescriptor.TYPE_STRING:
+            one = st.text(st.characters(exclude_categories=["Cs"]))
+        case FieldDescriptor.TYPE_BYTES:
+            one = st.binary(max_size=40)
+        case FieldDescriptor.TYPE_ENUM:
+            one = st.integers(0, 40)
+        case FieldDescriptor.TYPE_INT32:
+            one = st.integers(-(2**31), 2**31 - 1)
+        case FieldDescriptor.TYPE_INT64:
+            one = st.integers(-(2**63), 2**63 - 1)
+        case FieldDescriptor.TYPE_MESSAGE if kind is not None and kind.full_name == "google.protobuf.Timestamp":
+            nanos = st.integers(0, 999_999_999) | st.sampled_from([0, 1000, 1_000_000, 120_000_000])
+            one = st.builds(Timestamp, seconds=st.integers(-62_135_596_800, 253_402_300_799), nanos=nanos)
+        case _:
+            assert kind is not None
+            one = any_message(kind)
+    return st.lists(one, max_size=3) if field.is_repeated else one
+
+
+@given(any_message(audit_pb2.AuditRecord.DESCRIPTOR))
+def test_a_line_is_what_the_protobuf_library_would_write(fields: dict[str, Any]) -> None:
+    wanted = audit_pb2.AuditRecord(**fields)
+    wanted.ClearField("hash")
+    line = format_line(wanted)
+    assert json.loads(line) == json_format.MessageToDict(wanted)
+    assert list(json.loads(line)) == list(json_format.MessageToDict(wanted))
+    json_format.Parse(line, read := audit_pb2.AuditRecord())
     assert read == wanted
 
 

@@ -18,7 +18,7 @@ from vault_service.core.faults import Fault, Reason
 from vault_service.core.sealing import spiffe_id
 from vault_service.core.tokens import Verifier, unknown_caller
 from vault_service.external_callers import read_certificate
-from vault_service.transport.calls import peer_address, set_actor, set_caller
+from vault_service.transport.calls import peer_address, set_actor, set_caller, set_certificate
 from vault_service.transport.interceptors.wrap import AroundInterceptor, Behaviour, Context, is_infrastructure
 from vault_service.workloads import Workloads
 
@@ -76,6 +76,7 @@ class CertificateIdentityInterceptor(AroundInterceptor):
 
         async def run(request: Any, context: Context) -> Any:
             certificate = peer_certificate(context)
+            set_certificate(certificate)
             identity = spiffe_id(certificate) if certificate else ""
             actor = Actor(
                 subject=identity,
@@ -112,6 +113,7 @@ def _parse(pem: bytes) -> x509.Certificate:
     return x509.load_pem_x509_certificate(pem)
 
 
+@lru_cache(maxsize=64)
 def _hash(certificate: x509.Certificate) -> bytes:
     return hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest()
 

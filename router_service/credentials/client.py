@@ -427,7 +427,7 @@ def open_channel(target: str, credentials: grpc.ChannelCredentials) -> grpc.aio.
     options: Sequence[tuple[str, int]] = (
         ("grpc.enable_http_proxy", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 500),  # gRPC takes it as the time in which TCP and TLS must be through, too
         ("grpc.max_reconnect_backoff_ms", 2_000),
         ("grpc.use_local_subchannel_pool", 1),  # else a new channel would share the silent connection of the old one
     )

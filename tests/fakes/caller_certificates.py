@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from keyswitch_client import ClientCertificate
 
 DOMAIN = "callers.example"
 HOUR = dt.timedelta(hours=1)
+Times = tuple[dt.timedelta, dt.timedelta]
 
 
 @dataclass
@@ -42,15 +44,24 @@ class CallerAuthority:
         self, *uris: str, starts: dt.timedelta = -HOUR, ends: dt.timedelta = HOUR, key: Any = None
     ) -> tuple[bytes, bytes]:
         """A chain and its key, PEM. Without names it has no name extension at all."""
+        names = [x509.UniformResourceIdentifier(uri) for uri in uris]
+        return self._sign(names, ExtendedKeyUsageOID.CLIENT_AUTH, (starts, ends), key)
+
+    def issue_for_host(self, host: str, *, ends: dt.timedelta = HOUR) -> tuple[bytes, bytes]:
+        """The same for a server of that name."""
+        return self._sign([x509.DNSName(host)], ExtendedKeyUsageOID.SERVER_AUTH, (-24 * HOUR, ends), None)
+
+    def _sign(
+        self, names: Sequence[x509.GeneralName], usage: x509.ObjectIdentifier, times: Times, key: Any
+    ) -> tuple[bytes, bytes]:
         key = key or ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(_name("A caller"), self.certificate.subject, key, (starts, ends))
+        builder = _builder(_name("A caller"), self.certificate.subject, key, times)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_usage(is_authority=False), critical=True)
-        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
         builder = builder.add_extension(issuer, critical=False)
-        if uris:
-            names = [x509.UniformResourceIdentifier(uri) for uri in uris]
+        if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate = builder.sign(self.key, hashes.SHA256())
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -73,9 +84,7 @@ def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: Any, times: tuple[dt.timedelta, dt.timedelta]
-) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, issuer: x509.Name, key: Any, times: Times) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()

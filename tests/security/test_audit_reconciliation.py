@@ -36,9 +36,9 @@ async def lease_and_use(vault: Vault, ada: Client, number: int) -> dict[str, Any
 
 
 @pytest.mark.vault
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(count(300, 1700))
 async def test_everything_joins_and_what_does_not_is_found(own_vault_server: VaultServer, tmp_path: Path) -> None:
-    server, calls = own_vault_server, count(100, 3_000)
+    server, calls = own_vault_server, count(100, 10_000)
     files = AppRoleFiles(*server.write_credentials(tmp_path))
     store = HashiCorpStore(VaultSettings(server.url, files, ca_file=server.ca_file))
     home = tmp_path / "home"

@@ -15,6 +15,7 @@ from keyswitch.router.v1 import completion_service_pb2, credential_test_service_
 from keyswitch.vault.v1 import credential_pb2, credential_service_pb2
 
 from deploy.local.stack import ORGANIZATION, USER
+from tests.fakes.caller_certificates import CallerAuthority
 from tests.fakes.scripted_upstream import Action, Received, ScriptedUpstream, respond, scripted_upstream
 from tests.security import canary_upstream as answers
 from tests.security.canary import Canary, make_key, token_canary
@@ -77,6 +78,18 @@ def kinds(endpoint: str) -> Iterator[Kind]:
     )
     material = credential_pb2.SecretMaterial(entra=entra)
     yield Kind("entra", credential_pb2.CREDENTIAL_KIND_AZURE_ENTRA, material, (entra_secret,))
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    certificate, certified = CallerAuthority().issue("spiffe://app.example/entra", key=key)
+    entra = credential_pb2.EntraApplication(
+        tenant_id="11111111-2222-3333-4444-555555555555",
+        client_id="app",
+        client_certificate_pem=(certificate + certified).decode(),
+        authority=endpoint,
+        scopes=["models.read"],
+    )
+    canary = pem_canary("an Entra certificate's key", certified.decode())
+    material = credential_pb2.SecretMaterial(entra=entra)
+    yield Kind("entra certificate", credential_pb2.CREDENTIAL_KIND_AZURE_ENTRA, material, (canary,))
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     file = {

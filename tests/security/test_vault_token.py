@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+import ssl
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,7 +22,9 @@ REDIRECTS = (301, 302, 303, 307, 308)
 
 
 @asynccontextmanager
-async def listening(host: str, answer: Answer) -> AsyncIterator[tuple[int, list[bytes]]]:
+async def listening(
+    host: str, answer: Answer, secured: ssl.SSLContext | None = None, port: int = 0
+) -> AsyncIterator[tuple[int, list[bytes]]]:
     """A server that answers each request's head; gives its port and the heads that came."""
     heads: list[bytes] = []
 
@@ -36,7 +39,7 @@ async def listening(host: str, answer: Answer) -> AsyncIterator[tuple[int, list[
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, host, 0)
+    server = await asyncio.start_server(serve, host, port, ssl=secured)
     async with server:
         yield server.sockets[0].getsockname()[1], heads
 

@@ -5,6 +5,7 @@ errors that carry the answer's text but not its status. This adapter does none o
 """
 
 import contextlib
+import ipaddress
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -75,11 +76,14 @@ class Waiting:
 
 
 class _PlainConnection(urllib3.connection.HTTPConnection):
-    """A connection of which the thread's `Waiting` knows."""
+    """A connection of which the thread's `Waiting` knows, and which goes to this machine whatever its name means."""
 
     def connect(self) -> None:
         _note(self)
         super().connect()
+        if not ipaddress.ip_address(self.sock.getpeername()[0]).is_loopback:
+            self.close()
+            raise urllib3.exceptions.NewConnectionError(self, "plain http goes to this machine only")
 
     def request(self, *arguments: Any, **options: Any) -> None:
         _note(self)

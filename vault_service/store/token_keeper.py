@@ -20,12 +20,15 @@ from vault_service.store.vault_login import Grant
 
 _SHORTEST_PAUSE_SECONDS = 0.2
 _NEW_LOGIN_AFTER_SECONDS = 10.0
+_MOST_LOGINS_AT_ONCE = 5
+_SECONDS_PER_LOGIN = 1.0
 
 
 class TokenKeeper:
     """Holds the current token for all calls of one store and renews it in the background from the first login on.
 
-    However many calls find the token missing or dead at once, there is one login; all of them get its outcome.
+    However many calls find the token missing or dead at once, there is one login; all of them get its outcome. A Vault
+    that calls each new token dead gets five logins at once, and one a second from then on.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class TokenKeeper:
         self._watch: asyncio.Task[None] | None = None
         self._refusals = 0
         self._refused_until = 0.0
+        self._logins_left = float(_MOST_LOGINS_AT_ONCE)
+        self._logins_counted_at = clock()
 
     async def token(self) -> str:
         """Gives a token that, by the clock, still lives."""
@@ -88,12 +93,14 @@ class TokenKeeper:
         now = self._clock()
         if now < self._refused_until:
             raise Denied("Vault refused this service's login a moment ago; the next try comes in a few seconds")
+        self._require_login_left(now)
         try:
             grant = await self._log_in()
         except Denied:
             self._refusals += 1
             self._refused_until = self._clock() + login_retry_seconds(self._refusals, jitter=self._jitter())
             raise
+        self._logins_left -= 1.0  # one that fails is no such login: a Vault out of order is asked by each call
         self._refusals, self._refused_until = 0, 0.0
         self._token, self._logged_in_at = grant.token, now
         self._lifetime = new_lifetime(now, grant.lease_seconds, renewable=grant.renewable, jitter=self._jitter())
@@ -101,6 +108,13 @@ class TokenKeeper:
             self._watch.cancel()
         self._watch = asyncio.create_task(self._keep(self._lifetime))
         return self._token
+
+    def _require_login_left(self, now: float) -> None:
+        earned = (now - self._logins_counted_at) / _SECONDS_PER_LOGIN
+        left = min(float(_MOST_LOGINS_AT_ONCE), self._logins_left + earned)
+        self._logins_left, self._logins_counted_at = left, now
+        if left < 1.0:
+            raise Unavailable("Vault refuses tokens that it gave a moment ago; the next login comes in a second")
 
     async def _keep(self, lifetime: Lifetime) -> None:
         """Renews the one token it was started for, and sees to a new login before that token ends."""

@@ -7,12 +7,13 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, MutableMapping
 from typing import Any
 
 import structlog
 
-from vault_service.config import Config, ConfigError, load_config
+from vault_service.config import PREFIX, Config, ConfigError, load_config
+from vault_service.fixed_settings import is_secret
 from vault_service.observe.logs import configure_logs
 
 _PR_SET_DUMPABLE = 4
@@ -20,14 +21,16 @@ _EXIT_CONFIGURATION = 78
 _EXIT_SOFTWARE = 70
 
 
-def main(environment: Mapping[str, str]) -> int:
-    """Gives the exit code."""
+def main(environment: MutableMapping[str, str]) -> int:
+    """Gives the exit code. Takes keys out of the environment."""
     try:
         refuse_tracing(environment)
         config = load_config(environment)
     except ConfigError as error:
         sys.stderr.write(f"vault_service: {error}\n")
         return _EXIT_CONFIGURATION
+    finally:
+        forget_keys(environment)
     harden_process()
     configure_logs()
     try:
@@ -46,6 +49,16 @@ def refuse_tracing(environment: Mapping[str, str]) -> None:
         raise ConfigError("GRPC_TRACE is set: gRPC would print messages with secrets; unset it")
     if environment.get("GRPC_VERBOSITY", "").lower() == "debug":
         raise ConfigError("GRPC_VERBOSITY is debug: gRPC would print messages with secrets; unset it")
+
+
+def forget_keys(environment: MutableMapping[str, str]) -> None:
+    """Takes the variables that hold keys away, and overwrites them where /proc/PID/environ shows what the start had."""
+    libc = ctypes.CDLL(None)
+    libc.getenv.restype = ctypes.c_void_p
+    for name in [one for one in environment if is_secret(one, PREFIX)]:
+        if place := libc.getenv(name.encode()):
+            ctypes.memset(place, ord("x"), len(ctypes.string_at(place)))
+        del environment[name]
 
 
 def harden_process() -> None:

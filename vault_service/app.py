@@ -17,12 +17,13 @@ from vault_service.audit.recorder import SERVICE, Recorder
 from vault_service.audit.refusals import Refusals
 from vault_service.audit.retention import Retention
 from vault_service.audit.sink import Files, Sink
-from vault_service.bootstrap import issue_operator_token
+from vault_service.bootstrap import issue_operator_token, take_fixed_credentials
 from vault_service.config import Config
 from vault_service.core.changes import ChangeLog
 from vault_service.core.credentials import Credentials
 from vault_service.core.denials import Denials
 from vault_service.core.faults import Fault
+from vault_service.core.fixed import FixedCredentials, OtherwiseStored
 from vault_service.core.issuance import Issuance
 from vault_service.core.leases import LastUses, Leases
 from vault_service.core.policies import Policies
@@ -82,6 +83,7 @@ class _Parts:
     refusals: Refusals
     minter: Minter
     issuance: Issuance
+    fixed: FixedCredentials
     metrics: Metrics
     completion: CompletionInterceptor
     workloads: Workloads
@@ -178,7 +180,8 @@ class RunningService:
             try:
                 await self._check()
             except Exception as error:  # noqa: BLE001 - a check that died would leave the last word standing
-                _log.error("health_check_failed", error_type=type(error).__name__)
+                cause = str(error) if isinstance(error, CannotStart) else None
+                _log.error("health_check_failed", error_type=type(error).__name__, cause=cause)
                 await self._set_serving(False)
 
     async def _check(self) -> None:
@@ -218,6 +221,10 @@ class RunningService:
             reissue=parts.config.reissue_operator_token,
             clock=parts.clock,
         )
+        try:
+            await take_fixed_credentials(parts.fixed, parts.recorder)
+        except OtherwiseStored as error:
+            raise CannotStart(str(error)) from None
         self._is_bootstrapped = True
         if was_issued:
             _log.info("operator_token_written", file=str(parts.config.operator_token_file))
@@ -320,6 +327,7 @@ def _build(
     memory = Recollection(changes, monotonic=monotonic, seconds=config.leases.remember_seconds)
     policies = Policies(store, changes, deployment_default=config.user_credentials_enabled)
     credentials = Credentials(ForgettingStore(store, memory), changes, policies, clock=clock)
+    fixed = FixedCredentials(config.fixed, store, credentials, new_id=new_id)
     lately = Credentials(RecollectingStore(store, memory), changes, policies, clock=clock)
     issuers = Issuers(_read_issuers(config), clock, fetch_document)
     workloads = _read_workloads(config, clock)
@@ -363,7 +371,7 @@ def _build(
     completion = CompletionInterceptor()
     management = make_management_listener(
         [faults, records, DeadlineInterceptor(), CallerIdentityInterceptor(verifier, workloads), size, completion],
-        CredentialServicer(credentials, policies, recorder, last_uses, denials, endpoints),
+        CredentialServicer(credentials, policies, recorder, last_uses, denials, endpoints, fixed),
         tokens,
         AuditServicer(config.audit_folder, recorder, sink, notary),
         limits,
@@ -396,6 +404,7 @@ def _build(
         refusals,
         minter,
         issuance,
+        fixed,
         metrics,
         completion,
         workloads,

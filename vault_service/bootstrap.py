@@ -1,6 +1,7 @@
-"""The first start: the operator's token, left once in a file that only the service's user can read.
+"""What a start does once: the operator's token, left in a file that only the service's user can read, and the keys
+that the environment fixes.
 
-That it was issued is a document of the store, so that of several instances over one Vault only one issues it.
+That the token was issued is a document of the store, so that of several instances over one Vault only one issues it.
 """
 
 import json
@@ -12,6 +13,7 @@ from keyswitch.vault.v1 import audit_pb2
 
 from vault_service.audit.recorder import SERVICE, Recorder
 from vault_service.core.access import Role
+from vault_service.core.fixed import FixedCredentials
 from vault_service.core.issuance import Issuance
 from vault_service.core.names import Owner
 from vault_service.store.store import Store
@@ -40,6 +42,19 @@ async def issue_operator_token(
         record = json.dumps({"token": str(token.name), "time": clock()}).encode()
         await store.write(PATH, record, expected_revision=document.revision if document else 0)
     return True
+
+
+async def take_fixed_credentials(fixed: FixedCredentials, recorder: Recorder) -> int:
+    """Takes the values that were not taken before; gives how many. Raises OtherwiseStored."""
+    taken = 0
+    for one in fixed:
+        if await fixed.is_taken(one):
+            continue
+        action = audit_pb2.AUDIT_ACTION_FIX_CREDENTIAL
+        async with recorder.doing(SERVICE, action, str(one.name), note=one.variable) as act:
+            act.resource = str(await fixed.take(one))
+        taken += 1
+    return taken
 
 
 def _write_private(file: Path, text: str) -> None:

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vault_service.core.fixed import FixedCredential
 from vault_service.core.names import is_chain_id
+from vault_service.fixed_settings import FixedSettingsError, read_fixed
 from vault_service.minting.endpoints import TokenEndpoints
 from vault_service.store.vault_settings import (
     APPROLE_MOUNT,
@@ -77,6 +79,7 @@ class Config:
     audit: AuditConfig = field(default_factory=AuditConfig)
     user_credentials_enabled: bool = True
     token_endpoints: frozenset[str] = frozenset()  # origins; where tokens may be fetched from
+    fixed: tuple[FixedCredential, ...] = ()  # the deployment's credentials that the environment fixes
     leases: LeaseConfig = field(default_factory=LeaseConfig)
     max_message_bytes: int = 1024 * 1024
     health_interval_seconds: float = 0.25
@@ -122,6 +125,7 @@ def load_config(environment: Mapping[str, str]) -> Config:
     if store not in STORE_KINDS:
         raise ConfigError(f"{PREFIX}STORE must be one of {', '.join(STORE_KINDS)}")
     defaults = LeaseConfig()
+    token_endpoints = _read_token_endpoints(reader)
     config = Config(
         home=home,
         tls=TlsFiles(
@@ -138,7 +142,8 @@ def load_config(environment: Mapping[str, str]) -> Config:
         chain=chain,
         audit=_read_audit(reader),
         user_credentials_enabled=reader.switch("USER_CREDENTIALS_ENABLED", True),
-        token_endpoints=_read_token_endpoints(reader),
+        token_endpoints=token_endpoints,
+        fixed=_read_fixed(reader, token_endpoints),
         leases=LeaseConfig(
             ttl_seconds=reader.whole("LEASE_TTL_SECONDS", defaults.ttl_seconds, 1, 3600),
             remember_seconds=reader.whole("REMEMBER_SECONDS", defaults.remember_seconds, 0, 3600),
@@ -235,6 +240,13 @@ def _read_token_endpoints(reader: _Reader) -> frozenset[str]:
     except ValueError as error:
         raise ConfigError(f"{PREFIX}TOKEN_ENDPOINTS: {error}") from None
     return origins
+
+
+def _read_fixed(reader: _Reader, token_endpoints: frozenset[str]) -> tuple[FixedCredential, ...]:
+    try:
+        return read_fixed(reader.text, PREFIX, TokenEndpoints(token_endpoints))
+    except FixedSettingsError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _read_logins(reader: _Reader) -> list[Login]:

@@ -126,11 +126,15 @@ def free_ports() -> Ports:
 
 @dataclass(slots=True)
 class Stack:
-    """A deployment over a home folder. `environment` is added to that of both services."""
+    """A deployment over a home folder. `environment` is added to that of both services.
+
+    `vault_environment` is the credential service's alone, as keys are that it takes from there.
+    """
 
     home: Path
     ports: Ports = field(default_factory=Ports)
     environment: dict[str, str] = field(default_factory=dict)
+    vault_environment: dict[str, str] = field(default_factory=dict, repr=False)
     configuration: str = CONFIGURATION
     gap_seconds: float = 0.04
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -174,6 +178,8 @@ class Stack:
     def start_process(self, name: str, module: str, *arguments: str) -> None:
         """Starts one of the programs; its output goes to a file."""
         environment = os.environ | self._addresses() | self.environment
+        if name == "vault":
+            environment |= self.vault_environment
         with self.log_path(name).open("ab") as output:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +82,7 @@ models:
     price: {input_usd_per_million: "0.10", output_usd_per_million: "0.40", checked: 2026-11-21}
 deployment_credentials:
   shared: {provider: scripted, payers: [SHARED_KEY, CREDITS]}
+  fixed: {provider: scripted-anthropic, payers: [SHARED_KEY]}
 """
 
 
@@ -203,8 +204,13 @@ class Watched:
 
 
 @asynccontextmanager
-async def watched_deployment(folder: Path, log_level: str, **more: str) -> AsyncIterator[Watched]:
-    """Runs one below a folder until the block ends; `more` goes to the environment."""
+async def watched_deployment(
+    folder: Path, log_level: str, *, fixed: Callable[[str], dict[str, str]] = lambda _: {}, **more: str
+) -> AsyncIterator[Watched]:
+    """Runs one below a folder until the block ends; `more` goes to the environment.
+
+    `fixed` makes of the provider's origin what the credential service alone has in its environment.
+    """
     temporary = folder / "tmp"
     temporary.mkdir(parents=True)
     environment = {"KEYSWITCH_LOG_LEVEL": log_level, "TMPDIR": str(temporary), **more}
@@ -217,6 +223,7 @@ async def watched_deployment(folder: Path, log_level: str, **more: str) -> Async
             folder / "home",
             free_ports(),
             environment=environment,
+            vault_environment=fixed(f"http://127.0.0.1:{upstream.port}"),
             configuration=configuration.replace("{", "{{").replace("}", "}}"),
         )
         scanner = Scanner()

@@ -23,6 +23,7 @@ from keyswitch.vault.v1 import token_service_pb2 as tokens_pb
 
 from tests.fakes.vault_server import free_port
 from tests.service.vault_harness import ACME, ADA, MAIN, ORIGIN, Client, Refused, Vault, running_vault
+from tests.suites.fixed_credentials import fixing
 from vault_service.audit.sink import SystemFiles
 from vault_service.core.refusal_limit import BURST
 from vault_service.store import store as stores
@@ -85,7 +86,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     issuers_file = tmp_path / "issuers.json"
     issuers_file.write_text(json.dumps({"issuers": [{**issuer, "organization": "acme", "default_roles": ["member"]}]}))
     changes: dict[str, Any] = {"token_endpoints": frozenset({ENDPOINT}), "issuers_file": issuers_file}
-    async with running_vault(tmp_path, store=store, files=files, **changes) as vault:
+    async with running_vault(tmp_path, store=store, files=files, fixed=fixing("fixed"), **changes) as vault:
         admin = await vault.issue(ACME, "ADMIN")
         ada = await vault.issue(ACME, "MEMBER", user=ADA)
         await vault.ready(admin)
@@ -253,6 +254,7 @@ PROVOCATIONS: dict[str, Callable[[World], Awaitable[Any]]] = {
     "MINT_UNAVAILABLE": lambda world: mint(world, ENDPOINT),
     "ISSUER_UNAVAILABLE": issuer_unavailable,
     "AUTHENTICATION_LIMITED": authentication_limited,
+    "CREDENTIAL_FIXED": lambda world: world.vault.add(world.vault.operator, "deployment/credentials/fixed"),
     "REQUEST_ID_REUSED": request_id_reused,
     "TOKEN_UNKNOWN": token_unknown,
     "AUDIT_RECORD_UNKNOWN": audit_record_unknown,

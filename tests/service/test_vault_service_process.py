@@ -30,8 +30,8 @@ def free_ports(count: int) -> list[int]:
 
 
 @asynccontextmanager
-async def running(home: Path, ports: Sequence[int]) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Runs the process until it is ready; what it prints is in `home`/log."""
+async def running(home: Path, ports: Sequence[int], **more: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Runs the process until it is ready, with `more` in its environment; what it prints is in `home`/log."""
     management, lease, http = ports
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("GRPC_", "KEYSWITCH_"))},
@@ -41,6 +41,7 @@ async def running(home: Path, ports: Sequence[int]) -> AsyncIterator[asyncio.sub
         "KEYSWITCH_VAULT_LEASE_ADDRESS": f"127.0.0.1:{lease}",
         "KEYSWITCH_VAULT_HTTP_ADDRESS": f"127.0.0.1:{http}",
         "KEYSWITCH_VAULT_DRAIN_SECONDS": "1",
+        **more,
     }
     with (home / "log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(

@@ -74,6 +74,7 @@ class Reason(Enum):
     INTERNAL = "ERROR_REASON_INTERNAL"
     ISSUER_UNAVAILABLE = "ERROR_REASON_ISSUER_UNAVAILABLE"
     AUTHENTICATION_LIMITED = "ERROR_REASON_AUTHENTICATION_LIMITED"
+    CREDENTIAL_FIXED = "ERROR_REASON_CREDENTIAL_FIXED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,10 @@ TABLE: Mapping[Reason, Row] = {
         Code.RESOURCE_EXHAUSTED,
         "Too many callers from there proved no identity lately; wait, and come back with a valid one.",
         retry_seconds=1.0,
+    ),
+    Reason.CREDENTIAL_FIXED: Row(
+        Code.FAILED_PRECONDITION,
+        "The environment of the credential service fixes it; change it there, or set override_environment.",
     ),
     Reason.INTERNAL: Row(Code.INTERNAL, "A fault of the credential service; report the incident id."),
 }

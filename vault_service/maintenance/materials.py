@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator, Sequence
 
-from vault_service.core.names import Owner
+from vault_service.core.fixed import memory_name, memory_path
+from vault_service.core.names import CredentialName, Owner
 from vault_service.store.store import Store
 
 
@@ -20,12 +21,18 @@ async def list_owners(store: Store, tenant: Owner) -> Sequence[Owner]:
 
 
 async def find_materials(store: Store, tenant: Owner) -> AsyncIterator[str]:
-    """Gives the names of versions, which are what their bytes are sealed for; `material_of` says where those stand."""
+    """Gives the names of versions, which are what their bytes are sealed for; `material_of` says where those stand.
+
+    Beside them that of what was taken from the environment, which is sealed like a version (core/fixed.py).
+    """
     for owner in await list_owners(store, tenant):
         for credential in await _folders(store, f"{owner}/credentials"):
             folder = f"{owner}/credentials/{credential}/versions"
             for number in await _folders(store, folder):
                 yield f"{folder}/{number}"
+            name = CredentialName(owner, credential)
+            if owner.is_deployment and await store.read(memory_path(name)) is not None:
+                yield memory_name(name)
 
 
 def material_of(version: str) -> str:

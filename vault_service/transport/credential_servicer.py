@@ -13,6 +13,7 @@ from vault_service.core.credential import PASSED, Credential, Version
 from vault_service.core.credentials import Credentials
 from vault_service.core.denials import Denials
 from vault_service.core.faults import Fault, Reason, invalid
+from vault_service.core.fixed import FixedCredentials
 from vault_service.core.law import require_version
 from vault_service.core.leases import LastUses
 from vault_service.core.names import (
@@ -47,6 +48,7 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         last_uses: LastUses,
         denials: Denials,
         endpoints: TokenEndpoints,
+        fixed: FixedCredentials,
     ) -> None:
         self._credentials = credentials
         self._policies = policies
@@ -54,6 +56,7 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         self._last_uses = last_uses
         self._denials = denials
         self._endpoints = endpoints
+        self._fixed = fixed
 
     async def CreateCredential(self, request: pb.CreateCredentialRequest, context: Any) -> pb.CreateCredentialResponse:
         owner = parse_owner(request.parent)
@@ -63,6 +66,7 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         call = current()
         async with self._recorder.doing(call.actor, audit_pb2.AUDIT_ACTION_CREATE_CREDENTIAL, str(name)):
             require(caller(), Permission.MANAGE, owner, str(name))
+            self._fixed.require_said(name, request.override_environment)
             credential = await self._credentials.create(name, draft, request_id, call_id=call.call_id)
         return pb.CreateCredentialResponse(credential=self._build(credential))
 
@@ -89,6 +93,7 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         call = current()
         async with self._recorder.doing(call.actor, audit_pb2.AUDIT_ACTION_UPDATE_CREDENTIAL, str(name)):
             require(caller(), Permission.MANAGE, name.owner, str(name))
+            self._fixed.require_said(name, request.override_environment)
             credential = await self._credentials.update(name, change, request.credential.etag, call_id=call.call_id)
         return pb.UpdateCredentialResponse(credential=self._build(credential))
 
@@ -101,6 +106,7 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         action = audit_pb2.AUDIT_ACTION_DISABLE_CREDENTIAL
         async with self._recorder.doing(call.actor, action, str(name), note=request.revocation.note):
             require(caller(), Permission.REVOKE, name.owner, str(name))
+            self._fixed.require_said(name, request.override_environment)
             credential = await self._revoke(
                 request.revocation,
                 str(name),
@@ -118,6 +124,7 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         call = current()
         async with self._recorder.doing(call.actor, audit_pb2.AUDIT_ACTION_ENABLE_CREDENTIAL, str(name)):
             require(caller(), Permission.MANAGE, name.owner, str(name))
+            self._fixed.require_said(name, request.override_environment)
             credential = await self._credentials.enable(name, request.etag, call_id=call.call_id)
         return pb.EnableCredentialResponse(credential=self._build(credential))
 
@@ -128,6 +135,7 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         action = audit_pb2.AUDIT_ACTION_DELETE_CREDENTIAL
         async with self._recorder.doing(call.actor, action, str(name), note=request.revocation.note):
             require(caller(), Permission.REVOKE, name.owner, str(name))
+            self._fixed.require_said(name, request.override_environment)
             done = await self._revoke(
                 request.revocation,
                 str(name),
@@ -161,6 +169,7 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         call = current()
         async with self._recorder.doing(call.actor, audit_pb2.AUDIT_ACTION_ADD_VERSION, str(name)) as act:
             require(caller(), Permission.MANAGE, name.owner, str(name))
+            self._fixed.require_said(name, request.override_environment)
             kind, material, fingerprint = read_material(request.secret_material, self._endpoints)
             version = await self._credentials.add_version(
                 name, kind, material, fingerprint, request_id, call_id=call.call_id
@@ -208,6 +217,7 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
             action = audit_pb2.AUDIT_ACTION_FORCE_ACTIVATE_VERSION
         async with self._recorder.doing(call.actor, action, str(name)):
             require(caller(), Permission.MANAGE, name.credential.owner, str(name))
+            self._fixed.require_said(name.credential, request.override_environment)
             credential = await self._credentials.activate(name, request.etag, force=request.force, call_id=call.call_id)
         return pb.ActivateCredentialVersionResponse(credential_version=self._build_named(credential, name))
 
@@ -220,6 +230,7 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         action = audit_pb2.AUDIT_ACTION_DISABLE_VERSION
         async with self._recorder.doing(call.actor, action, str(name), note=request.revocation.note):
             require(caller(), Permission.REVOKE, name.credential.owner, str(name))
+            self._fixed.require_said(name.credential, request.override_environment)
             credential = await self._revoke(
                 request.revocation,
                 str(name),
@@ -239,6 +250,7 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         action = audit_pb2.AUDIT_ACTION_DESTROY_VERSION
         async with self._recorder.doing(call.actor, action, str(name), note=request.revocation.note):
             require(caller(), Permission.REVOKE, name.credential.owner, str(name))
+            self._fixed.require_said(name.credential, request.override_environment)
             credential = await self._revoke(
                 request.revocation,
                 str(name),
@@ -299,7 +311,8 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         return version is not None and version.last_test is not None and version.last_test.outcome == PASSED
 
     def _build(self, credential: Credential) -> Any:
-        return wire.build_credential(credential, self._last_uses.get(str(credential.name)))
+        last_use = self._last_uses.get(str(credential.name))
+        return wire.build_credential(credential, last_use, source=self._fixed.source(credential))
 
     def _build_version(self, credential: Credential, version: Version) -> Any:
         name = str(VersionName(credential.name, version.number))

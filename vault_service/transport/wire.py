@@ -103,7 +103,9 @@ def check_note(note: str, field: str) -> str:
     return note
 
 
-def build_credential(credential: Credential, last_use_seconds: float | None = None) -> credential_pb2.Credential:
+def build_credential(
+    credential: Credential, last_use_seconds: float | None = None, *, source: str = "UNSPECIFIED"
+) -> credential_pb2.Credential:
     """Builds a credential. `last_use_seconds` is a later use than is stored, if there is one."""
     draft = credential.draft
     state = "DISABLED" if credential.is_disabled else "ENABLED"
@@ -122,6 +124,7 @@ def build_credential(credential: Credential, last_use_seconds: float | None = No
         create_time=make_timestamp(credential.create_time),
         update_time=make_timestamp(credential.update_time),
         etag=credential.etag,
+        source=credential_pb2.CredentialSource.Value(f"CREDENTIAL_SOURCE_{source}"),
     )
     if draft.expire_time is not None:
         message.expire_time.CopyFrom(make_timestamp(draft.expire_time))

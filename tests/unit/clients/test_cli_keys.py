@@ -15,7 +15,7 @@ from keyswitch.vault.v1 import (
     credential_test_pb2,
 )
 
-from tests.unit.clients.cli_terminal import KEY, OWN, Terminal
+from tests.unit.clients.cli_terminal import KEY, OPERATOR, OWN, Terminal
 from tests.unit.clients.scripted_router import rich_status
 
 
@@ -35,6 +35,61 @@ def script_keys(terminal: Terminal, outcome: credential_test_pb2.CredentialTestO
         ),
         "DeleteCredential": credential_service_pb2.DeleteCredentialResponse(),
     }  # fmt: skip
+
+
+def test_what_the_environment_fixes_is_shown_and_changed_on_purpose(terminal: Terminal) -> None:
+    name = "deployment/credentials/anthropic"
+    version = credential_pb2.CredentialVersion(name=f"{name}/versions/2")
+    pb, stub = credential_service_pb2, terminal.services
+    fixed = credential_pb2.Credential(
+        name=name,
+        state=credential_pb2.CREDENTIAL_STATE_ENABLED,
+        active_version=f"{name}/versions/1",
+        source=credential_pb2.CREDENTIAL_SOURCE_ENVIRONMENT,
+    )
+    stub.answers |= {
+        "GetCredential": pb.GetCredentialResponse(credential=fixed),
+        "ListCredentialVersions": pb.ListCredentialVersionsResponse(),
+        "ListCredentials": pb.ListCredentialsResponse(credentials=[fixed]),
+        "AddCredentialVersion": rich_status(
+            code_pb2.FAILED_PRECONDITION, "The environment fixes it.", "ERROR_REASON_CREDENTIAL_FIXED"
+        ),
+    }
+    assert "environment" in terminal.run("keys", "show", name, token=OPERATOR).stdout
+    assert "enabled, environment" in terminal.run("keys", "list", "--owner", "deployment", token=OPERATOR).stdout
+    refused = terminal.run("keys", "add-version", name, given=KEY + "\n", token=OPERATOR)
+    assert refused.exit_code == 4
+    assert "--override-environment" in refused.stderr
+    stub.answers |= {
+        "AddCredentialVersion": pb.AddCredentialVersionResponse(credential_version=version),
+        "ActivateCredentialVersion": pb.ActivateCredentialVersionResponse(credential_version=version),
+        "DisableCredentialVersion": pb.DisableCredentialVersionResponse(credential_version=version),
+        "DestroyCredentialVersion": pb.DestroyCredentialVersionResponse(credential_version=version),
+        "DisableCredential": pb.DisableCredentialResponse(credential=fixed),
+        "EnableCredential": pb.EnableCredentialResponse(credential=fixed),
+        "DeleteCredential": pb.DeleteCredentialResponse(),
+        "CreateCredential": pb.CreateCredentialResponse(credential=fixed),
+    }
+    for command in (
+        ("add-version", name),
+        ("activate", name, "--version", "2", "--force"),
+        ("disable", name, "--version", "2"),
+        ("destroy", name, "--version", "2", "--yes"),
+        ("disable", name),
+        ("enable", name),
+        ("delete", name, "--yes"),
+        ("create", name, "--provider", "practice"),
+    ):
+        for said in ((), ("--override-environment",)):
+            stub.requests.clear()
+            done = terminal.run("keys", *command, *said, given=KEY + "\n", token=OPERATOR)
+            assert done.exit_code == 0, (command, done.stderr)
+            assert stub.requests[-1][1].override_environment == bool(said), command
+    script_keys(terminal, credential_test_pb2.CREDENTIAL_TEST_OUTCOME_PASSED)
+    stub.requests.clear()
+    terminal.run("keys", "add", "practice", "--override-environment", given=KEY + "\n")
+    for method in ("CreateCredential", "AddCredentialVersion", "ActivateCredentialVersion"):
+        assert stub.asked(method).override_environment, method
 
 
 def test_keys_add_goes_all_the_way(terminal: Terminal) -> None:

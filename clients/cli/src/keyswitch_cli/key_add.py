@@ -15,7 +15,7 @@ from keyswitch_cli import key_views, words
 from keyswitch_cli.key_input import AwsRegion, FromFile, read_key
 from keyswitch_cli.problem import EXIT_REFUSED, Problem
 from keyswitch_cli.providers import every_provider
-from keyswitch_cli.session import Json, Owner, Session, session_of
+from keyswitch_cli.session import Json, OverrideEnvironment, Owner, Session, session_of
 
 Plan = Annotated[str, typer.Option(help="The billing plan that the key belongs to.", show_default=False)]
 Origin = Annotated[
@@ -39,6 +39,7 @@ def add(
     model: ModelToTest = "",
     from_file: FromFile = None,
     aws_region: AwsRegion = "",
+    override_environment: OverrideEnvironment = False,
     is_json: Json = False,
 ) -> None:
     """Add a key: create it, put the value in, test it, activate it. An existing one gets a new version."""
@@ -48,8 +49,9 @@ def add(
     warn(session, found)
     name = f"{parent}/credentials/{key_id or words.last(found.name)}"
     material = read_key(from_file, aws_region)
-    was_made = ensure(session, name, found, plan=plan, origins=origin, kind=kind_of(material))
-    version = put_in(session, name, material, undo=was_made)
+    is_over = override_environment
+    was_made = ensure(session, name, found, plan=plan, origins=origin, kind=kind_of(material), is_over=is_over)
+    version = put_in(session, name, material, undo=was_made, is_over=is_over)
     try:
         test = run_test(session, version.name, model)
     except KeyswitchError:
@@ -59,7 +61,7 @@ def add(
     if test.outcome != key_views.PASSED:
         _explain_kept(session, name, version)
         raise typer.Exit(EXIT_REFUSED)
-    activated = activate(session, version.name, force=False)
+    activated = activate(session, version.name, force=False, is_over=is_over)
     session.say("✓ activated: calls use it from now on", "green")
     if session.is_json:
         session.print_json(activated)
@@ -96,10 +98,11 @@ def ensure(
     plan: str,
     origins: list[str] | None,
     kind: credential_pb2.CredentialKind.ValueType = credential_pb2.CREDENTIAL_KIND_API_KEY,
+    is_over: bool = False,
 ) -> bool:
     """Makes the credential unless it is there; tells whether it did."""
     try:
-        create(session, name, provider, plan=plan, origins=origins, kind=kind)
+        create(session, name, provider, plan=plan, origins=origins, kind=kind, is_over=is_over)
     except KeyswitchError as error:
         if error.reason != "ERROR_REASON_CREDENTIAL_EXISTS":
             raise
@@ -126,8 +129,9 @@ def create(
     plan: str,
     origins: list[str] | None,
     kind: credential_pb2.CredentialKind.ValueType = credential_pb2.CREDENTIAL_KIND_API_KEY,
+    is_over: bool = False,
 ) -> credential_service_pb2.CreateCredentialResponse:
-    """Makes a credential without a value."""
+    """Makes a credential without a value. `is_over`: although the environment fixes it."""
     parent, _, credential_id = name.rpartition("/credentials/")
     request = credential_service_pb2.CreateCredentialRequest(
         parent=parent,
@@ -140,6 +144,7 @@ def create(
             max_concurrent_requests=provider.plan.default_max_concurrent_requests or None,
         ),
         request_id=str(uuid.uuid4()),
+        override_environment=is_over,
     )
     return session.client.call(session.client.credentials.CreateCredential, request)
 
@@ -158,18 +163,20 @@ _KINDS = {
 
 
 def put_in(
-    session: Session, name: str, material: credential_pb2.SecretMaterial, *, undo: bool = False
+    session: Session, name: str, material: credential_pb2.SecretMaterial, *, undo: bool = False, is_over: bool = False
 ) -> credential_pb2.CredentialVersion:
     """Adds the value. When it is refused, a credential that was made for it is taken away again."""
     request = credential_service_pb2.AddCredentialVersionRequest(
-        parent=name, secret_material=material, request_id=str(uuid.uuid4())
+        parent=name, secret_material=material, request_id=str(uuid.uuid4()), override_environment=is_over
     )
     try:
         answer = session.client.call(session.client.credentials.AddCredentialVersion, request)
     except KeyswitchError as error:
         if undo and error.code is grpc.StatusCode.INVALID_ARGUMENT:
             note = credential_service_pb2.Revocation(note="its first value was refused")
-            delete = credential_service_pb2.DeleteCredentialRequest(name=name, revocation=note)
+            delete = credential_service_pb2.DeleteCredentialRequest(
+                name=name, revocation=note, override_environment=is_over
+            )
             session.client.call(session.client.credentials.DeleteCredential, delete)
             session.say(f"· {name} was taken away again")
         raise
@@ -186,10 +193,12 @@ def run_test(session: Session, version: str, model: str) -> credential_test_serv
 
 
 def activate(
-    session: Session, version: str, *, force: bool
+    session: Session, version: str, *, force: bool, is_over: bool = False
 ) -> credential_service_pb2.ActivateCredentialVersionResponse:
     """Makes a version the one that is used."""
-    request = credential_service_pb2.ActivateCredentialVersionRequest(name=version, force=force)
+    request = credential_service_pb2.ActivateCredentialVersionRequest(
+        name=version, force=force, override_environment=is_over
+    )
     return session.client.call(session.client.credentials.ActivateCredentialVersion, request)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from keyswitch.vault.v1 import credential_service_pb2
 
-from keyswitch_cli.session import Json, Note, Owner, Session, Yes, confirm, session_of
+from keyswitch_cli.session import Json, Note, OverrideEnvironment, Owner, Session, Yes, confirm, session_of
 
 Key = Annotated[str, typer.Argument(help="A key's id, or its whole name as `keyswitch keys list` shows it.")]
 Kill = Annotated[bool, typer.Option("--kill-in-flight", help="Also cut the answers that use it right now.")]
@@ -33,6 +33,7 @@ def disable(
     kill_in_flight: Kill = False,
     deny_locally: Locally = False,
     note: Note = "",
+    override_environment: OverrideEnvironment = False,
     is_json: Json = False,
 ) -> None:
     """Stop using a key, or one version of it, until it is enabled or activated again."""
@@ -42,20 +43,30 @@ def disable(
     stub = session.client.credentials
     if version:
         version_request = credential_service_pb2.DisableCredentialVersionRequest(
-            name=f"{name}/versions/{version}", revocation=revocation
+            name=f"{name}/versions/{version}", revocation=revocation, override_environment=override_environment
         )
         version_answer = session.client.call(stub.DisableCredentialVersion, version_request)
         _done(session, version_answer, f"version {version} of {name} is disabled", version_answer.is_local_only)
         return
-    request = credential_service_pb2.DisableCredentialRequest(name=name, revocation=revocation)
+    request = credential_service_pb2.DisableCredentialRequest(
+        name=name, revocation=revocation, override_environment=override_environment
+    )
     answer = session.client.call(stub.DisableCredential, request)
     _done(session, answer, f"{name} is disabled: no call uses it from now on", answer.is_local_only)
 
 
-def enable(context: typer.Context, key: Key, owner: Owner = None, is_json: Json = False) -> None:
+def enable(
+    context: typer.Context,
+    key: Key,
+    owner: Owner = None,
+    override_environment: OverrideEnvironment = False,
+    is_json: Json = False,
+) -> None:
     """Use a disabled key again."""
     session = session_of(context, is_json=is_json)
-    request = credential_service_pb2.EnableCredentialRequest(name=session.settings.credential(key, owner))
+    request = credential_service_pb2.EnableCredentialRequest(
+        name=session.settings.credential(key, owner), override_environment=override_environment
+    )
     answer = session.client.call(session.client.credentials.EnableCredential, request)
     active = answer.credential.active_version
     _done(session, answer, f"{answer.credential.name} is enabled" + ("" if active else ", but has no active version"))
@@ -69,6 +80,7 @@ def destroy(
     kill_in_flight: Kill = False,
     deny_locally: Locally = False,
     note: Note = "",
+    override_environment: OverrideEnvironment = False,
     yes: Yes = False,
     is_json: Json = False,
 ) -> None:
@@ -77,7 +89,9 @@ def destroy(
     name = f"{session.settings.credential(key, owner)}/versions/{version}"
     confirm(session, f"Destroy the value of {name} for good?", yes=yes)
     request = credential_service_pb2.DestroyCredentialVersionRequest(
-        name=name, revocation=_revocation(kill_in_flight, deny_locally, note)
+        name=name,
+        revocation=_revocation(kill_in_flight, deny_locally, note),
+        override_environment=override_environment,
     )
     answer = session.client.call(session.client.credentials.DestroyCredentialVersion, request)
     _done(session, answer, f"the value of {name} is destroyed", answer.is_local_only)
@@ -90,6 +104,7 @@ def delete(
     kill_in_flight: Kill = False,
     deny_locally: Locally = False,
     note: Note = "",
+    override_environment: OverrideEnvironment = False,
     yes: Yes = False,
     is_json: Json = False,
 ) -> None:
@@ -98,7 +113,9 @@ def delete(
     name = session.settings.credential(key, owner)
     confirm(session, f"Delete {name} and destroy all its values for good?", yes=yes)
     request = credential_service_pb2.DeleteCredentialRequest(
-        name=name, revocation=_revocation(kill_in_flight, deny_locally, note)
+        name=name,
+        revocation=_revocation(kill_in_flight, deny_locally, note),
+        override_environment=override_environment,
     )
     answer = session.client.call(session.client.credentials.DeleteCredential, request)
     _done(session, answer, f"{name} is deleted", answer.is_local_only)

@@ -28,7 +28,7 @@ def show_list(session: Session, credentials: Sequence[credential_pb2.Credential]
         table.add_row(
             words.last(credential.name),
             words.last(credential.provider),
-            _state(credential),
+            ", ".join(filter(None, (_state(credential), _source(credential)))),
             _version(credential.active_version),
             credential.fingerprint or "-",
             _test(credential.last_test) if credential.HasField("last_test") else "never",
@@ -50,6 +50,7 @@ def show_one(
         ("plan", credential.plan),
         ("kind", words.enum_word(credential_pb2.CredentialKind, credential.kind, "CREDENTIAL_KIND_")),
         ("state", _state(credential)),
+        ("from", _source(credential)),
         ("may go to", ", ".join(credential.allowed_origins)),
         ("at once", str(credential.max_concurrent_requests) if credential.max_concurrent_requests else ""),
         ("expires", words.moment(credential.expire_time) if credential.HasField("expire_time") else ""),
@@ -127,6 +128,13 @@ def _state(credential: credential_pb2.Credential) -> str:
     if credential.state == credential_pb2.CREDENTIAL_STATE_ENABLED and not credential.active_version:
         return "enabled, no active version"
     return words.enum_word(credential_pb2.CredentialState, credential.state, "CREDENTIAL_STATE_")
+
+
+def _source(credential: credential_pb2.Credential) -> str:
+    """Where its value comes from, unless it is from requests like most."""
+    if credential.source in (credential_pb2.CREDENTIAL_SOURCE_UNSPECIFIED, credential_pb2.CREDENTIAL_SOURCE_STORED):
+        return ""
+    return words.enum_word(credential_pb2.CredentialSource, credential.source, "CREDENTIAL_SOURCE_")
 
 
 def _version(name: str) -> str:

@@ -13,7 +13,7 @@ from keyswitch.vault.v1 import credential_pb2, credential_service_pb2
 from keyswitch_cli import key_add, key_revocation, key_views
 from keyswitch_cli.key_input import AwsRegion, FromFile, read_key
 from keyswitch_cli.problem import EXIT_REFUSED, Problem
-from keyswitch_cli.session import Json, Owner, Session, session_of
+from keyswitch_cli.session import Json, OverrideEnvironment, Owner, Session, session_of
 
 app = typer.Typer(name="keys", help="Provider keys: add, test, rotate, revoke.", no_args_is_help=True)
 app.command("add")(key_add.add)
@@ -42,6 +42,7 @@ def create(
     plan: key_add.Plan = "",
     origin: key_add.Origin = None,
     kind: Annotated[Kind, typer.Option(help="What it will hold.")] = Kind.API_KEY,
+    override_environment: OverrideEnvironment = False,
     is_json: Json = False,
 ) -> None:
     """Create a key without a value."""
@@ -49,7 +50,7 @@ def create(
     name = session.settings.credential(key, owner)
     found = key_add.find_provider(session, provider)
     value = credential_pb2.CredentialKind.Value("CREDENTIAL_KIND_" + kind.name)
-    answer = key_add.create(session, name, found, plan=plan, origins=origin, kind=value)
+    answer = key_add.create(session, name, found, plan=plan, origins=origin, kind=value, is_over=override_environment)
     if session.is_json:
         session.print_json(answer)
         return
@@ -64,12 +65,13 @@ def add_version(
     owner: Owner = None,
     from_file: FromFile = None,
     aws_region: AwsRegion = "",
+    override_environment: OverrideEnvironment = False,
     is_json: Json = False,
 ) -> None:
     """Put a new value in. It is used after it was tested and activated."""
     session = session_of(context, is_json=is_json)
     name = session.settings.credential(key, owner)
-    version = key_add.put_in(session, name, read_key(from_file, aws_region))
+    version = key_add.put_in(session, name, read_key(from_file, aws_region), is_over=override_environment)
     if session.is_json:
         session.print_json(version)
         return
@@ -106,12 +108,13 @@ def activate(
     version: Version = "newest",
     force: Annotated[bool, typer.Option("--force", help="Although its last test did not pass.")] = False,
     owner: Owner = None,
+    override_environment: OverrideEnvironment = False,
     is_json: Json = False,
 ) -> None:
     """Use a version from now on; the one before runs out."""
     session = session_of(context, is_json=is_json)
     name = _version_name(session, session.settings.credential(key, owner), version)
-    answer = key_add.activate(session, name, force=force)
+    answer = key_add.activate(session, name, force=force, is_over=override_environment)
     if session.is_json:
         session.print_json(answer)
     else:

@@ -65,6 +65,7 @@ _ADVICE: Mapping[str, str] = {
     "TOKEN_UNKNOWN": "`keyswitch tokens list` shows the tokens.",
     "AUDIT_RECORD_UNKNOWN": "`keyswitch audit list` shows the records.",
     "RESOURCE_NOT_FOUND": "Check the name. What this token may not see looks as if it did not exist.",
+    "CREDENTIAL_FIXED": "Add --override-environment to change it over the environment's.",
     "RESOURCE_FIXED": "Add --override-file to store another one over the file's.",
     "ETAG_MISMATCH": "Somebody else was first: read it again.",
     "VAULT_SEALED": "Someone who holds the unseal keys must unseal Vault.",

@@ -32,6 +32,12 @@ Owner = Annotated[
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
+OverrideEnvironment = Annotated[
+    bool,
+    typer.Option(
+        "--override-environment", help="Change it although the environment of the credential service fixes it."
+    ),
+]
 Note = Annotated[str, typer.Option("--note", help="Why, for the audit log.", show_default=False)]
 
 

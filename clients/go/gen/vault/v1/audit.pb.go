@@ -209,6 +209,9 @@ const (
 	AuditAction_AUDIT_ACTION_ROTATE_ROOT_KEY AuditAction = 28
 	// The store's content was copied into another store.
 	AuditAction_AUDIT_ACTION_MIGRATE_STORE AuditAction = 29
+	// The service took a value that its environment fixes: the version was made and
+	// activated. The note names the variable.
+	AuditAction_AUDIT_ACTION_FIX_CREDENTIAL AuditAction = 30
 )
 
 // Enum value maps for AuditAction.
@@ -244,6 +247,7 @@ var (
 		27: "AUDIT_ACTION_SHRED_TENANT",
 		28: "AUDIT_ACTION_ROTATE_ROOT_KEY",
 		29: "AUDIT_ACTION_MIGRATE_STORE",
+		30: "AUDIT_ACTION_FIX_CREDENTIAL",
 	}
 	AuditAction_value = map[string]int32{
 		"AUDIT_ACTION_UNSPECIFIED":            0,
@@ -276,6 +280,7 @@ var (
 		"AUDIT_ACTION_SHRED_TENANT":           27,
 		"AUDIT_ACTION_ROTATE_ROOT_KEY":        28,
 		"AUDIT_ACTION_MIGRATE_STORE":          29,
+		"AUDIT_ACTION_FIX_CREDENTIAL":         30,
 	}
 )
 
@@ -791,7 +796,7 @@ const file_keyswitch_vault_v1_audit_proto_rawDesc = "" +
 	"\x16AUDIT_OUTCOME_INTENDED\x10\x01\x12\x1b\n" +
 	"\x17AUDIT_OUTCOME_SUCCEEDED\x10\x02\x12\x18\n" +
 	"\x14AUDIT_OUTCOME_DENIED\x10\x03\x12\x18\n" +
-	"\x14AUDIT_OUTCOME_FAILED\x10\x04*\xca\a\n" +
+	"\x14AUDIT_OUTCOME_FAILED\x10\x04*\xeb\a\n" +
 	"\vAuditAction\x12\x1c\n" +
 	"\x18AUDIT_ACTION_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eAUDIT_ACTION_CREATE_CREDENTIAL\x10\x01\x12\"\n" +
@@ -823,7 +828,8 @@ const file_keyswitch_vault_v1_audit_proto_rawDesc = "" +
 	"\x1eAUDIT_ACTION_ROTATE_TENANT_KEY\x10\x1a\x12\x1d\n" +
 	"\x19AUDIT_ACTION_SHRED_TENANT\x10\x1b\x12 \n" +
 	"\x1cAUDIT_ACTION_ROTATE_ROOT_KEY\x10\x1c\x12\x1e\n" +
-	"\x1aAUDIT_ACTION_MIGRATE_STORE\x10\x1db\x06proto3"
+	"\x1aAUDIT_ACTION_MIGRATE_STORE\x10\x1d\x12\x1f\n" +
+	"\x1bAUDIT_ACTION_FIX_CREDENTIAL\x10\x1eb\x06proto3"
 
 var (
 	file_keyswitch_vault_v1_audit_proto_rawDescOnce sync.Once

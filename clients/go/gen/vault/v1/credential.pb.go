@@ -87,6 +87,70 @@ func (CredentialKind) EnumDescriptor() ([]byte, []int) {
 	return file_keyswitch_vault_v1_credential_proto_rawDescGZIP(), []int{0}
 }
 
+// Where the value that is leased comes from.
+//
+// What the environment of the service says of a credential of the deployment is
+// read-only over gRPC, so that nobody changes by accident what it was meant to
+// fix: a request that would change it is refused with CREDENTIAL_FIXED unless it
+// sets override_environment. Then what was stored counts until the environment
+// has a value that it never had before.
+type CredentialSource int32
+
+const (
+	// Routers are not told.
+	CredentialSource_CREDENTIAL_SOURCE_UNSPECIFIED CredentialSource = 0
+	// Requests over gRPC.
+	CredentialSource_CREDENTIAL_SOURCE_STORED CredentialSource = 1
+	// The environment of the answering instance.
+	CredentialSource_CREDENTIAL_SOURCE_ENVIRONMENT CredentialSource = 2
+	// A request over gRPC that said override_environment: the environment has
+	// another one.
+	CredentialSource_CREDENTIAL_SOURCE_STORED_OVER_ENVIRONMENT CredentialSource = 3
+)
+
+// Enum value maps for CredentialSource.
+var (
+	CredentialSource_name = map[int32]string{
+		0: "CREDENTIAL_SOURCE_UNSPECIFIED",
+		1: "CREDENTIAL_SOURCE_STORED",
+		2: "CREDENTIAL_SOURCE_ENVIRONMENT",
+		3: "CREDENTIAL_SOURCE_STORED_OVER_ENVIRONMENT",
+	}
+	CredentialSource_value = map[string]int32{
+		"CREDENTIAL_SOURCE_UNSPECIFIED":             0,
+		"CREDENTIAL_SOURCE_STORED":                  1,
+		"CREDENTIAL_SOURCE_ENVIRONMENT":             2,
+		"CREDENTIAL_SOURCE_STORED_OVER_ENVIRONMENT": 3,
+	}
+)
+
+func (x CredentialSource) Enum() *CredentialSource {
+	p := new(CredentialSource)
+	*p = x
+	return p
+}
+
+func (x CredentialSource) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CredentialSource) Descriptor() protoreflect.EnumDescriptor {
+	return file_keyswitch_vault_v1_credential_proto_enumTypes[1].Descriptor()
+}
+
+func (CredentialSource) Type() protoreflect.EnumType {
+	return &file_keyswitch_vault_v1_credential_proto_enumTypes[1]
+}
+
+func (x CredentialSource) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CredentialSource.Descriptor instead.
+func (CredentialSource) EnumDescriptor() ([]byte, []int) {
+	return file_keyswitch_vault_v1_credential_proto_rawDescGZIP(), []int{1}
+}
+
 // Whether a credential may be leased.
 type CredentialState int32
 
@@ -124,11 +188,11 @@ func (x CredentialState) String() string {
 }
 
 func (CredentialState) Descriptor() protoreflect.EnumDescriptor {
-	return file_keyswitch_vault_v1_credential_proto_enumTypes[1].Descriptor()
+	return file_keyswitch_vault_v1_credential_proto_enumTypes[2].Descriptor()
 }
 
 func (CredentialState) Type() protoreflect.EnumType {
-	return &file_keyswitch_vault_v1_credential_proto_enumTypes[1]
+	return &file_keyswitch_vault_v1_credential_proto_enumTypes[2]
 }
 
 func (x CredentialState) Number() protoreflect.EnumNumber {
@@ -137,7 +201,7 @@ func (x CredentialState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CredentialState.Descriptor instead.
 func (CredentialState) EnumDescriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_credential_proto_rawDescGZIP(), []int{1}
+	return file_keyswitch_vault_v1_credential_proto_rawDescGZIP(), []int{2}
 }
 
 // Whether a version may be leased.
@@ -190,11 +254,11 @@ func (x CredentialVersionState) String() string {
 }
 
 func (CredentialVersionState) Descriptor() protoreflect.EnumDescriptor {
-	return file_keyswitch_vault_v1_credential_proto_enumTypes[2].Descriptor()
+	return file_keyswitch_vault_v1_credential_proto_enumTypes[3].Descriptor()
 }
 
 func (CredentialVersionState) Type() protoreflect.EnumType {
-	return &file_keyswitch_vault_v1_credential_proto_enumTypes[2]
+	return &file_keyswitch_vault_v1_credential_proto_enumTypes[3]
 }
 
 func (x CredentialVersionState) Number() protoreflect.EnumNumber {
@@ -203,7 +267,7 @@ func (x CredentialVersionState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CredentialVersionState.Descriptor instead.
 func (CredentialVersionState) EnumDescriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_credential_proto_rawDescGZIP(), []int{2}
+	return file_keyswitch_vault_v1_credential_proto_rawDescGZIP(), []int{3}
 }
 
 // A named secret for one provider. Holds no secret bytes, on any RPC.
@@ -253,7 +317,9 @@ type Credential struct {
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// Output only. Changes with every change but tests and uses; compared with a
 	// request's etag when that is sent.
-	Etag          string `protobuf:"bytes,17,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,17,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Output only. Where the value that is leased comes from.
+	Source        CredentialSource `protobuf:"varint,18,opt,name=source,proto3,enum=keyswitch.vault.v1.CredentialSource" json:"source,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -405,6 +471,13 @@ func (x *Credential) GetEtag() string {
 		return x.Etag
 	}
 	return ""
+}
+
+func (x *Credential) GetSource() CredentialSource {
+	if x != nil {
+		return x.Source
+	}
+	return CredentialSource_CREDENTIAL_SOURCE_UNSPECIFIED
 }
 
 // One value of a credential. Nobody can change it; only the service itself
@@ -1037,7 +1110,7 @@ var File_keyswitch_vault_v1_credential_proto protoreflect.FileDescriptor
 
 const file_keyswitch_vault_v1_credential_proto_rawDesc = "" +
 	"\n" +
-	"#keyswitch/vault/v1/credential.proto\x12\x12keyswitch.vault.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(keyswitch/vault/v1/credential_test.proto\"\xfc\x06\n" +
+	"#keyswitch/vault/v1/credential.proto\x12\x12keyswitch.vault.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(keyswitch/vault/v1/credential_test.proto\"\xba\a\n" +
 	"\n" +
 	"Credential\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
@@ -1060,7 +1133,8 @@ const file_keyswitch_vault_v1_credential_proto_rawDesc = "" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x12\n" +
-	"\x04etag\x18\x11 \x01(\tR\x04etag\x1a9\n" +
+	"\x04etag\x18\x11 \x01(\tR\x04etag\x12<\n" +
+	"\x06source\x18\x12 \x01(\x0e2$.keyswitch.vault.v1.CredentialSourceR\x06source\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x1a\n" +
@@ -1118,7 +1192,12 @@ const file_keyswitch_vault_v1_credential_proto_rawDesc = "" +
 	"\x13CREDENTIAL_KIND_AWS\x10\x02\x12\x19\n" +
 	"\x15CREDENTIAL_KIND_OAUTH\x10\x03\x12\x1f\n" +
 	"\x1bCREDENTIAL_KIND_AZURE_ENTRA\x10\x04\x12*\n" +
-	"&CREDENTIAL_KIND_GOOGLE_SERVICE_ACCOUNT\x10\x05*p\n" +
+	"&CREDENTIAL_KIND_GOOGLE_SERVICE_ACCOUNT\x10\x05*\xa5\x01\n" +
+	"\x10CredentialSource\x12!\n" +
+	"\x1dCREDENTIAL_SOURCE_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18CREDENTIAL_SOURCE_STORED\x10\x01\x12!\n" +
+	"\x1dCREDENTIAL_SOURCE_ENVIRONMENT\x10\x02\x12-\n" +
+	")CREDENTIAL_SOURCE_STORED_OVER_ENVIRONMENT\x10\x03*p\n" +
 	"\x0fCredentialState\x12 \n" +
 	"\x1cCREDENTIAL_STATE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18CREDENTIAL_STATE_ENABLED\x10\x01\x12\x1d\n" +
@@ -1143,48 +1222,50 @@ func file_keyswitch_vault_v1_credential_proto_rawDescGZIP() []byte {
 	return file_keyswitch_vault_v1_credential_proto_rawDescData
 }
 
-var file_keyswitch_vault_v1_credential_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_keyswitch_vault_v1_credential_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_keyswitch_vault_v1_credential_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_keyswitch_vault_v1_credential_proto_goTypes = []any{
 	(CredentialKind)(0),           // 0: keyswitch.vault.v1.CredentialKind
-	(CredentialState)(0),          // 1: keyswitch.vault.v1.CredentialState
-	(CredentialVersionState)(0),   // 2: keyswitch.vault.v1.CredentialVersionState
-	(*Credential)(nil),            // 3: keyswitch.vault.v1.Credential
-	(*CredentialVersion)(nil),     // 4: keyswitch.vault.v1.CredentialVersion
-	(*SecretMaterial)(nil),        // 5: keyswitch.vault.v1.SecretMaterial
-	(*AwsKeyPair)(nil),            // 6: keyswitch.vault.v1.AwsKeyPair
-	(*OauthGrant)(nil),            // 7: keyswitch.vault.v1.OauthGrant
-	(*EntraApplication)(nil),      // 8: keyswitch.vault.v1.EntraApplication
-	(*GoogleServiceAccount)(nil),  // 9: keyswitch.vault.v1.GoogleServiceAccount
-	nil,                           // 10: keyswitch.vault.v1.Credential.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*CredentialTest)(nil),        // 12: keyswitch.vault.v1.CredentialTest
+	(CredentialSource)(0),         // 1: keyswitch.vault.v1.CredentialSource
+	(CredentialState)(0),          // 2: keyswitch.vault.v1.CredentialState
+	(CredentialVersionState)(0),   // 3: keyswitch.vault.v1.CredentialVersionState
+	(*Credential)(nil),            // 4: keyswitch.vault.v1.Credential
+	(*CredentialVersion)(nil),     // 5: keyswitch.vault.v1.CredentialVersion
+	(*SecretMaterial)(nil),        // 6: keyswitch.vault.v1.SecretMaterial
+	(*AwsKeyPair)(nil),            // 7: keyswitch.vault.v1.AwsKeyPair
+	(*OauthGrant)(nil),            // 8: keyswitch.vault.v1.OauthGrant
+	(*EntraApplication)(nil),      // 9: keyswitch.vault.v1.EntraApplication
+	(*GoogleServiceAccount)(nil),  // 10: keyswitch.vault.v1.GoogleServiceAccount
+	nil,                           // 11: keyswitch.vault.v1.Credential.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*CredentialTest)(nil),        // 13: keyswitch.vault.v1.CredentialTest
 }
 var file_keyswitch_vault_v1_credential_proto_depIdxs = []int32{
 	0,  // 0: keyswitch.vault.v1.Credential.kind:type_name -> keyswitch.vault.v1.CredentialKind
-	10, // 1: keyswitch.vault.v1.Credential.labels:type_name -> keyswitch.vault.v1.Credential.LabelsEntry
-	11, // 2: keyswitch.vault.v1.Credential.expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 3: keyswitch.vault.v1.Credential.state:type_name -> keyswitch.vault.v1.CredentialState
-	12, // 4: keyswitch.vault.v1.Credential.last_test:type_name -> keyswitch.vault.v1.CredentialTest
-	11, // 5: keyswitch.vault.v1.Credential.last_use_time:type_name -> google.protobuf.Timestamp
-	11, // 6: keyswitch.vault.v1.Credential.create_time:type_name -> google.protobuf.Timestamp
-	11, // 7: keyswitch.vault.v1.Credential.update_time:type_name -> google.protobuf.Timestamp
-	2,  // 8: keyswitch.vault.v1.CredentialVersion.state:type_name -> keyswitch.vault.v1.CredentialVersionState
-	12, // 9: keyswitch.vault.v1.CredentialVersion.last_test:type_name -> keyswitch.vault.v1.CredentialTest
-	11, // 10: keyswitch.vault.v1.CredentialVersion.last_use_time:type_name -> google.protobuf.Timestamp
-	11, // 11: keyswitch.vault.v1.CredentialVersion.create_time:type_name -> google.protobuf.Timestamp
-	11, // 12: keyswitch.vault.v1.CredentialVersion.activate_time:type_name -> google.protobuf.Timestamp
-	11, // 13: keyswitch.vault.v1.CredentialVersion.destroy_time:type_name -> google.protobuf.Timestamp
-	6,  // 14: keyswitch.vault.v1.SecretMaterial.aws:type_name -> keyswitch.vault.v1.AwsKeyPair
-	7,  // 15: keyswitch.vault.v1.SecretMaterial.oauth:type_name -> keyswitch.vault.v1.OauthGrant
-	8,  // 16: keyswitch.vault.v1.SecretMaterial.entra:type_name -> keyswitch.vault.v1.EntraApplication
-	9,  // 17: keyswitch.vault.v1.SecretMaterial.google_service_account:type_name -> keyswitch.vault.v1.GoogleServiceAccount
-	11, // 18: keyswitch.vault.v1.OauthGrant.access_token_expire_time:type_name -> google.protobuf.Timestamp
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	11, // 1: keyswitch.vault.v1.Credential.labels:type_name -> keyswitch.vault.v1.Credential.LabelsEntry
+	12, // 2: keyswitch.vault.v1.Credential.expire_time:type_name -> google.protobuf.Timestamp
+	2,  // 3: keyswitch.vault.v1.Credential.state:type_name -> keyswitch.vault.v1.CredentialState
+	13, // 4: keyswitch.vault.v1.Credential.last_test:type_name -> keyswitch.vault.v1.CredentialTest
+	12, // 5: keyswitch.vault.v1.Credential.last_use_time:type_name -> google.protobuf.Timestamp
+	12, // 6: keyswitch.vault.v1.Credential.create_time:type_name -> google.protobuf.Timestamp
+	12, // 7: keyswitch.vault.v1.Credential.update_time:type_name -> google.protobuf.Timestamp
+	1,  // 8: keyswitch.vault.v1.Credential.source:type_name -> keyswitch.vault.v1.CredentialSource
+	3,  // 9: keyswitch.vault.v1.CredentialVersion.state:type_name -> keyswitch.vault.v1.CredentialVersionState
+	13, // 10: keyswitch.vault.v1.CredentialVersion.last_test:type_name -> keyswitch.vault.v1.CredentialTest
+	12, // 11: keyswitch.vault.v1.CredentialVersion.last_use_time:type_name -> google.protobuf.Timestamp
+	12, // 12: keyswitch.vault.v1.CredentialVersion.create_time:type_name -> google.protobuf.Timestamp
+	12, // 13: keyswitch.vault.v1.CredentialVersion.activate_time:type_name -> google.protobuf.Timestamp
+	12, // 14: keyswitch.vault.v1.CredentialVersion.destroy_time:type_name -> google.protobuf.Timestamp
+	7,  // 15: keyswitch.vault.v1.SecretMaterial.aws:type_name -> keyswitch.vault.v1.AwsKeyPair
+	8,  // 16: keyswitch.vault.v1.SecretMaterial.oauth:type_name -> keyswitch.vault.v1.OauthGrant
+	9,  // 17: keyswitch.vault.v1.SecretMaterial.entra:type_name -> keyswitch.vault.v1.EntraApplication
+	10, // 18: keyswitch.vault.v1.SecretMaterial.google_service_account:type_name -> keyswitch.vault.v1.GoogleServiceAccount
+	12, // 19: keyswitch.vault.v1.OauthGrant.access_token_expire_time:type_name -> google.protobuf.Timestamp
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_keyswitch_vault_v1_credential_proto_init() }
@@ -1210,7 +1291,7 @@ func file_keyswitch_vault_v1_credential_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyswitch_vault_v1_credential_proto_rawDesc), len(file_keyswitch_vault_v1_credential_proto_rawDesc)),
-			NumEnums:      3,
+			NumEnums:      4,
 			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -99,9 +99,11 @@ type CreateCredentialRequest struct {
 	// Required.
 	Credential *Credential `protobuf:"bytes,3,opt,name=credential,proto3" json:"credential,omitempty"`
 	// Optional. A UUID4: the same request again within a day gives the same answer.
-	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// See CredentialSource. Default false.
+	OverrideEnvironment bool `protobuf:"varint,5,opt,name=override_environment,json=overrideEnvironment,proto3" json:"override_environment,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *CreateCredentialRequest) Reset() {
@@ -160,6 +162,13 @@ func (x *CreateCredentialRequest) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *CreateCredentialRequest) GetOverrideEnvironment() bool {
+	if x != nil {
+		return x.OverrideEnvironment
+	}
+	return false
 }
 
 // Response of CreateCredential.
@@ -434,9 +443,11 @@ type UpdateCredentialRequest struct {
 	// Required. Its etag, when set, must be the present one.
 	Credential *Credential `protobuf:"bytes,1,opt,name=credential,proto3" json:"credential,omitempty"`
 	// Optional. Absent means every field that is set.
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// See CredentialSource. Default false.
+	OverrideEnvironment bool `protobuf:"varint,3,opt,name=override_environment,json=overrideEnvironment,proto3" json:"override_environment,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *UpdateCredentialRequest) Reset() {
@@ -481,6 +492,13 @@ func (x *UpdateCredentialRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 		return x.UpdateMask
 	}
 	return nil
+}
+
+func (x *UpdateCredentialRequest) GetOverrideEnvironment() bool {
+	if x != nil {
+		return x.OverrideEnvironment
+	}
+	return false
 }
 
 // Response of UpdateCredential.
@@ -537,9 +555,11 @@ type DisableCredentialRequest struct {
 	// Optional. Must be the present one when set.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Optional.
-	Revocation    *Revocation `protobuf:"bytes,3,opt,name=revocation,proto3" json:"revocation,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Revocation *Revocation `protobuf:"bytes,3,opt,name=revocation,proto3" json:"revocation,omitempty"`
+	// See CredentialSource. Default false.
+	OverrideEnvironment bool `protobuf:"varint,4,opt,name=override_environment,json=overrideEnvironment,proto3" json:"override_environment,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *DisableCredentialRequest) Reset() {
@@ -591,6 +611,13 @@ func (x *DisableCredentialRequest) GetRevocation() *Revocation {
 		return x.Revocation
 	}
 	return nil
+}
+
+func (x *DisableCredentialRequest) GetOverrideEnvironment() bool {
+	if x != nil {
+		return x.OverrideEnvironment
+	}
+	return false
 }
 
 // Response of DisableCredential.
@@ -655,9 +682,11 @@ type EnableCredentialRequest struct {
 	// Required.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Optional. Must be the present one when set.
-	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// See CredentialSource. Default false.
+	OverrideEnvironment bool `protobuf:"varint,3,opt,name=override_environment,json=overrideEnvironment,proto3" json:"override_environment,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *EnableCredentialRequest) Reset() {
@@ -702,6 +731,13 @@ func (x *EnableCredentialRequest) GetEtag() string {
 		return x.Etag
 	}
 	return ""
+}
+
+func (x *EnableCredentialRequest) GetOverrideEnvironment() bool {
+	if x != nil {
+		return x.OverrideEnvironment
+	}
+	return false
 }
 
 // Response of EnableCredential.
@@ -758,9 +794,11 @@ type DeleteCredentialRequest struct {
 	// Optional. Must be the present one when set.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Optional.
-	Revocation    *Revocation `protobuf:"bytes,3,opt,name=revocation,proto3" json:"revocation,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Revocation *Revocation `protobuf:"bytes,3,opt,name=revocation,proto3" json:"revocation,omitempty"`
+	// See CredentialSource. Default false.
+	OverrideEnvironment bool `protobuf:"varint,4,opt,name=override_environment,json=overrideEnvironment,proto3" json:"override_environment,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *DeleteCredentialRequest) Reset() {
@@ -812,6 +850,13 @@ func (x *DeleteCredentialRequest) GetRevocation() *Revocation {
 		return x.Revocation
 	}
 	return nil
+}
+
+func (x *DeleteCredentialRequest) GetOverrideEnvironment() bool {
+	if x != nil {
+		return x.OverrideEnvironment
+	}
+	return false
 }
 
 // Response of DeleteCredential.
@@ -978,9 +1023,11 @@ type AddCredentialVersionRequest struct {
 	// Required. Input only.
 	SecretMaterial *SecretMaterial `protobuf:"bytes,2,opt,name=secret_material,json=secretMaterial,proto3" json:"secret_material,omitempty"`
 	// Optional. A UUID4: the same request again within a day gives the same version.
-	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// See CredentialSource. Default false.
+	OverrideEnvironment bool `protobuf:"varint,4,opt,name=override_environment,json=overrideEnvironment,proto3" json:"override_environment,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *AddCredentialVersionRequest) Reset() {
@@ -1032,6 +1079,13 @@ func (x *AddCredentialVersionRequest) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *AddCredentialVersionRequest) GetOverrideEnvironment() bool {
+	if x != nil {
+		return x.OverrideEnvironment
+	}
+	return false
 }
 
 // Response of AddCredentialVersion.
@@ -1300,9 +1354,11 @@ type ActivateCredentialVersionRequest struct {
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Whether to activate a version whose last test did not pass. Default false:
 	// then it is refused with TEST_REQUIRED.
-	Force         bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Force bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
+	// See CredentialSource. Default false.
+	OverrideEnvironment bool `protobuf:"varint,4,opt,name=override_environment,json=overrideEnvironment,proto3" json:"override_environment,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *ActivateCredentialVersionRequest) Reset() {
@@ -1352,6 +1408,13 @@ func (x *ActivateCredentialVersionRequest) GetEtag() string {
 func (x *ActivateCredentialVersionRequest) GetForce() bool {
 	if x != nil {
 		return x.Force
+	}
+	return false
+}
+
+func (x *ActivateCredentialVersionRequest) GetOverrideEnvironment() bool {
+	if x != nil {
+		return x.OverrideEnvironment
 	}
 	return false
 }
@@ -1410,9 +1473,11 @@ type DisableCredentialVersionRequest struct {
 	// Optional. The credential's; must be the present one when set.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Optional.
-	Revocation    *Revocation `protobuf:"bytes,3,opt,name=revocation,proto3" json:"revocation,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Revocation *Revocation `protobuf:"bytes,3,opt,name=revocation,proto3" json:"revocation,omitempty"`
+	// See CredentialSource. Default false.
+	OverrideEnvironment bool `protobuf:"varint,4,opt,name=override_environment,json=overrideEnvironment,proto3" json:"override_environment,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *DisableCredentialVersionRequest) Reset() {
@@ -1464,6 +1529,13 @@ func (x *DisableCredentialVersionRequest) GetRevocation() *Revocation {
 		return x.Revocation
 	}
 	return nil
+}
+
+func (x *DisableCredentialVersionRequest) GetOverrideEnvironment() bool {
+	if x != nil {
+		return x.OverrideEnvironment
+	}
+	return false
 }
 
 // Response of DisableCredentialVersion.
@@ -1529,9 +1601,11 @@ type DestroyCredentialVersionRequest struct {
 	// Optional. The credential's; must be the present one when set.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Optional.
-	Revocation    *Revocation `protobuf:"bytes,3,opt,name=revocation,proto3" json:"revocation,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Revocation *Revocation `protobuf:"bytes,3,opt,name=revocation,proto3" json:"revocation,omitempty"`
+	// See CredentialSource. Default false.
+	OverrideEnvironment bool `protobuf:"varint,4,opt,name=override_environment,json=overrideEnvironment,proto3" json:"override_environment,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *DestroyCredentialVersionRequest) Reset() {
@@ -1583,6 +1657,13 @@ func (x *DestroyCredentialVersionRequest) GetRevocation() *Revocation {
 		return x.Revocation
 	}
 	return nil
+}
+
+func (x *DestroyCredentialVersionRequest) GetOverrideEnvironment() bool {
+	if x != nil {
+		return x.OverrideEnvironment
+	}
+	return false
 }
 
 // Response of DestroyCredentialVersion.
@@ -1900,7 +1981,7 @@ const file_keyswitch_vault_v1_credential_service_proto_rawDesc = "" +
 	"Revocation\x12$\n" +
 	"\x0ekill_in_flight\x18\x01 \x01(\bR\fkillInFlight\x12!\n" +
 	"\fdeny_locally\x18\x02 \x01(\bR\vdenyLocally\x12\x12\n" +
-	"\x04note\x18\x03 \x01(\tR\x04note\"\xb5\x01\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\"\xe8\x01\n" +
 	"\x17CreateCredentialRequest\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\tR\x06parent\x12#\n" +
 	"\rcredential_id\x18\x02 \x01(\tR\fcredentialId\x12>\n" +
@@ -1908,7 +1989,8 @@ const file_keyswitch_vault_v1_credential_service_proto_rawDesc = "" +
 	"credential\x18\x03 \x01(\v2\x1e.keyswitch.vault.v1.CredentialR\n" +
 	"credential\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x04 \x01(\tR\trequestId\"Z\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\x121\n" +
+	"\x14override_environment\x18\x05 \x01(\bR\x13overrideEnvironment\"Z\n" +
 	"\x18CreateCredentialResponse\x12>\n" +
 	"\n" +
 	"credential\x18\x01 \x01(\v2\x1e.keyswitch.vault.v1.CredentialR\n" +
@@ -1927,41 +2009,45 @@ const file_keyswitch_vault_v1_credential_service_proto_rawDesc = "" +
 	"\bprovider\x18\x04 \x01(\tR\bprovider\"\x83\x01\n" +
 	"\x17ListCredentialsResponse\x12@\n" +
 	"\vcredentials\x18\x01 \x03(\v2\x1e.keyswitch.vault.v1.CredentialR\vcredentials\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x96\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc9\x01\n" +
 	"\x17UpdateCredentialRequest\x12>\n" +
 	"\n" +
 	"credential\x18\x01 \x01(\v2\x1e.keyswitch.vault.v1.CredentialR\n" +
 	"credential\x12;\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
-	"updateMask\"Z\n" +
+	"updateMask\x121\n" +
+	"\x14override_environment\x18\x03 \x01(\bR\x13overrideEnvironment\"Z\n" +
 	"\x18UpdateCredentialResponse\x12>\n" +
 	"\n" +
 	"credential\x18\x01 \x01(\v2\x1e.keyswitch.vault.v1.CredentialR\n" +
-	"credential\"\x82\x01\n" +
+	"credential\"\xb5\x01\n" +
 	"\x18DisableCredentialRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12>\n" +
 	"\n" +
 	"revocation\x18\x03 \x01(\v2\x1e.keyswitch.vault.v1.RevocationR\n" +
-	"revocation\"\x7f\n" +
+	"revocation\x121\n" +
+	"\x14override_environment\x18\x04 \x01(\bR\x13overrideEnvironment\"\x7f\n" +
 	"\x19DisableCredentialResponse\x12>\n" +
 	"\n" +
 	"credential\x18\x01 \x01(\v2\x1e.keyswitch.vault.v1.CredentialR\n" +
 	"credential\x12\"\n" +
-	"\ris_local_only\x18\x02 \x01(\bR\visLocalOnly\"A\n" +
+	"\ris_local_only\x18\x02 \x01(\bR\visLocalOnly\"t\n" +
 	"\x17EnableCredentialRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04etag\x18\x02 \x01(\tR\x04etag\"Z\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x121\n" +
+	"\x14override_environment\x18\x03 \x01(\bR\x13overrideEnvironment\"Z\n" +
 	"\x18EnableCredentialResponse\x12>\n" +
 	"\n" +
 	"credential\x18\x01 \x01(\v2\x1e.keyswitch.vault.v1.CredentialR\n" +
-	"credential\"\x81\x01\n" +
+	"credential\"\xb4\x01\n" +
 	"\x17DeleteCredentialRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12>\n" +
 	"\n" +
 	"revocation\x18\x03 \x01(\v2\x1e.keyswitch.vault.v1.RevocationR\n" +
-	"revocation\">\n" +
+	"revocation\x121\n" +
+	"\x14override_environment\x18\x04 \x01(\bR\x13overrideEnvironment\">\n" +
 	"\x18DeleteCredentialResponse\x12\"\n" +
 	"\ris_local_only\x18\x01 \x01(\bR\visLocalOnly\"u\n" +
 	"\x1bRevokeAllCredentialsRequest\x12\x16\n" +
@@ -1971,12 +2057,13 @@ const file_keyswitch_vault_v1_credential_service_proto_rawDesc = "" +
 	"revocation\"i\n" +
 	"\x1cRevokeAllCredentialsResponse\x12%\n" +
 	"\x0edisabled_count\x18\x01 \x01(\x05R\rdisabledCount\x12\"\n" +
-	"\ris_local_only\x18\x02 \x01(\bR\visLocalOnly\"\xa6\x01\n" +
+	"\ris_local_only\x18\x02 \x01(\bR\visLocalOnly\"\xd9\x01\n" +
 	"\x1bAddCredentialVersionRequest\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\tR\x06parent\x12P\n" +
 	"\x0fsecret_material\x18\x02 \x01(\v2\".keyswitch.vault.v1.SecretMaterialB\x03\x80\x01\x01R\x0esecretMaterial\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\"t\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x121\n" +
+	"\x14override_environment\x18\x04 \x01(\bR\x13overrideEnvironment\"t\n" +
 	"\x1cAddCredentialVersionResponse\x12T\n" +
 	"\x12credential_version\x18\x01 \x01(\v2%.keyswitch.vault.v1.CredentialVersionR\x11credentialVersion\"1\n" +
 	"\x1bGetCredentialVersionRequest\x12\x12\n" +
@@ -1990,28 +2077,31 @@ const file_keyswitch_vault_v1_credential_service_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"\xa0\x01\n" +
 	"\x1eListCredentialVersionsResponse\x12V\n" +
 	"\x13credential_versions\x18\x01 \x03(\v2%.keyswitch.vault.v1.CredentialVersionR\x12credentialVersions\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"`\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x93\x01\n" +
 	" ActivateCredentialVersionRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x14\n" +
-	"\x05force\x18\x03 \x01(\bR\x05force\"y\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\x121\n" +
+	"\x14override_environment\x18\x04 \x01(\bR\x13overrideEnvironment\"y\n" +
 	"!ActivateCredentialVersionResponse\x12T\n" +
-	"\x12credential_version\x18\x01 \x01(\v2%.keyswitch.vault.v1.CredentialVersionR\x11credentialVersion\"\x89\x01\n" +
+	"\x12credential_version\x18\x01 \x01(\v2%.keyswitch.vault.v1.CredentialVersionR\x11credentialVersion\"\xbc\x01\n" +
 	"\x1fDisableCredentialVersionRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12>\n" +
 	"\n" +
 	"revocation\x18\x03 \x01(\v2\x1e.keyswitch.vault.v1.RevocationR\n" +
-	"revocation\"\x9c\x01\n" +
+	"revocation\x121\n" +
+	"\x14override_environment\x18\x04 \x01(\bR\x13overrideEnvironment\"\x9c\x01\n" +
 	" DisableCredentialVersionResponse\x12T\n" +
 	"\x12credential_version\x18\x01 \x01(\v2%.keyswitch.vault.v1.CredentialVersionR\x11credentialVersion\x12\"\n" +
-	"\ris_local_only\x18\x02 \x01(\bR\visLocalOnly\"\x89\x01\n" +
+	"\ris_local_only\x18\x02 \x01(\bR\visLocalOnly\"\xbc\x01\n" +
 	"\x1fDestroyCredentialVersionRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12>\n" +
 	"\n" +
 	"revocation\x18\x03 \x01(\v2\x1e.keyswitch.vault.v1.RevocationR\n" +
-	"revocation\"\x9c\x01\n" +
+	"revocation\x121\n" +
+	"\x14override_environment\x18\x04 \x01(\bR\x13overrideEnvironment\"\x9c\x01\n" +
 	" DestroyCredentialVersionResponse\x12T\n" +
 	"\x12credential_version\x18\x01 \x01(\v2%.keyswitch.vault.v1.CredentialVersionR\x11credentialVersion\x12\"\n" +
 	"\ris_local_only\x18\x02 \x01(\bR\visLocalOnly\"\x96\x01\n" +

@@ -48,6 +48,9 @@ const (
 // (disable, destroy, delete, revoke all) makes every router drop them within
 // 2 s. While Vault cannot be written, a revocation is UNAVAILABLE, unless the
 // request says deny_locally.
+//
+// What the environment of the service fixes is changed only by requests that say
+// override_environment; RevokeAllCredentials needs no such word.
 type CredentialServiceClient interface {
 	// Creates a credential without a version.
 	CreateCredential(ctx context.Context, in *CreateCredentialRequest, opts ...grpc.CallOption) (*CreateCredentialResponse, error)
@@ -263,6 +266,9 @@ func (c *credentialServiceClient) SetCredentialPolicy(ctx context.Context, in *S
 // (disable, destroy, delete, revoke all) makes every router drop them within
 // 2 s. While Vault cannot be written, a revocation is UNAVAILABLE, unless the
 // request says deny_locally.
+//
+// What the environment of the service fixes is changed only by requests that say
+// override_environment; RevokeAllCredentials needs no such word.
 type CredentialServiceServer interface {
 	// Creates a credential without a version.
 	CreateCredential(context.Context, *CreateCredentialRequest) (*CreateCredentialResponse, error)

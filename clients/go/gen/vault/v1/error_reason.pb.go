@@ -252,6 +252,13 @@ const (
 	//	  "domain": "vault.keyswitch.dev",
 	//	  "metadata": {} }
 	ErrorReason_ERROR_REASON_AUTHENTICATION_LIMITED ErrorReason = 41
+	// The environment of the service fixes the credential, and the request does
+	// not say that it means to change it anyway. Status FAILED_PRECONDITION.
+	//
+	//	{ "reason": "ERROR_REASON_CREDENTIAL_FIXED",
+	//	  "domain": "vault.keyswitch.dev",
+	//	  "metadata": { "name": "deployment/credentials/anthropic" } }
+	ErrorReason_ERROR_REASON_CREDENTIAL_FIXED ErrorReason = 42
 )
 
 // Enum value maps for ErrorReason.
@@ -290,6 +297,7 @@ var (
 		31: "ERROR_REASON_INTERNAL",
 		40: "ERROR_REASON_ISSUER_UNAVAILABLE",
 		41: "ERROR_REASON_AUTHENTICATION_LIMITED",
+		42: "ERROR_REASON_CREDENTIAL_FIXED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":            0,
@@ -325,6 +333,7 @@ var (
 		"ERROR_REASON_INTERNAL":               31,
 		"ERROR_REASON_ISSUER_UNAVAILABLE":     40,
 		"ERROR_REASON_AUTHENTICATION_LIMITED": 41,
+		"ERROR_REASON_CREDENTIAL_FIXED":       42,
 	}
 )
 
@@ -359,7 +368,7 @@ var File_keyswitch_vault_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_keyswitch_vault_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"%keyswitch/vault/v1/error_reason.proto\x12\x12keyswitch.vault.v1*\x96\t\n" +
+	"%keyswitch/vault/v1/error_reason.proto\x12\x12keyswitch.vault.v1*\xb9\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\x01\x12\x1f\n" +
@@ -394,7 +403,8 @@ const file_keyswitch_vault_v1_error_reason_proto_rawDesc = "" +
 	"\x19ERROR_REASON_VAULT_DENIED\x10\x1e\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x1f\x12#\n" +
 	"\x1fERROR_REASON_ISSUER_UNAVAILABLE\x10(\x12'\n" +
-	"#ERROR_REASON_AUTHENTICATION_LIMITED\x10)b\x06proto3"
+	"#ERROR_REASON_AUTHENTICATION_LIMITED\x10)\x12!\n" +
+	"\x1dERROR_REASON_CREDENTIAL_FIXED\x10*b\x06proto3"
 
 var (
 	file_keyswitch_vault_v1_error_reason_proto_rawDescOnce sync.Once

@@ -155,6 +155,10 @@ class _AuditActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditActi
     """The root key of the embedded store was replaced."""
     AUDIT_ACTION_MIGRATE_STORE: _AuditAction.ValueType  # 29
     """The store's content was copied into another store."""
+    AUDIT_ACTION_FIX_CREDENTIAL: _AuditAction.ValueType  # 30
+    """The service took a value that its environment fixes: the version was made and
+    activated. The note names the variable.
+    """
 
 class AuditAction(_AuditAction, metaclass=_AuditActionEnumTypeWrapper):
     """What was done."""
@@ -221,6 +225,10 @@ AUDIT_ACTION_ROTATE_ROOT_KEY: AuditAction.ValueType  # 28
 """The root key of the embedded store was replaced."""
 AUDIT_ACTION_MIGRATE_STORE: AuditAction.ValueType  # 29
 """The store's content was copied into another store."""
+AUDIT_ACTION_FIX_CREDENTIAL: AuditAction.ValueType  # 30
+"""The service took a value that its environment fixes: the version was made and
+activated. The note names the variable.
+"""
 Global___AuditAction: _TypeAlias = AuditAction  # noqa: Y015
 
 @_typing.final

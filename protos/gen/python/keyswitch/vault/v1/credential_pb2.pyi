@@ -57,6 +57,45 @@ CREDENTIAL_KIND_GOOGLE_SERVICE_ACCOUNT: CredentialKind.ValueType  # 5
 """A Google service account."""
 Global___CredentialKind: _TypeAlias = CredentialKind  # noqa: Y015
 
+class _CredentialSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CredentialSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CredentialSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CREDENTIAL_SOURCE_UNSPECIFIED: _CredentialSource.ValueType  # 0
+    """Routers are not told."""
+    CREDENTIAL_SOURCE_STORED: _CredentialSource.ValueType  # 1
+    """Requests over gRPC."""
+    CREDENTIAL_SOURCE_ENVIRONMENT: _CredentialSource.ValueType  # 2
+    """The environment of the answering instance."""
+    CREDENTIAL_SOURCE_STORED_OVER_ENVIRONMENT: _CredentialSource.ValueType  # 3
+    """A request over gRPC that said override_environment: the environment has
+    another one.
+    """
+
+class CredentialSource(_CredentialSource, metaclass=_CredentialSourceEnumTypeWrapper):
+    """Where the value that is leased comes from.
+
+    What the environment of the service says of a credential of the deployment is
+    read-only over gRPC, so that nobody changes by accident what it was meant to
+    fix: a request that would change it is refused with CREDENTIAL_FIXED unless it
+    sets override_environment. Then what was stored counts until the environment
+    has a value that it never had before.
+    """
+
+CREDENTIAL_SOURCE_UNSPECIFIED: CredentialSource.ValueType  # 0
+"""Routers are not told."""
+CREDENTIAL_SOURCE_STORED: CredentialSource.ValueType  # 1
+"""Requests over gRPC."""
+CREDENTIAL_SOURCE_ENVIRONMENT: CredentialSource.ValueType  # 2
+"""The environment of the answering instance."""
+CREDENTIAL_SOURCE_STORED_OVER_ENVIRONMENT: CredentialSource.ValueType  # 3
+"""A request over gRPC that said override_environment: the environment has
+another one.
+"""
+Global___CredentialSource: _TypeAlias = CredentialSource  # noqa: Y015
+
 class _CredentialState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -164,6 +203,7 @@ class Credential(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identifier. Its owner is the deployment, an organization or a user:
     "deployment/credentials/{credential}",
@@ -196,6 +236,8 @@ class Credential(_message.Message):
     """Output only. Changes with every change but tests and uses; compared with a
     request's etag when that is sent.
     """
+    source: Global___CredentialSource.ValueType
+    """Output only. Where the value that is leased comes from."""
     @_builtins.property
     def allowed_origins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Required. Immutable. Where the secret may be sent, each as
@@ -251,10 +293,11 @@ class Credential(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        source: Global___CredentialSource.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_concurrent_requests", b"_max_concurrent_requests", "create_time", b"create_time", "expire_time", b"expire_time", "last_test", b"last_test", "last_use_time", b"last_use_time", "max_concurrent_requests", b"max_concurrent_requests", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_concurrent_requests", b"_max_concurrent_requests", "active_version", b"active_version", "allowed_origins", b"allowed_origins", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "expire_time", b"expire_time", "fingerprint", b"fingerprint", "kind", b"kind", "labels", b"labels", "last_test", b"last_test", "last_use_time", b"last_use_time", "max_concurrent_requests", b"max_concurrent_requests", "name", b"name", "plan", b"plan", "provider", b"provider", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_concurrent_requests", b"_max_concurrent_requests", "active_version", b"active_version", "allowed_origins", b"allowed_origins", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "expire_time", b"expire_time", "fingerprint", b"fingerprint", "kind", b"kind", "labels", b"labels", "last_test", b"last_test", "last_use_time", b"last_use_time", "max_concurrent_requests", b"max_concurrent_requests", "name", b"name", "plan", b"plan", "provider", b"provider", "source", b"source", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_concurrent_requests: _TypeAlias = _typing.Literal["max_concurrent_requests"]  # noqa: Y015
     _WhichOneofArgType__max_concurrent_requests: _TypeAlias = _typing.Literal["_max_concurrent_requests", b"_max_concurrent_requests"]  # noqa: Y015

@@ -64,6 +64,7 @@ class CreateCredentialRequest(_message.Message):
     CREDENTIAL_ID_FIELD_NUMBER: _builtins.int
     CREDENTIAL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OVERRIDE_ENVIRONMENT_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. "deployment", "organizations/{organization}" or
     "organizations/{organization}/users/{user}".
@@ -72,6 +73,8 @@ class CreateCredentialRequest(_message.Message):
     """Required. Matches [a-z]([a-z0-9-]{0,61}[a-z0-9])?."""
     request_id: _builtins.str
     """Optional. A UUID4: the same request again within a day gives the same answer."""
+    override_environment: _builtins.bool
+    """See CredentialSource. Default false."""
     @_builtins.property
     def credential(self) -> _credential_pb2.Credential:
         """Required."""
@@ -83,10 +86,11 @@ class CreateCredentialRequest(_message.Message):
         credential_id: _builtins.str = ...,
         credential: _credential_pb2.Credential | None = ...,
         request_id: _builtins.str = ...,
+        override_environment: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "credential_id", b"credential_id", "parent", b"parent", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "credential_id", b"credential_id", "override_environment", b"override_environment", "parent", b"parent", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -232,6 +236,9 @@ class UpdateCredentialRequest(_message.Message):
 
     CREDENTIAL_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    OVERRIDE_ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    override_environment: _builtins.bool
+    """See CredentialSource. Default false."""
     @_builtins.property
     def credential(self) -> _credential_pb2.Credential:
         """Required. Its etag, when set, must be the present one."""
@@ -245,10 +252,11 @@ class UpdateCredentialRequest(_message.Message):
         *,
         credential: _credential_pb2.Credential | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        override_environment: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "override_environment", b"override_environment", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -287,10 +295,13 @@ class DisableCredentialRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REVOCATION_FIELD_NUMBER: _builtins.int
+    OVERRIDE_ENVIRONMENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required."""
     etag: _builtins.str
     """Optional. Must be the present one when set."""
+    override_environment: _builtins.bool
+    """See CredentialSource. Default false."""
     @_builtins.property
     def revocation(self) -> Global___Revocation:
         """Optional."""
@@ -301,10 +312,11 @@ class DisableCredentialRequest(_message.Message):
         name: _builtins.str = ...,
         etag: _builtins.str = ...,
         revocation: Global___Revocation | None = ...,
+        override_environment: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["revocation", b"revocation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "revocation", b"revocation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "override_environment", b"override_environment", "revocation", b"revocation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -348,19 +360,23 @@ class EnableCredentialRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    OVERRIDE_ENVIRONMENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required."""
     etag: _builtins.str
     """Optional. Must be the present one when set."""
+    override_environment: _builtins.bool
+    """See CredentialSource. Default false."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         etag: _builtins.str = ...,
+        override_environment: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "override_environment", b"override_environment"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -399,10 +415,13 @@ class DeleteCredentialRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REVOCATION_FIELD_NUMBER: _builtins.int
+    OVERRIDE_ENVIRONMENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required."""
     etag: _builtins.str
     """Optional. Must be the present one when set."""
+    override_environment: _builtins.bool
+    """See CredentialSource. Default false."""
     @_builtins.property
     def revocation(self) -> Global___Revocation:
         """Optional."""
@@ -413,10 +432,11 @@ class DeleteCredentialRequest(_message.Message):
         name: _builtins.str = ...,
         etag: _builtins.str = ...,
         revocation: Global___Revocation | None = ...,
+        override_environment: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["revocation", b"revocation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "revocation", b"revocation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "override_environment", b"override_environment", "revocation", b"revocation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -507,10 +527,13 @@ class AddCredentialVersionRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     SECRET_MATERIAL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OVERRIDE_ENVIRONMENT_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. The credential."""
     request_id: _builtins.str
     """Optional. A UUID4: the same request again within a day gives the same version."""
+    override_environment: _builtins.bool
+    """See CredentialSource. Default false."""
     @_builtins.property
     def secret_material(self) -> _credential_pb2.SecretMaterial:
         """Required. Input only."""
@@ -521,10 +544,11 @@ class AddCredentialVersionRequest(_message.Message):
         parent: _builtins.str = ...,
         secret_material: _credential_pb2.SecretMaterial | None = ...,
         request_id: _builtins.str = ...,
+        override_environment: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["secret_material", b"secret_material"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "request_id", b"request_id", "secret_material", b"secret_material"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["override_environment", b"override_environment", "parent", b"parent", "request_id", b"request_id", "secret_material", b"secret_material"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -667,6 +691,7 @@ class ActivateCredentialVersionRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
+    OVERRIDE_ENVIRONMENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required."""
     etag: _builtins.str
@@ -675,16 +700,19 @@ class ActivateCredentialVersionRequest(_message.Message):
     """Whether to activate a version whose last test did not pass. Default false:
     then it is refused with TEST_REQUIRED.
     """
+    override_environment: _builtins.bool
+    """See CredentialSource. Default false."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         etag: _builtins.str = ...,
         force: _builtins.bool = ...,
+        override_environment: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "force", b"force", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "force", b"force", "name", b"name", "override_environment", b"override_environment"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -723,10 +751,13 @@ class DisableCredentialVersionRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REVOCATION_FIELD_NUMBER: _builtins.int
+    OVERRIDE_ENVIRONMENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required."""
     etag: _builtins.str
     """Optional. The credential's; must be the present one when set."""
+    override_environment: _builtins.bool
+    """See CredentialSource. Default false."""
     @_builtins.property
     def revocation(self) -> Global___Revocation:
         """Optional."""
@@ -737,10 +768,11 @@ class DisableCredentialVersionRequest(_message.Message):
         name: _builtins.str = ...,
         etag: _builtins.str = ...,
         revocation: Global___Revocation | None = ...,
+        override_environment: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["revocation", b"revocation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "revocation", b"revocation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "override_environment", b"override_environment", "revocation", b"revocation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -783,10 +815,13 @@ class DestroyCredentialVersionRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REVOCATION_FIELD_NUMBER: _builtins.int
+    OVERRIDE_ENVIRONMENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required."""
     etag: _builtins.str
     """Optional. The credential's; must be the present one when set."""
+    override_environment: _builtins.bool
+    """See CredentialSource. Default false."""
     @_builtins.property
     def revocation(self) -> Global___Revocation:
         """Optional."""
@@ -797,10 +832,11 @@ class DestroyCredentialVersionRequest(_message.Message):
         name: _builtins.str = ...,
         etag: _builtins.str = ...,
         revocation: Global___Revocation | None = ...,
+        override_environment: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["revocation", b"revocation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "revocation", b"revocation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "override_environment", b"override_environment", "revocation", b"revocation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -33,6 +33,9 @@ class CredentialServiceStub:
     (disable, destroy, delete, revoke all) makes every router drop them within
     2 s. While Vault cannot be written, a revocation is UNAVAILABLE, unless the
     request says deny_locally.
+
+    What the environment of the service fixes is changed only by requests that say
+    override_environment; RevokeAllCredentials needs no such word.
     """
 
     def __init__(self, channel):
@@ -131,6 +134,9 @@ class CredentialServiceServicer:
     (disable, destroy, delete, revoke all) makes every router drop them within
     2 s. While Vault cannot be written, a revocation is UNAVAILABLE, unless the
     request says deny_locally.
+
+    What the environment of the service fixes is changed only by requests that say
+    override_environment; RevokeAllCredentials needs no such word.
     """
 
     def CreateCredential(self, request, context):
@@ -345,6 +351,9 @@ class CredentialService:
     (disable, destroy, delete, revoke all) makes every router drop them within
     2 s. While Vault cannot be written, a revocation is UNAVAILABLE, unless the
     request says deny_locally.
+
+    What the environment of the service fixes is changed only by requests that say
+    override_environment; RevokeAllCredentials needs no such word.
     """
 
     @staticmethod

@@ -34,6 +34,9 @@ class CredentialServiceStub:
     (disable, destroy, delete, revoke all) makes every router drop them within
     2 s. While Vault cannot be written, a revocation is UNAVAILABLE, unless the
     request says deny_locally.
+
+    What the environment of the service fixes is changed only by requests that say
+    override_environment; RevokeAllCredentials needs no such word.
     """
 
     @_typing.overload
@@ -84,6 +87,9 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     (disable, destroy, delete, revoke all) makes every router drop them within
     2 s. While Vault cannot be written, a revocation is UNAVAILABLE, unless the
     request says deny_locally.
+
+    What the environment of the service fixes is changed only by requests that say
+    override_environment; RevokeAllCredentials needs no such word.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -130,6 +136,9 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
     (disable, destroy, delete, revoke all) makes every router drop them within
     2 s. While Vault cannot be written, a revocation is UNAVAILABLE, unless the
     request says deny_locally.
+
+    What the environment of the service fixes is changed only by requests that say
+    override_environment; RevokeAllCredentials needs no such word.
     """
 
     @_abc_1.abstractmethod

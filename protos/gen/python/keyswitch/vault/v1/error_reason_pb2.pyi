@@ -278,6 +278,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "domain": "vault.keyswitch.dev",
           "metadata": {} }
     """
+    ERROR_REASON_CREDENTIAL_FIXED: _ErrorReason.ValueType  # 42
+    """The environment of the service fixes the credential, and the request does
+    not say that it means to change it anyway. Status FAILED_PRECONDITION.
+
+        { "reason": "ERROR_REASON_CREDENTIAL_FIXED",
+          "domain": "vault.keyswitch.dev",
+          "metadata": { "name": "deployment/credentials/anthropic" } }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Values of google.rpc.ErrorInfo.reason in the domain "vault.keyswitch.dev"; the
@@ -541,5 +549,13 @@ with google.rpc.RetryInfo.
     { "reason": "ERROR_REASON_AUTHENTICATION_LIMITED",
       "domain": "vault.keyswitch.dev",
       "metadata": {} }
+"""
+ERROR_REASON_CREDENTIAL_FIXED: ErrorReason.ValueType  # 42
+"""The environment of the service fixes the credential, and the request does
+not say that it means to change it anyway. Status FAILED_PRECONDITION.
+
+    { "reason": "ERROR_REASON_CREDENTIAL_FIXED",
+      "domain": "vault.keyswitch.dev",
+      "metadata": { "name": "deployment/credentials/anthropic" } }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -54,8 +54,7 @@ from vault_service.transport.token_servicer import TokenServicer
 from vault_service.workloads import Workloads, WorkloadsError
 
 _log = structlog.stdlib.get_logger("vault_service.app")
-_STORE_CHECK_SECONDS = 1.0
-_LAST_SIGNATURE_SECONDS = 2.0
+_STORE_CHECK_SECONDS, _BOOTSTRAP_SECONDS, _LAST_SIGNATURE_SECONDS = 1.0, 10.0, 2.0
 
 Clock = Callable[[], float]
 
@@ -180,8 +179,7 @@ class RunningService:
             try:
                 await self._check()
             except Exception as error:  # noqa: BLE001 - a check that died would leave the last word standing
-                cause = str(error) if isinstance(error, CannotStart) else None
-                _log.error("health_check_failed", error_type=type(error).__name__, cause=cause)
+                _log.error("health_check_failed", error_type=type(error).__name__)
                 await self._set_serving(False)
 
     async def _check(self) -> None:
@@ -194,7 +192,8 @@ class RunningService:
         try:
             async with asyncio.timeout(_STORE_CHECK_SECONDS):
                 await parts.store.check()
-                if not self._is_bootstrapped:
+            if not self._is_bootstrapped:
+                async with asyncio.timeout(_BOOTSTRAP_SECONDS):
                     await self._bootstrap()
         except (StoreError, Fault, TimeoutError) as error:
             if self.is_serving or not self._is_bootstrapped:
@@ -224,6 +223,7 @@ class RunningService:
         try:
             await take_fixed_credentials(parts.fixed, parts.recorder)
         except OtherwiseStored as error:
+            _log.critical("fixed_credential_not_taken", problem=str(error))
             raise CannotStart(str(error)) from None
         self._is_bootstrapped = True
         if was_issued:

@@ -1,99 +1,13 @@
 """What the ledger does with budgets, in the transactions of statements.py."""
 
-from dataclasses import dataclass
-
 from router_service.core.budget import Basis, Budget, BudgetStatus, Period, window_start
 from router_service.core.faults import Fault, Reason
 from router_service.ledger.connection import Connection
-from router_service.ledger.ledger import BUDGETS_MAX, Spending
+from router_service.ledger.ledger import BUDGETS_MAX
 
-_COLUMNS = (
+COLUMNS = (
     "organization, budget_id, uid, subject, period, basis, limit_nanos, expire_time, create_time, update_time, revision"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """What an attempt is to hold of a budget, and the window's sums before."""
-
-    uid: str
-    basis: Basis
-    start_time: int
-    amount_nanos: int
-    spent_nanos: int
-    reserved_nanos: int
-
-
-def plan_holds(connection: Connection, spending: Spending, now: float) -> list[Hold]:
-    """What an attempt would hold of every budget that applies. Raises Fault where one has too little left."""
-    holds = []
-    for budget in read_budgets(connection, spending.organization):
-        if budget.subject not in spending.subjects or not budget.is_in_force(now):
-            continue
-        amount_nanos = spending.credits_nanos if budget.basis is Basis.CHARGED else spending.list_nanos
-        if amount_nanos is None:
-            if budget.basis is Basis.CHARGED:
-                continue  # nothing will be charged
-            raise Fault(
-                Reason.PRICE_UNKNOWN,
-                f"The model has no price, and {budget.name} counts what calls cost. Have a price set, or use another"
-                " model.",
-                metadata={"budget": budget.name},
-            )
-        status = _status(connection, budget, now)
-        if status.remaining_nanos < amount_nanos:
-            raise _exhausted(status)
-        holds.append(
-            Hold(
-                budget.uid,
-                budget.basis,
-                status.window_start,
-                amount_nanos,
-                status.spent_nanos,
-                status.reserved_nanos,
-            )
-        )
-    return holds
-
-
-def hold(connection: Connection, response_id: str, attempt: int, holds: list[Hold], expire_time: float) -> None:
-    """Writes what was planned."""
-    for one in holds:
-        connection.execute(
-            "INSERT INTO holds (response_id, attempt, uid, start_time, basis, amount_nanos, expire_time, state)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, 'HELD')",
-            (response_id, attempt, one.uid, one.start_time, one.basis.value, one.amount_nanos, expire_time),
-        )
-        _write_window(connection, one.uid, one.start_time, one.spent_nanos, one.reserved_nanos + one.amount_nanos)
-
-
-def settle(connection: Connection, response_id: str, attempt: int, charged_nanos: int, list_nanos: int | None) -> None:
-    """Spends, in the windows in which it was reserved; also where the hold has expired meanwhile."""
-    rows = connection.execute(
-        "SELECT uid, start_time, basis, amount_nanos, state FROM holds"
-        " WHERE response_id = ? AND attempt = ? AND state IN ('HELD', 'EXPIRED') ORDER BY uid",
-        (response_id, attempt),
-    ).fetchall()
-    for uid, start_time, basis, amount_nanos, state in rows:
-        if basis == Basis.CHARGED.value:
-            cost_nanos = charged_nanos
-        else:
-            cost_nanos = amount_nanos if list_nanos is None else list_nanos
-        connection.execute(
-            "UPDATE holds SET state = 'SETTLED', spent_nanos = ? WHERE response_id = ? AND attempt = ? AND uid = ?",
-            (cost_nanos, response_id, attempt, uid),
-        )
-        _change_window(connection, uid, start_time, cost_nanos, amount_nanos if state == "HELD" else 0)
-
-
-def cancel(connection: Connection, response_id: str, attempt: int) -> None:
-    """Frees what an attempt held."""
-    rows = connection.execute(
-        "SELECT response_id, attempt, uid, start_time, amount_nanos FROM holds"
-        " WHERE response_id = ? AND attempt = ? AND state = 'HELD' ORDER BY uid",
-        (response_id, attempt),
-    ).fetchall()
-    _end(connection, rows, "CANCELLED")
 
 
 def release_expired(connection: Connection, now: float) -> None:
@@ -116,7 +30,7 @@ def create(connection: Connection, budget: Budget, now: float) -> BudgetStatus:
         message = f"An organization has at most {BUDGETS_MAX} budgets; delete some."
         raise Fault(Reason.INVALID_REQUEST, message, metadata={"field": "budget"}, fields={"budget": message})
     connection.execute(
-        f"INSERT INTO budgets ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 # constants
+        f"INSERT INTO budgets ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 # constants
         (
             budget.organization,
             budget.budget_id,
@@ -171,10 +85,10 @@ def delete(connection: Connection, organization: str, budget_id: str, revision: 
 def read_budgets(connection: Connection, organization: str) -> list[Budget]:
     """All of an organization, by id."""
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM budgets WHERE organization = ? ORDER BY budget_id",  # noqa: S608 # constants
+        f"SELECT {COLUMNS} FROM budgets WHERE organization = ? ORDER BY budget_id",  # noqa: S608 # constants
         (organization,),
     ).fetchall()
-    return [_budget(*row) for row in rows]
+    return [as_budget(*row) for row in rows]
 
 
 def read_list_price_subjects(connection: Connection) -> frozenset[str]:
@@ -203,13 +117,13 @@ def verify(connection: Connection) -> tuple[str, ...]:
 
 def _read_budget(connection: Connection, organization: str, budget_id: str) -> Budget | None:
     row = connection.execute(
-        f"SELECT {_COLUMNS} FROM budgets WHERE organization = ? AND budget_id = ?",  # noqa: S608 # constants
+        f"SELECT {COLUMNS} FROM budgets WHERE organization = ? AND budget_id = ?",  # noqa: S608 # constants
         (organization, budget_id),
     ).fetchone()
-    return None if row is None else _budget(*row)
+    return None if row is None else as_budget(*row)
 
 
-def _budget(  # a row has as many columns as it has
+def as_budget(  # a row has as many columns as it has
     organization: str,
     budget_id: str,
     uid: str,
@@ -271,23 +185,6 @@ def _end(connection: Connection, rows: list[tuple[str, int, str, int, int]], sta
             (state, response_id, attempt, uid),
         )
         _change_window(connection, uid, start_time, 0, amount_nanos)
-
-
-_BEGINS_ANEW = {
-    Period.DAY: "A new day begins at 00:00 UTC",
-    Period.MONTH: "A new month begins on the 1st at 00:00 UTC",
-    Period.TOTAL: "It does not begin anew",
-}
-
-
-def _exhausted(status: BudgetStatus) -> Fault:
-    budget = status.budget
-    until = _BEGINS_ANEW[budget.period]
-    return Fault(
-        Reason.BUDGET_EXHAUSTED,
-        f"The budget {budget.name} does not cover what this call may cost. {until}; an administrator can raise it.",
-        metadata={"budget": budget.name, "subject": budget.subject},
-    )
 
 
 def _changed(name: str) -> Fault:

@@ -1,10 +1,20 @@
 """What the ledger needs of a database: connections that speak the same SQL, and how a transaction of it begins.
 
-Statements are written once, with `?` for parameters, in the SQL that SQLite and PostgreSQL share.
+Statements are written once, with `?` for parameters, in the SQL that SQLite and PostgreSQL share. What every call
+needs is read and written for many calls at once: a round trip to a server, and a driver's work for a statement, cost
+more than the rows do.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
+
+from router_service.ledger.table import Table
+
+Query = tuple[str, tuple[Any, ...]]
+"""A statement that reads, and its parameters. Its columns have names that differ; `json_each(?)` takes a list."""
+
+Write = tuple[Table, Sequence[Any]]
+"""Rows for a table, no two of the same key."""
 
 
 class Cursor(Protocol):
@@ -19,14 +29,21 @@ class Cursor(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
-class Connection(Protocol):
-    """A connection. Used by one thread."""
+class Executor(Protocol):
+    """What runs statements."""
 
     def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> Cursor:
         """Runs a statement."""
 
-    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Cursor:
-        """Runs a statement for each of many rows."""
+
+class Connection(Executor, Protocol):
+    """A connection. Used by one thread."""
+
+    def read_all(self, queries: Sequence[Query], /) -> list[list[tuple[Any, ...]]]:
+        """The rows of each of the queries, in one round trip."""
+
+    def write_all(self, writes: Sequence[Write], /) -> None:
+        """Writes the rows of all of the tables, in one round trip."""
 
     def close(self) -> None:
         """Lets go of it."""
@@ -46,6 +63,9 @@ class Store(Protocol):
 
     def begin_reading(self, connection: Any) -> None:
         """Begins a transaction that sees one moment and holds nobody up."""
+
+    def commit(self, connection: Any) -> None:
+        """Ends a transaction; what it wrote is durable."""
 
     def roll_back(self, connection: Any) -> None:
         """Ends a transaction that failed."""

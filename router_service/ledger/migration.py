@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from router_service.core.database import PostgresDatabase
 from router_service.core.faults import Fault, Reason
 from router_service.database.steps import run_steps
-from router_service.ledger.connection import Connection
+from router_service.ledger.connection import Executor
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection as SqlConnection
@@ -53,7 +53,7 @@ def upgrade_sqlite(connection: sqlite3.Connection, path: Path) -> None:
         own.close()
 
 
-def upgrade_postgres(connection: Connection, database: PostgresDatabase) -> None:
+def upgrade_postgres(connection: Executor, database: PostgresDatabase) -> None:
     """Makes or changes the tables of a server's database. Raises Fault where they belong to a version too new."""
     if is_current(_read_postgres(connection)):
         return
@@ -103,7 +103,7 @@ def _read_sqlite(connection: sqlite3.Connection) -> tuple[str, str] | None:
     return _read(connection, has)
 
 
-def _read_postgres(connection: Connection) -> tuple[str, str] | None:
+def _read_postgres(connection: Executor) -> tuple[str, str] | None:
     def has(table: str) -> bool:
         found = connection.execute("SELECT to_regclass(?)", (table,)).fetchone()
         return found is not None and found[0] is not None
@@ -111,7 +111,7 @@ def _read_postgres(connection: Connection) -> tuple[str, str] | None:
     return _read(connection, has)
 
 
-def _read(connection: Connection, has: Callable[[str], bool]) -> tuple[str, str] | None:
+def _read(connection: Executor, has: Callable[[str], bool]) -> tuple[str, str] | None:
     if not has(VERSION_TABLE):
         return None
     row = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()  # noqa: S608 # a constant

@@ -13,12 +13,13 @@ from router_service.core.faults import Fault, Reason, invalid
 from router_service.core.money import NANOS_MAX
 from router_service.core.receipt import Receipt
 from router_service.ledger import budget_statements, codec, statements, usage_statements
-from router_service.ledger.connection import Connection, Store
+from router_service.ledger.connection import Store
 from router_service.ledger.journal import Journal, Settlement, key_of
 from router_service.ledger.ledger import Balance, ExpiredReservation, LedgerEntry, Spending, Sweep, Verification
 from router_service.ledger.outbox import Outbox
+from router_service.ledger.postings import Cancel, Claim, Reserve, Settle
 from router_service.ledger.sqlite import SqliteStore
-from router_service.ledger.usage import Dimension, Summary, UsageFilter, call_row, usage_rows
+from router_service.ledger.usage import Dimension, Summary, UsageFilter
 from router_service.ledger.writer import WAIT_SECONDS, Operation, Writer
 
 _GROUP_MAX = 500  # debts of a process that has ended that are paid at once
@@ -116,9 +117,7 @@ class SqlLedger:
 
     async def claim(self, organization: str, request_id: str, response_id: str, now: float) -> str | None:
         """See Ledger."""
-        earlier: str | None = await self._writer.submit(
-            lambda connection: statements.claim(connection, organization, request_id, response_id, now)
-        )
+        earlier: str | None = await self._writer.submit(Claim(organization, request_id, response_id, now))
         return earlier
 
     async def release_claim(self, organization: str, request_id: str, response_id: str) -> None:
@@ -132,10 +131,7 @@ class SqlLedger:
         for amount_nanos in (spending.credits_nanos, spending.list_nanos):
             if amount_nanos is not None:
                 _check_amount(amount_nanos)
-        now = self._clock()
-        await self._writer.submit(
-            lambda connection: statements.reserve(connection, response_id, attempt, spending, expire_time, now)
-        )
+        await self._writer.submit(Reserve(response_id, attempt, spending, expire_time, self._clock()))
 
     async def settle(
         self, response_id: str, attempt: int, charged_nanos: int, note: str, list_nanos: int | None = None
@@ -144,15 +140,12 @@ class SqlLedger:
         _check_amount(charged_nanos)
         if list_nanos is not None:
             _check_amount(list_nanos)
-        now = self._clock()
-        await self._writer.submit(
-            lambda connection: statements.settle(connection, response_id, attempt, charged_nanos, list_nanos, note, now)
-        )
+        await self._writer.submit(Settle(response_id, attempt, charged_nanos, list_nanos, note, self._clock()))
         self._outbox.pay((response_id, attempt))
 
     async def cancel_reservation(self, response_id: str, attempt: int) -> None:
         """See Ledger."""
-        await self._writer.submit(lambda connection: statements.cancel_reservation(connection, response_id, attempt))
+        await self._writer.submit(Cancel(response_id, attempt))
         self._outbox.pay((response_id, attempt))
 
     def owe(self, response_id: str, attempt: int, charged_nanos: int | None, list_nanos: int | None = None) -> None:
@@ -189,14 +182,13 @@ class SqlLedger:
             log.error("debt_not_payable", response_id=response_id, attempt=attempt)
 
     async def _write_all(self, receipts: list[Receipt]) -> None:
-        await self._writer.submit(lambda connection: _write(connection, receipts))
+        await self._writer.submit(lambda connection: usage_statements.write_receipts(connection, receipts))
 
     async def expired_reservations(self) -> tuple[ExpiredReservation, ...]:
         """See Ledger."""
         now = self._clock()
-        expired: tuple[ExpiredReservation, ...] = await self._writer.submit(
-            lambda connection: statements.list_expired(connection, now)
-        )
+        await self._writer.submit(lambda connection: statements.release_expired(connection, now))
+        expired: tuple[ExpiredReservation, ...] = await self._read(statements.list_expired)
         return expired
 
     async def sweep(self) -> Sweep:
@@ -210,7 +202,7 @@ class SqlLedger:
         """See Ledger."""
         self._queued.pop(receipt.response_id, None)
         self._writing.pop(receipt.response_id, None)  # an older one is not put back when its commit fails
-        await self._writer.submit(lambda connection: _write(connection, [receipt]))
+        await self._writer.submit(lambda connection: usage_statements.write_receipts(connection, [receipt]))
         if receipt.response_id not in self._queued:
             self._outbox.pay((receipt.response_id, 0))
 
@@ -389,7 +381,7 @@ class SqlLedger:
         batch, self._queued = self._queued, {}
         self._writing.update(batch)
         rows = list(batch.values())
-        future = self._writer.submit(lambda connection: _write(connection, rows))
+        future = self._writer.submit(lambda connection: usage_statements.write_receipts(connection, rows))
         future.add_done_callback(lambda done: self._on_written(batch, is_written=_succeeded(done)))
         return future
 
@@ -408,18 +400,6 @@ class SqlLedger:
 
 def _succeeded(future: "asyncio.Future[None]") -> bool:
     return not future.cancelled() and future.exception() is None
-
-
-def _write(connection: Connection, receipts: list[Receipt]) -> None:
-    usage_statements.write_receipts(
-        connection,
-        [
-            (receipt.response_id, receipt.organization, receipt.request_id, receipt.create_time, codec.encode(receipt))
-            for receipt in receipts
-        ],
-        [call_row(receipt) for receipt in receipts],
-        [row for receipt in receipts for row in usage_rows(receipt)],
-    )
 
 
 def _check_amount(amount_nanos: int) -> None:

@@ -1,7 +1,8 @@
 """What the ledger does to a database: one function per operation, each in a transaction that it does not end.
 
-A Fault is raised only before the first write of an operation, because the operations of a group share a transaction.
-Sums are computed here and not in SQL: SQLite turns an integer that overflows into a float without saying so.
+What calls need is in postings.py. A Fault is raised only before the first write of an operation, because the
+operations of a group share a transaction. Sums are computed here and not in SQL: SQLite turns an integer that overflows
+into a float without saying so.
 """
 
 from dataclasses import replace
@@ -10,12 +11,10 @@ from router_service.core.faults import Fault, Reason, invalid
 from router_service.ledger import budget_statements
 from router_service.ledger.connection import Connection
 from router_service.ledger.ledger import (
-    CLAIM_SECONDS,
     Balance,
     ExpiredReservation,
     LedgerEntry,
     Mismatch,
-    Spending,
     Sweep,
     Verification,
 )
@@ -24,107 +23,12 @@ _BALANCE_MAX = 9 * 10**18  # below the end of an int64
 _LISTED_MAX = 1000
 
 
-def claim(connection: Connection, organization: str, request_id: str, response_id: str, now: float) -> str | None:
-    """See Ledger.claim."""
-    connection.execute("DELETE FROM claims WHERE create_time <= ?", (now - CLAIM_SECONDS,))
-    row = connection.execute(
-        "SELECT response_id FROM claims WHERE organization = ? AND request_id = ?", (organization, request_id)
-    ).fetchone()
-    if row is not None:
-        return None if row[0] == response_id else str(row[0])
-    connection.execute(
-        "INSERT INTO claims (organization, request_id, response_id, create_time) VALUES (?, ?, ?, ?)",
-        (organization, request_id, response_id, now),
-    )
-    return None
-
-
 def release_claim(connection: Connection, organization: str, request_id: str, response_id: str) -> None:
     """See Ledger.release_claim."""
     connection.execute(
         "DELETE FROM claims WHERE organization = ? AND request_id = ? AND response_id = ?",
         (organization, request_id, response_id),
     )
-
-
-def reserve(
-    connection: Connection, response_id: str, attempt: int, spending: Spending, expire_time: float, now: float
-) -> None:
-    """See Ledger.reserve."""
-    release_expired(connection, now)
-    organization, amount_nanos = spending.organization, spending.credits_nanos
-    state = connection.execute(
-        "SELECT state FROM reservations WHERE response_id = ? AND attempt = ?", (response_id, attempt)
-    ).fetchone()
-    if state is not None:
-        if state[0] == "HELD":
-            return
-        raise Fault(Reason.INTERNAL, "An attempt that has ended was reserved again.")
-    account = read_balance(connection, organization)
-    if amount_nanos is not None and account.available_nanos < amount_nanos:
-        raise Fault(
-            Reason.CREDIT_EXHAUSTED,
-            "The organization's credits do not cover what this call may cost. Add credits, ask for fewer output tokens,"
-            " or use an own key.",
-            metadata={"organization": f"organizations/{organization}"},
-        )
-    held = budget_statements.plan_holds(connection, spending, now)
-    connection.execute(
-        "INSERT INTO reservations (response_id, attempt, organization, amount_nanos, markup_basis_points, expire_time,"
-        " state) VALUES (?, ?, ?, ?, ?, ?, 'HELD')",
-        (response_id, attempt, organization, amount_nanos or 0, spending.markup_basis_points, expire_time),
-    )
-    if amount_nanos:
-        _write_account(connection, organization, account.balance_nanos, account.reserved_nanos + amount_nanos)
-    budget_statements.hold(connection, response_id, attempt, held, expire_time)
-
-
-def settle(
-    connection: Connection,
-    response_id: str,
-    attempt: int,
-    charged_nanos: int,
-    list_nanos: int | None,
-    note: str,
-    now: float,
-) -> None:
-    """See Ledger.settle."""
-    row = connection.execute(
-        "SELECT organization, amount_nanos, state FROM reservations WHERE response_id = ? AND attempt = ?",
-        (response_id, attempt),
-    ).fetchone()
-    if row is None:
-        raise Fault(Reason.INTERNAL, "An attempt that was never reserved was settled.")
-    organization, amount_nanos, state = row
-    if state in ("SETTLED", "CANCELLED"):
-        return
-    freed_nanos = amount_nanos if state == "HELD" else 0
-    if charged_nanos:
-        connection.execute(
-            "INSERT INTO entries (organization, amount_nanos, note, create_time, response_id, attempt)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (organization, -charged_nanos, note, now, response_id, attempt),
-        )
-    _end_reservation(connection, response_id, attempt, "SETTLED", charged_nanos)
-    if charged_nanos or freed_nanos:
-        account = read_balance(connection, organization)
-        _write_account(
-            connection, organization, account.balance_nanos - charged_nanos, account.reserved_nanos - freed_nanos
-        )
-    budget_statements.settle(connection, response_id, attempt, charged_nanos, list_nanos)
-
-
-def cancel_reservation(connection: Connection, response_id: str, attempt: int) -> None:
-    """See Ledger.cancel_reservation."""
-    row = connection.execute(
-        "SELECT organization, amount_nanos FROM reservations WHERE response_id = ? AND attempt = ? AND state = 'HELD'",
-        (response_id, attempt),
-    ).fetchone()
-    if row is None:
-        return
-    _end_reservation(connection, response_id, attempt, "CANCELLED", None)
-    _free(connection, row[0], row[1])
-    budget_statements.cancel(connection, response_id, attempt)
 
 
 def release_expired(connection: Connection, now: float) -> int:
@@ -157,9 +61,8 @@ def sweep(connection: Connection, now: float) -> Sweep:
     return Sweep(expired_count, tuple(Balance(*row) for row in rows))
 
 
-def list_expired(connection: Connection, now: float) -> tuple[ExpiredReservation, ...]:
+def list_expired(connection: Connection) -> tuple[ExpiredReservation, ...]:
     """See Ledger.expired_reservations."""
-    release_expired(connection, now)
     rows = connection.execute(
         "SELECT response_id, attempt, organization, amount_nanos, expire_time FROM reservations"
         " WHERE state = 'EXPIRED' ORDER BY expire_time DESC, response_id LIMIT ?",

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from router_service.core.budget import DAY_SECONDS
 from router_service.core.money import split_usage
 from router_service.core.receipt import Amount, Receipt, ReceiptState
+from router_service.ledger import codec
 
 
 class Dimension(Enum):
@@ -74,27 +74,65 @@ MEASURES = (
 )
 """Columns that are added up. Reasoning is a part of the output; the others are disjoint."""
 
-USAGE_COLUMNS = (
-    "response_id",
-    "attempt",
-    "organization",
-    "application",
-    "principal",
-    "model",
-    "provider",
-    "payer",
-    "start_time",
-    "day",
-    *MEASURES,
-    "is_estimate",
-)
-CALL_COLUMNS = ("response_id", "organization", "application", "principal", "state", "create_time")
-Row = tuple[Any, ...]
+
+@dataclass(frozen=True, slots=True)
+class ReceiptRow:
+    """A receipt as JSON, and what it is looked up by."""
+
+    response_id: str
+    organization: str
+    request_id: str
+    create_time: float
+    body: bytes
 
 
-def call_row(receipt: Receipt) -> Row:
+@dataclass(frozen=True, slots=True)
+class CallRow:
     """What a receipt is found by."""
-    return (
+
+    response_id: str
+    organization: str
+    application: str
+    principal: str
+    state: str
+    create_time: float
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """An attempt that was sent. None is what is not known."""
+
+    response_id: str
+    attempt: int
+    organization: str
+    application: str
+    principal: str
+    model: str
+    provider: str
+    payer: str
+    start_time: float
+    day: int
+    uncached_input_tokens: int | None
+    cache_read_tokens: int | None
+    cache_write_tokens: int | None
+    output_tokens: int | None
+    reasoning_tokens: int | None
+    upstream_nanos: int | None
+    list_nanos: int | None
+    charged_nanos: int | None
+    is_estimate: int
+
+
+def receipt_row(receipt: Receipt) -> ReceiptRow:
+    """The receipt itself."""
+    return ReceiptRow(
+        receipt.response_id, receipt.organization, receipt.request_id, receipt.create_time, codec.encode(receipt)
+    )
+
+
+def call_row(receipt: Receipt) -> CallRow:
+    """What it is found by."""
+    return CallRow(
         receipt.response_id,
         receipt.organization,
         receipt.application,
@@ -104,33 +142,29 @@ def call_row(receipt: Receipt) -> Row:
     )
 
 
-def usage_rows(receipt: Receipt) -> list[Row]:
+def usage_rows(receipt: Receipt) -> list[UsageRow]:
     """Rows of the attempts that were sent."""
-    rows: list[Row] = []
-    for attempt in receipt.attempts:
-        cost = attempt.cost
-        if cost is None:
-            continue
-        rows.append(
-            (
-                receipt.response_id,
-                attempt.number,
-                receipt.organization,
-                receipt.application,
-                receipt.principal,
-                attempt.model,
-                attempt.provider,
-                attempt.payer.value,
-                attempt.start_time,
-                int(attempt.start_time // DAY_SECONDS),
-                *split_usage(attempt.usage),
-                _known(cost.upstream_charged),
-                _known(cost.list_price),
-                _known(cost.charged),
-                int(cost.is_estimate),
-            )
+    return [
+        UsageRow(
+            receipt.response_id,
+            attempt.number,
+            receipt.organization,
+            receipt.application,
+            receipt.principal,
+            attempt.model,
+            attempt.provider,
+            attempt.payer.value,
+            attempt.start_time,
+            int(attempt.start_time // DAY_SECONDS),
+            *split_usage(attempt.usage),
+            _known(attempt.cost.upstream_charged),
+            _known(attempt.cost.list_price),
+            _known(attempt.cost.charged),
+            int(attempt.cost.is_estimate),
         )
-    return rows
+        for attempt in receipt.attempts
+        if attempt.cost is not None
+    ]
 
 
 def _known(amount: Amount) -> int | None:

@@ -1,31 +1,42 @@
 """What the ledger does with receipts and with the rows by which they are searched and added up."""
 
-from router_service.ledger.connection import Connection
-from router_service.ledger.usage import CALL_COLUMNS, MEASURES, USAGE_COLUMNS, Dimension, Row, Sum, Summary, UsageFilter
+from collections.abc import Sequence
+from typing import Any
+
+from router_service.core.receipt import Receipt
+from router_service.ledger.connection import Connection, Write
+from router_service.ledger.table import Table
+from router_service.ledger.usage import (
+    MEASURES,
+    CallRow,
+    Dimension,
+    ReceiptRow,
+    Sum,
+    Summary,
+    UsageFilter,
+    UsageRow,
+    call_row,
+    receipt_row,
+    usage_rows,
+)
 
 _GROUPS_MAX = 10_000
 _CHUNK = 10**9  # sums are of two parts, so that no total of a database leaves an int64
 
 
-def _upsert(table: str, columns: tuple[str, ...], key_count: int) -> str:
-    places = ", ".join("?" for _ in columns)
-    changes = ", ".join(f"{column} = excluded.{column}" for column in columns[key_count:])
-    key = ", ".join(columns[:key_count])
-    names = ", ".join(columns)
-    return f"INSERT INTO {table} ({names}) VALUES ({places}) ON CONFLICT ({key}) DO UPDATE SET {changes}"  # noqa: S608 # constants
+_RECEIPTS = Table("receipts", ReceiptRow, ("response_id",))
+_CALLS = Table("calls", CallRow, ("response_id",))
+_USAGE = Table("usage", UsageRow, ("response_id", "attempt"))
 
 
-_WRITE_RECEIPT = _upsert("receipts", ("response_id", "organization", "request_id", "create_time", "body"), 1)
-_WRITE_CALL = _upsert("calls", CALL_COLUMNS, 1)
-_WRITE_USAGE = _upsert("usage", USAGE_COLUMNS, 2)
-
-
-def write_receipts(connection: Connection, receipts: list[Row], calls: list[Row], usage: list[Row]) -> None:
-    """Writes receipts over earlier ones of the same responses."""
-    connection.executemany(_WRITE_RECEIPT, receipts)
-    connection.executemany(_WRITE_CALL, calls)
-    if usage:
-        connection.executemany(_WRITE_USAGE, usage)
+def write_receipts(connection: Connection, receipts: Sequence[Receipt]) -> None:
+    """Writes receipts, each of a response of its own, over earlier ones of the same responses."""
+    writes: list[Write] = [
+        (_RECEIPTS, [receipt_row(receipt) for receipt in receipts]),
+        (_CALLS, [call_row(receipt) for receipt in receipts]),
+        (_USAGE, [row for receipt in receipts for row in usage_rows(receipt)]),
+    ]
+    connection.write_all([(table, rows) for table, rows in writes if rows])
 
 
 def read_receipt(connection: Connection, response_id: str) -> bytes | None:
@@ -87,7 +98,7 @@ def summarize(connection: Connection, wanted: UsageFilter, by: tuple[Dimension, 
     return tuple(_summary(row, len(by)) for row in rows)
 
 
-def _summary(row: Row, key_count: int) -> Summary:
+def _summary(row: tuple[Any, ...], key_count: int) -> Summary:
     keys = tuple(str(key) for key in row[:key_count])
     attempts, calls, estimates, *rest = (int(value) for value in row[key_count:])
     totals = [Sum(rest[place] * _CHUNK + rest[place + 1], rest[place + 2]) for place in range(0, 3 * len(MEASURES), 3)]

@@ -2,21 +2,25 @@
 
 Whatever was queued while the last commit waited for the disk shares the next transaction, so that a busy ledger pays
 one sync for many operations and an idle one answers after its own. Callers wait for the commit, not for the
-statement. An operation is a function of the connection alone, and does nothing the second time: when a transaction
+statement. An operation is a function of the connection alone and does nothing the second time: when a transaction
 fails, each of its operations is tried again in a transaction of its own, so that one bad operation does not take the
-others with it, and so that one whose commit was not acknowledged is settled either way.
+others with it, and so that one whose commit was not acknowledged is settled either way. What calls do to the books is
+a posting instead, a value: those that follow one another are read for, and written, at once.
 """
 
 import asyncio
 import threading
 from collections.abc import Callable
+from itertools import groupby
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from router_service.core.faults import Fault, Reason
 from router_service.ledger.connection import Connection, Store
+from router_service.ledger.posting_statements import post_all
+from router_service.ledger.postings import Posting
 
-Operation = Callable[[Connection], Any]
+Operation = Callable[[Connection], Any] | Posting
 _Job = tuple[Operation, "asyncio.Future[Any]"]
 _Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
@@ -139,7 +143,8 @@ class Writer:
             self.is_available = False
             return [(future, None, self._translate(exc)) for _, future in jobs]
         try:
-            outcomes = _run_transaction(connection, jobs)
+            outcomes = _run_all(connection, jobs)
+            self._store.commit(connection)
         except Exception as exc:  # noqa: BLE001  # whatever failed, its transaction is gone and its callers must hear
             self._roll_back(connection)
             if len(jobs) == 1:
@@ -187,14 +192,27 @@ class Writer:
         return fault
 
 
-def _run_transaction(connection: Connection, jobs: list[_Job]) -> list[_Outcome]:
+def _run_all(connection: Connection, jobs: list[_Job]) -> list[_Outcome]:
+    outcomes: list[_Outcome] = []
+    for is_posting, group in groupby(jobs, key=lambda job: isinstance(job[0], Posting)):
+        run = _post if is_posting else _run_each
+        outcomes += run(connection, list(group))
+    return outcomes
+
+
+def _post(connection: Connection, jobs: list[Any]) -> list[_Outcome]:
+    """Postings that follow one another, at once."""
+    done = post_all(connection, [posting for posting, _ in jobs])
+    return [(future, result, fault) for (_, future), (result, fault) in zip(jobs, done, strict=True)]
+
+
+def _run_each(connection: Connection, jobs: list[Any]) -> list[_Outcome]:
     outcomes: list[_Outcome] = []
     for operation, future in jobs:
         try:
             outcomes.append((future, operation(connection), None))
         except Fault as fault:  # a refusal: it comes before anything is written, so the others go on
             outcomes.append((future, None, fault))
-    connection.execute("COMMIT")
     return outcomes
 
 

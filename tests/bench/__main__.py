@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import uvloop
 
 from tests.bench import load, report
+from tests.bench.credits_peer import CreditsPeer
 from tests.bench.keyswitch_peer import KeyswitchPeer
+from tests.bench.names import DIRECT, KEYSWITCH, LITELLM, PIPE
 from tests.bench.peers import HttpPeer, LiteLlmPeer, Peer, PipePeer
 from tests.bench.processes import WORK, free_port, start_program, wait_for_port
-from tests.bench.report import DIRECT, KEYSWITCH, LITELLM, PIPE, Figures
+from tests.bench.report import Figures
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,21 @@ class Plan:
 
 FULL = Plan(5, 3000, 100, 600, 200, 3, 50, 2000)
 QUICK = Plan(2, 1000, 40, 200, 100, 1, 50, 0)
+PEERS: dict[str, Callable[[], Peer]] = {
+    "pipe": PipePeer,
+    "keyswitch": KeyswitchPeer,
+    "keyswitch-credits": CreditsPeer,
+    "litellm": LiteLlmPeer,
+}
 UNARY_AT_ONCE = 16
 STREAMS_AT_ONCE = 20
 
 
 async def _measure_round(peer: Peer, figures: Figures, plan: Plan, marker: load.Marker) -> None:
+    if isinstance(peer, CreditsPeer):  # what else it would cost is what it costs Keyswitch without credits
+        cost = await load.measure_booked(peer, plan.unary_calls, UNARY_AT_ONCE)
+        figures.costs.setdefault("unary", []).append(cost)
+        return
     slower = 10 if peer.name == LITELLM else 1
     if peer.program is not None:
         streams = max(STREAMS_AT_ONCE, plan.paced_streams // slower)
@@ -86,7 +99,7 @@ async def _run(peers: list[Peer], plan: Plan) -> dict[str, Figures]:
             if peer.program is not None:
                 all_figures[peer.name].rss_after_bytes = peer.program.rss_bytes()
         for peer in peers:
-            if isinstance(peer, KeyswitchPeer):
+            if isinstance(peer, KeyswitchPeer) and not isinstance(peer, CreditsPeer):
                 await _measure_alone(peer, all_figures[peer.name], plan)
     return all_figures
 
@@ -106,16 +119,10 @@ def main() -> None:
     """Reads the command line, measures, prints."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two short rounds instead of five")
-    parser.add_argument("--without", action="append", default=[], choices=["litellm", "keyswitch", "pipe"])
+    parser.add_argument("--without", action="append", default=[], choices=list(PEERS))
     chosen = parser.parse_args()
     WORK.mkdir(exist_ok=True)
-    peers: list[Peer] = [HttpPeer(DIRECT)]
-    if "pipe" not in chosen.without:
-        peers.append(PipePeer())
-    if "keyswitch" not in chosen.without:
-        peers.append(KeyswitchPeer())
-    if "litellm" not in chosen.without:
-        peers.append(LiteLlmPeer())
+    peers: list[Peer] = [HttpPeer(DIRECT), *(make() for name, make in PEERS.items() if name not in chosen.without)]
     loop: asyncio.Runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     with loop:
         print(report.write(loop.run(_run(peers, QUICK if chosen.quick else FULL))))

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from keyswitch.vault.v1.credential_service_pb2_grpc import CredentialServiceStub
 from keyswitch.vault.v1.token_service_pb2_grpc import TokenServiceStub
 
 from tests.bench import upstream
+from tests.bench.names import KEYSWITCH
 from tests.bench.processes import ROOT, WORK, Program, free_port, start_program, wait_for_port
 
 if TYPE_CHECKING:  # these classes are only in the stubs' type information
@@ -38,24 +39,24 @@ CONNECT_OPTIONS = [("grpc.initial_reconnect_backoff_ms", 20), ("grpc.max_reconne
 DEADLINE_SECONDS = 120.0
 
 
-def _configuration(upstream_port: int) -> dict[str, object]:
-    """The configuration file of the run."""
+def make_configuration(upstream_port: int, payer: str, organization: Mapping[str, object]) -> dict[str, object]:
+    """The configuration file of a run; `organization` is what is said of it besides."""
     price = {"input_usd_per_million": "0.10", "output_usd_per_million": "0.40", "checked": "2026-11-21"}
-    application = {"payers": ["ORGANIZATION_KEY"], "default_model": "bench/bench-unary", "allowed_models": ["*"]}
+    application = {"payers": [payer], "default_model": "bench/bench-unary", "allowed_models": ["*"]}
     provider = {
         "dialect": "openai_chat",
         "base_url": f"http://127.0.0.1:{upstream_port}/v1",
         "auth": "bearer",
         "allowed_private_networks": ["127.0.0.1/32"],
     }
-    organization = {"users": ["ada"], "applications": {"bench": application}}
+    demo = {"users": ["ada"], "applications": {"bench": application}, **organization}
     models = {
         f"bench/{model}": {"endpoints": [{"provider": "bench", "upstream_model": model}], "price": price}
         for model in upstream.MODELS
     }
     return {
         "deployment": {"name": "keyswitch", "default_model": "bench/bench-unary", "byok_enabled": True},
-        "organizations": {"demo": organization},
+        "organizations": {"demo": demo},
         "providers": {"bench": provider},
         "models": models,
     }
@@ -65,7 +66,7 @@ class KeyswitchPeer:
     """The router, with the credential service beside it."""
 
     def __init__(self, home: Path = HOME) -> None:
-        self.name = "Keyswitch"
+        self.name = KEYSWITCH
         self.program: Program | None = None
         self._home = home
         self._ports = {name: free_port() for name in ("router", "router-http", "management", "lease", "vault-http")}
@@ -77,7 +78,7 @@ class KeyswitchPeer:
     async def start(self, upstream_port: int) -> None:
         shutil.rmtree(self._home, ignore_errors=True)
         self._home.mkdir(mode=0o700, parents=True)
-        (self._home / "keyswitch.yaml").write_text(json.dumps(_configuration(upstream_port)))  # JSON is YAML
+        (self._home / "keyswitch.yaml").write_text(json.dumps(self._configuration(upstream_port)))  # JSON is YAML
         certificates = [PYTHON, "-m", "vault_service.devca", "--home", str(self._home)]
         await asyncio.to_thread(start_program("devca", certificates).process.wait, 30)
         self._vault = self._start_vault()
@@ -91,6 +92,20 @@ class KeyswitchPeer:
         await self._connect()
         await self.complete("bench-unary")
 
+    def _configuration(self, upstream_port: int) -> dict[str, object]:
+        return make_configuration(upstream_port, "ORGANIZATION_KEY", {})
+
+    def _router_environment(self) -> dict[str, str]:
+        """What the router's environment has besides."""
+        return {}
+
+    @property
+    def _operator(self) -> str:
+        return (self._home / "operator.token").read_text().strip()
+
+    def _start(self, name: str, module: str, environment: Mapping[str, str]) -> Program:
+        return start_program(f"{self._home.name}-{name}", [PYTHON, "-m", module], environment)
+
     def _address(self, port: str) -> str:
         return f"127.0.0.1:{self._ports[port]}"
 
@@ -101,7 +116,7 @@ class KeyswitchPeer:
             "KEYSWITCH_VAULT_LEASE_ADDRESS": self._address("lease"),
             "KEYSWITCH_VAULT_HTTP_ADDRESS": self._address("vault-http"),
         }
-        return start_program("vault-service", [PYTHON, "-m", "vault_service"], environment)
+        return self._start("vault-service", "vault_service", environment)
 
     def _start_router(self) -> Program:
         environment = {
@@ -109,8 +124,9 @@ class KeyswitchPeer:
             "KEYSWITCH_LISTEN": self._address("router"),
             "KEYSWITCH_HTTP_LISTEN": self._address("router-http"),
             "KEYSWITCH_LEASE_TARGET": self._address("lease"),
+            **self._router_environment(),
         }
-        return start_program("router-service", [PYTHON, "-m", "router_service"], environment)
+        return self._start("router-service", "router_service", environment)
 
     def _open(self, port: str) -> grpc.aio.Channel:
         authority = grpc.ssl_channel_credentials((self._home / "ca.pem").read_bytes())
@@ -123,8 +139,8 @@ class KeyswitchPeer:
         self._stub = CompletionServiceStub(self._channel)
 
     async def _store_key(self, upstream_port: int) -> None:
-        """Puts the organization's key in and gets a member's token, as an operator and an administrator do."""
-        operator = (self._home / "operator.token").read_text().strip()
+        """Puts the key in and gets a member's token, as an operator and an administrator do."""
+        operator = self._operator
         async with self._open("management") as channel:
             tokens = TokenServiceStub(channel)
             admin = await _issue(tokens, operator, token_service_pb2.CALLER_ROLE_ADMIN)
@@ -135,8 +151,14 @@ class KeyswitchPeer:
                 user="organizations/demo/users/ada",
                 application="organizations/demo/applications/bench",
             )
-            await _create_key(CredentialServiceStub(channel), admin, f"http://127.0.0.1:{upstream_port}")
-        self._metadata = _bearer(member)
+            parent, holder = self._place_of_key(operator, admin)
+            await _create_key(CredentialServiceStub(channel), parent, holder, f"http://127.0.0.1:{upstream_port}")
+        self._metadata = bearer(member)
+
+    def _place_of_key(self, operator: str, admin: str) -> tuple[str, str]:
+        """Whose the key is, and the token of who puts it in."""
+        del operator
+        return "organizations/demo", admin
 
     async def stop(self) -> None:
         if self._channel is not None:
@@ -218,7 +240,8 @@ class KeyswitchPeer:
         return float(done.stdout)
 
 
-def _bearer(token: str) -> tuple[tuple[str, str], ...]:
+def bearer(token: str) -> tuple[tuple[str, str], ...]:
+    """A caller's token, as its calls bring it."""
     return (("authorization", f"Bearer {token}"),)
 
 
@@ -231,27 +254,25 @@ async def _issue(
 ) -> str:
     token = token_service_pb2.Token(display_name="bench", user=user, application=application, roles=[role])
     request = token_service_pb2.IssueTokenRequest(parent="organizations/demo", token=token)
-    return (await tokens.IssueToken(request, metadata=_bearer(issuer), wait_for_ready=True)).bearer_token
+    return (await tokens.IssueToken(request, metadata=bearer(issuer), wait_for_ready=True)).bearer_token
 
 
-async def _create_key(credentials: CredentialServiceAsyncStub, admin: str, origin: str) -> None:
+async def _create_key(credentials: CredentialServiceAsyncStub, parent: str, admin: str, origin: str) -> None:
     credential = credential_pb2.Credential(
         provider="providers/bench", kind=credential_pb2.CREDENTIAL_KIND_API_KEY, allowed_origins=[origin]
     )
     created = await credentials.CreateCredential(
-        credential_service_pb2.CreateCredentialRequest(
-            parent="organizations/demo", credential_id="bench-key", credential=credential
-        ),
-        metadata=_bearer(admin),
+        credential_service_pb2.CreateCredentialRequest(parent=parent, credential_id="bench", credential=credential),
+        metadata=bearer(admin),
     )
     added = await credentials.AddCredentialVersion(
         credential_service_pb2.AddCredentialVersionRequest(
             parent=created.credential.name, secret_material=credential_pb2.SecretMaterial(api_key=KEY)
         ),
-        metadata=_bearer(admin),
+        metadata=bearer(admin),
     )
     # Forced, because the test of a key is the router's, which has not started.
     await credentials.ActivateCredentialVersion(
         credential_service_pb2.ActivateCredentialVersionRequest(name=added.credential_version.name, force=True),
-        metadata=_bearer(admin),
+        metadata=bearer(admin),
     )

@@ -12,6 +12,7 @@ from statistics import median
 import aiohttp
 
 from tests.bench import upstream
+from tests.bench.credits_peer import CreditsPeer
 from tests.bench.peers import Peer
 
 
@@ -91,6 +92,19 @@ async def stream_once(peer: Peer, model: str) -> None:
 async def measure_unary(peer: Peer, total: int, concurrency: int, model: str = "bench-unary") -> Cost:
     """The cost of a request."""
     return await _measure(peer, total, _share_out(total, concurrency, lambda: complete_once(peer, model)))
+
+
+async def measure_booked(peer: CreditsPeer, total: int, concurrency: int) -> Cost:
+    """The cost of a request that is charged, until it is; raises unless each was charged once."""
+    charged = await peer.settle()
+
+    async def load() -> None:
+        await _share_out(total, concurrency, lambda: complete_once(peer, "bench-unary"))
+        await peer.settle()
+
+    cost = await _measure(peer, total, load())
+    await peer.check_booked(charged, total)
+    return cost
 
 
 async def measure_streams(peer: Peer, model: str, total: int, concurrency: int) -> Cost:

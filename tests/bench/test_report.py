@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.bench.load import Cost, Lateness, Samples
-from tests.bench.report import DIRECT, KEYSWITCH, LITELLM, PIPE, Figures, rows, write
+from tests.bench.names import CREDITS, DIRECT, KEYSWITCH, LITELLM, PIPE
+from tests.bench.report import Figures, rows, write
 
 
 def _figures(unary: float, paced: float, burst: float) -> Figures:
@@ -19,15 +20,17 @@ def measured() -> dict[str, Figures]:
         DIRECT: Figures(),
         PIPE: _figures(300, 100, 40),
         KEYSWITCH: _figures(480, 140, 8),
+        CREDITS: Figures(costs={"unary": [Cost(810 / 1e6, 1.0, 1)]}),
         LITELLM: _figures(9600, 1000, 600),
     }
 
 
 def test_ratios_are_judged_against_the_peers_of_the_run(measured: dict[str, Figures]) -> None:
-    verdicts = [(row.bar_id, row.figure.split(" (")[0], row.held) for row in rows(measured)[:6]]
+    verdicts = [(row.bar_id, row.figure.split(" (")[0], row.held) for row in rows(measured)[:7]]
     assert verdicts == [
         ("F1", "1.60 ×", True),
         ("F1", "1/20.0", True),
+        ("F1b", "2.70 ×", False),
         ("F2", "1.40 ×", False),
         ("F2", "1/7.1", False),
         ("F3", "8.0 µs", True),
@@ -45,7 +48,7 @@ def test_added_time_is_over_the_upstream_alone(measured: dict[str, Figures]) -> 
 
 
 def test_what_was_not_measured_has_no_verdict(measured: dict[str, Figures]) -> None:
-    del measured[KEYSWITCH]
+    del measured[KEYSWITCH], measured[CREDITS]
     assert {row.verdict() for row in rows(measured)} == {"not measured"}
     assert "holds" not in write(measured)
 

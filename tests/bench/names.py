@@ -1,0 +1,7 @@
+"""What the report calls the peers."""
+
+KEYSWITCH = "Keyswitch"
+CREDITS = "Keyswitch, credits"
+PIPE = "bare pipe"
+LITELLM = "LiteLLM"
+DIRECT = "upstream alone"

@@ -8,6 +8,7 @@ the chain in its header. Both services share no code: this file is in both, alik
 import base64
 import hashlib
 import re
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -150,8 +151,9 @@ class Workloads:
         self._path = path
         self._clock = clock
         self._on_not_replaced = on_not_replaced
+        self._looking = threading.Lock()
         self._trust = read_trust(path) if path is not None else None
-        self._stamp = self._read_stamp()
+        self._stamp: tuple[int, ...] = ()  # the first look reads again what may have changed meanwhile
         self._look_time = clock()
         self._verified: dict[bytes, Workload] = {}
 
@@ -197,16 +199,17 @@ class Workloads:
     def _current(self) -> Trust | None:
         if self._path is None or self._clock() - self._look_time < LOOK_AGAIN_SECONDS:
             return self._trust
-        self._look_time = self._clock()
-        stamp = self._read_stamp()
-        if stamp != self._stamp:
-            try:
-                self._trust = read_trust(self._path)
-            except WorkloadsError:
-                self._on_not_replaced()
-                return self._trust
-            self._stamp = self._read_stamp()
-            self._verified.clear()
+        with self._looking:  # handshakes ask in threads of their own
+            self._look_time = self._clock()
+            stamp = self._read_stamp()  # before the files: what changes while they are read is seen the next time
+            if stamp != self._stamp:
+                try:
+                    self._trust = read_trust(self._path)
+                except WorkloadsError:
+                    self._on_not_replaced()
+                    return self._trust
+                self._stamp = stamp
+                self._verified.clear()
         return self._trust
 
     def _read_stamp(self) -> tuple[int, ...]:

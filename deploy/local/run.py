@@ -50,7 +50,7 @@ async def _stay(stack: Stack, stop: asyncio.Event) -> int:
 
 async def _first_chat(stack: Stack) -> None:
     command = [str(Path(sys.executable).with_name("keyswitch")), "chat", FIRST_PROMPT]
-    print(f'\n$ keyswitch chat "{FIRST_PROMPT}"\n', flush=True)
+    print(f'\n$ keyswitch --token-file {_short(stack.home)}/ada.token chat "{FIRST_PROMPT}"\n', flush=True)
     environment = os.environ | {
         "KEYSWITCH_HOME": str(stack.home),
         "KEYSWITCH_TOKEN": (stack.home / "ada.token").read_text().strip(),

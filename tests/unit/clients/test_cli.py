@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import typer.core
+import typer.main
 from google.protobuf import duration_pb2, timestamp_pb2
 from google.rpc import code_pb2, error_details_pb2
 from keyswitch.router.v1 import (
@@ -25,6 +28,7 @@ from keyswitch.router.v1 import (
 )
 from keyswitch_cli import words
 from keyswitch_cli.chat import Conversation
+from keyswitch_cli.main import app
 from keyswitch_cli.session import Session
 from keyswitch_cli.settings import Settings
 from keyswitch_client import system
@@ -239,6 +243,23 @@ def test_missing_token_and_wrong_usage(terminal: Terminal) -> None:
     assert terminal.run("chat", given=" ").exit_code == 2
     assert terminal.run("receipt").exit_code == 2
     assert terminal.services.requests == []
+
+
+def commands(group: typer.core.TyperGroup, *path: str) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, command in group.commands.items():
+        if isinstance(command, typer.core.TyperGroup):
+            yield from commands(command, *path, name)
+        else:
+            yield (*path, name)
+
+
+def test_every_command_says_how_it_is_used(terminal: Terminal) -> None:
+    root = typer.main.get_command(app)
+    assert isinstance(root, typer.core.TyperGroup)
+    pages = {path: terminal.run(*path, "--help") for path in commands(root)}
+    assert len(pages) > 70
+    assert {path for path, page in pages.items() if page.exit_code != 0 or "Usage:" not in page.stdout} == set()
 
 
 def test_models_and_providers(terminal: Terminal) -> None:

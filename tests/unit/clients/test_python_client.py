@@ -297,7 +297,7 @@ def test_options_become_the_call() -> None:
 
 
 def test_options_are_refused_in_words() -> None:
-    with pytest.raises(ValueError, match="'loud' is none of HIGH, LOW, MAX"):
+    with pytest.raises(ValueError, match="'loud' is none of OFF, MINIMAL, LOW"):
         build_call("Hi", {"effort": "loud"}, str)
     with pytest.raises(ValueError, match="at least one part"):
         user()

@@ -73,7 +73,7 @@ def list_applications(context: typer.Context, is_json: Json = False) -> None:
             words.last(one.name), one.default_model or "-", _payers(one), words.last(one.native_provider) or "-",
             source_word(one.source),
         )  # fmt: skip
-    session.out.print(table)
+    session.show(table, "There is no application: `keyswitch applications create ID` makes one.")
 
 
 @app.command("show", hidden=True)

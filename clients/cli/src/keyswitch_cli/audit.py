@@ -62,7 +62,7 @@ def list_records(
             _who(record.identity.subject),
             record.resource.removeprefix("organizations/"),
         )
-    session.out.print(table)
+    session.show(table, "Nothing that fits was recorded.")
     if answer.next_page_token:
         session.say(f"These are the newest {limit}; --limit and --until show more.", "dim")
 

@@ -81,7 +81,7 @@ def list_checkpoints(
             checkpoint.key_id,
             checkpoint.last_hash.hex(),
         )
-    session.out.print(table)
+    session.show(table, "No checkpoint was signed yet.")
 
 
 def show_keys(context: typer.Context) -> None:

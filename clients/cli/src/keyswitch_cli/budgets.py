@@ -39,7 +39,7 @@ def list_budgets(context: typer.Context, is_json: Json = False) -> None:
             words.usd(budget.remaining_usd_nanos),
             words.minute(budget.expire_time) if budget.HasField("expire_time") else "",
         )
-    session.out.print(table)
+    session.show(table, "There is no budget: `keyswitch budgets create ID AMOUNT` makes one.")
 
 
 @app.command("create")

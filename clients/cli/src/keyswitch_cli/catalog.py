@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
@@ -48,7 +47,7 @@ def models(
     for model in whole.models:
         table.add_row(
             f"{model.model} *" if model.is_preselected else model.model,
-            "\n".join(_short_names(model)),
+            model_entries.short_names(model.model, model.aliases),
             words.last(model.provider),
             words.payer(model.payer),
             f"{model.context_limit_tokens:,}" if model.HasField("context_limit_tokens") else "-",
@@ -56,13 +55,6 @@ def models(
         )
     session.out.print(table)
     session.say("* is the default", "dim")
-
-
-def _short_names(model: model_service_pb2.Model) -> list[str]:
-    """The aliases that the model's own name does not say already."""
-    return [
-        alias for alias in model.aliases if not model.model.endswith(f"/{alias}") and not re.search(r"\d{8}$|/", alias)
-    ]
 
 
 def _prices(price: model_service_pb2.ModelPrice) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -69,13 +71,16 @@ def list_entries(context: typer.Context, is_json: Json = False) -> None:
     if session.is_json:
         session.print_json(whole)
         return
-    table = tables.listing("model", "aliases", "endpoints", "from", "remarks", long=("aliases", "endpoints"))
+    table = tables.listing("model", "also", "at", "from", "remarks", long=("also", "at"))
     for one in whole.model_entries:
         table.add_row(
-            _id(one.name), ", ".join(one.aliases), ", ".join(_endpoint(end) for end in one.endpoints),
-            source_word(one.source), "" if one.is_enabled else "switched off",
-        )  # fmt: skip
-    session.out.print(table)
+            _id(one.name),
+            ", ".join(short_names(_id(one.name), one.aliases)),
+            ", ".join(dict.fromkeys(words.last(end.provider) for end in one.endpoints)),
+            source_word(one.source),
+            "" if one.is_enabled else "switched off",
+        )
+    session.show(table, f"{request.parent} has no models of its own: `keyswitch models` lists those that it can use.")
 
 
 def get(context: typer.Context, model: Id, is_json: Json = False) -> None:
@@ -256,6 +261,11 @@ def _name(session: Session, text: str) -> str:
 
 def _id(name: str) -> str:
     return name.partition("/models/")[2]
+
+
+def short_names(model: str, aliases: Iterable[str]) -> list[str]:
+    """The aliases that the model's own name does not say already."""
+    return [alias for alias in aliases if not model.endswith(f"/{alias}") and not re.search(r"\d{8}$|/", alias)]
 
 
 def _endpoint(end: model_service_pb2.ModelEndpoint) -> str:

@@ -49,7 +49,10 @@ def options(
 def discover(
     context: typer.Context,
     version: Annotated[
-        str, typer.Argument(help="A key or one of its versions: …/credentials/ID[/versions/N]; or a keyless provider.")
+        str,
+        typer.Argument(
+            help="The whole name of a key, …/credentials/ID, or of a version of it; or the id of a provider without keys."
+        ),
     ],
     is_json: Json = False,
 ) -> None:
@@ -68,7 +71,7 @@ def discover(
     table = tables.listing("provider's model", "in the catalog")
     for model in answer.models:
         table.add_row(model.upstream_model_id, model.model or "-")
-    session.out.print(table)
+    session.show(table, "The provider lists no model for this key.")
     if answer.is_truncated:
         session.say("There are more.", "dim")
 

@@ -70,8 +70,8 @@ def entries(
     table = tables.listing("entry", "when", "amount", "for")
     for entry in answer.entries:
         when = words.minute(entry.create_time)
-        table.add_row(str(entry.entry_id), when, words.usd(entry.amount_usd_nanos), words.harmless(entry.note))
-    session.out.print(table)
+        table.add_row(str(entry.entry_id), when, words.usd(entry.amount_usd_nanos), entry.note)
+    session.show(table, "Nothing was added or charged yet.")
 
 
 @app.command("threshold")

@@ -54,7 +54,7 @@ def list_organizations(context: typer.Context, is_json: Json = False) -> None:
     table = tables.listing("organization", "default model", "users", "from", long=("users",))
     for one in answer.organizations:
         table.add_row(words.last(one.name), one.default_model or "-", ", ".join(one.users), source_word(one.source))
-    session.out.print(table)
+    session.show(table, "There is no organization: `keyswitch organizations create ID` makes one.")
 
 
 @app.command("get")

@@ -34,7 +34,7 @@ def list_overrides(
     table = tables.listing("context", "model", "from")
     for one in answer.overrides:
         table.add_row(words.last(one.name), one.model, source_word(one.source))
-    session.out.print(table)
+    session.show(table, "No override is set: `keyswitch overrides set CONTEXT MODEL` sets one.")
     if not answer.is_personal_enabled:
         session.say("Users' own overrides do not count here; an administrator can switch them on.", "dim")
 

@@ -133,7 +133,9 @@ def error_json(error: KeyswitchError) -> dict[str, object]:
 
 def _advice(error: KeyswitchError) -> str:
     if any(violation.field.endswith("application") for violation in error.field_violations):
-        return "Name one: keyswitch --organization ORGANIZATION chat --application APPLICATION"
+        return (
+            "Name one: keyswitch --organization ID … --application ID. Or use the token of somebody in an organization."
+        )
     return _ADVICE.get(short_reason(error), "")
 
 

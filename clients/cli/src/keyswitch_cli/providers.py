@@ -177,7 +177,7 @@ def _list(session: Session, parent: str) -> None:
         )
         said = ", ".join(text for text, holds in remarks if holds)
         table.add_row(words.last(one.name), one.dialect, one.origin, source_word(one.source), said)
-    session.out.print(table)
+    session.show(table, f"{parent} has no providers of its own: `keyswitch providers` lists the deployment's.")
 
 
 def _given(

@@ -16,6 +16,7 @@ from keyswitch_client import Client
 from rich.console import Console
 
 from keyswitch_cli.settings import Settings
+from keyswitch_cli.tables import Listing
 
 _WIDE = 400
 
@@ -100,6 +101,13 @@ class Session:
         else:
             text = json.dumps(message, indent=2, ensure_ascii=False)
         (console or self.out).print(text, markup=False, soft_wrap=True)
+
+    def show(self, table: Listing, nothing: str) -> None:
+        """A list, or that there is nothing in it and what to do then."""
+        if len(table):
+            self.out.print(table)
+        else:
+            self.say(nothing, "yellow")
 
     def say(self, text: str, style: str = "") -> None:
         """A remark beside what was asked for."""

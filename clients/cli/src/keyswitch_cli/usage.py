@@ -8,13 +8,14 @@ import typer
 from keyswitch.router.v1 import payer_pb2, receipt_pb2, usage_service_pb2
 from rich.bar import Bar
 from rich.table import Table
+from rich.text import Text
 
 from keyswitch_cli import tables, words
 from keyswitch_cli.session import Json, Session, session_of
 
 app = typer.Typer(name="usage", help="What calls used and cost.", no_args_is_help=True)
 
-_BAR_CHARACTERS = 40
+_BAR_CHARACTERS, _LEAST_BAR = 40, 8
 Since = Annotated[str, typer.Option(help="From this time on, like 2026-11-01.", show_default=False)]
 Until = Annotated[str, typer.Option(help="Before this time.", show_default=False)]
 Model = Annotated[str, typer.Option(help="Only this model.", show_default=False)]
@@ -63,7 +64,7 @@ def show(
             _usd(row.list_price_usd_nanos),
             _usd(row.charged_usd_nanos),
         )
-    session.out.print(table)
+    session.show(table, "Nothing was used.")
 
 
 @app.command("plot")
@@ -89,13 +90,15 @@ def plot(
     rows = session.client.call(session.client.usage.Summarize, request).rows
     values = [(_key(session, dimension, row.keys[0]), _MEASURES[measure](row)) for row in rows]
     most = max((value for _, value in values), default=0)
+    shown = [words.usd(value) if measure in ("list", "charged") else f"{value:,}" for _, value in values]
+    taken = max((len(key) for key, _ in values), default=0) + max(map(len, shown), default=0) + 2
+    width = max(_LEAST_BAR, min(_BAR_CHARACTERS, session.out.width - taken))
     chart = Table.grid(padding=(0, 1))
-    chart.add_column(no_wrap=True)
-    chart.add_column(width=_BAR_CHARACTERS)
+    chart.add_column(overflow="fold")
+    chart.add_column(width=width)
     chart.add_column(no_wrap=True, justify="right")
-    for key, value in values:
-        shown = words.usd(value) if measure in ("list", "charged") else f"{value:,}"
-        chart.add_row(key, Bar(most or 1, 0, value, width=_BAR_CHARACTERS), shown)
+    for (key, value), amount in zip(values, shown, strict=True):
+        chart.add_row(Text(key), Bar(most or 1, 0, value, width=width), amount)
     session.out.print(chart)
     if not values:
         session.say("Nothing was used.")
@@ -132,14 +135,14 @@ def receipts(
         last = bill.attempts[-1] if bill.attempts else receipt_pb2.Attempt()
         state = words.enum_word(receipt_pb2.ReceiptState, bill.state, "RECEIPT_STATE_")
         table.add_row(
-            f"{bill.response_id}\n{last.model}",
-            f"{words.minute(bill.create_time)}\n{state}",
+            [bill.response_id, last.model],
+            [words.minute(bill.create_time), state],
             words.payer(last.payer) if last.payer else "",
             words.tokens(bill.usage) if bill.HasField("usage") else "",
             words.list_price(bill.cost) if bill.HasField("cost") else "",
             words.charged(bill.cost) if bill.HasField("cost") else "",
         )
-    session.out.print(table)
+    session.show(table, "No receipt fits.")
     if answer.next_page_token:
         session.say("There are more: narrow them, or raise --limit.")
 
@@ -165,7 +168,7 @@ def _key(session: Session, dimension: usage_service_pb2.UsageDimension.ValueType
         key = key.removeprefix("PAYER_")
     elif dimension != usage_service_pb2.USAGE_DIMENSION_MODEL and session.settings.organization:
         key = words.last(key)
-    return words.harmless(key) or "-"
+    return words.one_line(key) or "-"
 
 
 def _unknown(value: usage_service_pb2.UsageSum) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, TypeVar
@@ -21,11 +22,20 @@ _NANOS_PER_USD = Decimal(1_000_000_000)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 # Everything that moves a cursor, rings a bell or rewrites the screen, but for line feed and tab.
 _CONTROL = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)))
+# Line ends, and the marks that change the direction of all that follows. An answer in Arabic or Hebrew may need those.
+_TURNING = re.compile("[\t\n\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def harmless(text: str) -> str:
     """Text of a model or provider without what a terminal would obey."""
     return text.translate(_CONTROL)
+
+
+def one_line(text: str) -> str:
+    """A name or note as one line of a table: what would break the line or turn its order around is shown as it is
+    written in JSON.
+    """
+    return _TURNING.sub(lambda found: json.dumps(found[0])[1:-1], harmless(text))
 
 
 def receipt_command(response_id: str) -> str:

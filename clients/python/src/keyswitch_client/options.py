@@ -128,7 +128,7 @@ def enum_value(enum: _EnumTypeWrapper[_Value], prefix: str, name: str) -> _Value
     values = {key.removeprefix(prefix): number for key, number in enum.items() if number}
     wanted = name.upper().removeprefix(prefix)
     if wanted not in values:
-        raise ValueError(f"{name!r} is none of {', '.join(sorted(values))}")
+        raise ValueError(f"{name!r} is none of {', '.join(values)}")
     return values[wanted]
 
 

@@ -42,7 +42,7 @@ from router_service.dialects.anthropic_wire import (
     read_message,
 )
 from router_service.dialects.base import BodyFrame, Frame
-from router_service.dialects.errors import fault_of, read_error
+from router_service.dialects.errors import fault_of, is_refusal, read_error
 from router_service.dialects.reading import NO_RAW, malformed, read, read_object, says_something, text_of
 
 DIALECT = "anthropic_messages"
@@ -108,7 +108,11 @@ class AnthropicMessagesDecoder:
             if frame.event == "error":
                 raise fault_of(None, {}, read_error(data)) from None
             raise
-        if event.type == "error" or (event.error is not NO_RAW and says_something(event.error)):
+        if (
+            event.type == "error"
+            or (event.error is not NO_RAW and says_something(event.error))
+            or is_refusal(event.base_resp)
+        ):
             raise fault_of(None, {}, read_error(data))
         handler = self._handlers.get(event.type)
         return handler(event) if handler else ()
@@ -123,7 +127,7 @@ class AnthropicMessagesDecoder:
         if read_object(data) is None:
             raise malformed()
         message = read(read_message, data)
-        if message.type != "message" or message.content is None:
+        if message.type != "message" or message.content is None or is_refusal(message.base_resp):
             raise fault_of(None, {}, read_error(data))
         out: list[Event] = [Identified(message.id or "", message.model or "")]
         for number, raw in enumerate(message.content):

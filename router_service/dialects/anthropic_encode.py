@@ -24,6 +24,7 @@ from router_service.dialects.efforts import (
     BUDGETS,
     EFFORT_PATH,
     choose_level,
+    is_claude_thinking,
     levels_of,
     refuse_off,
 )
@@ -194,7 +195,7 @@ def _write_adaptive(body: Body, asked: ReasoningSettings, quirks: Quirks, notice
         if asked.include_thoughts is not None:
             body["thinking"] = {"type": "adaptive"}
     elif level is ReasoningEffort.OFF:
-        body["thinking"] = {"type": "disabled"}
+        body["thinking"] = {"type": quirks.claude_off}
     else:
         body["thinking"] = {"type": "adaptive"}
         _output_config(body)["effort"] = level.value
@@ -209,7 +210,7 @@ def _write_budget(
     if effort is ReasoningEffort.OFF or (budget == 0 and not quirks.is_reasoning_mandatory):
         if quirks.is_reasoning_mandatory:
             raise refuse_off()
-        body["thinking"] = {"type": "disabled"}
+        body["thinking"] = {"type": quirks.claude_off}
         return
     path = EFFORT_PATH if budget is None else BUDGET_PATH
     wanted = BUDGETS[effort] if budget is None and effort is not None else budget or 0
@@ -230,7 +231,7 @@ def _write_budget(
 
 def _show_thoughts(body: Body, asked: ReasoningSettings) -> None:
     thinking = body.get("thinking")
-    if asked.include_thoughts is not None and isinstance(thinking, dict) and thinking["type"] != "disabled":
+    if asked.include_thoughts is not None and is_claude_thinking(thinking):
         thinking["display"] = "summarized" if asked.include_thoughts else "omitted"
 
 
@@ -238,7 +239,7 @@ def _settle_tool_choice(body: Body, notices: Notices) -> None:
     """A forced tool call and thinking exclude each other on this wire; what forces an answer's shape wins."""
     choice, thinking = body.get("tool_choice"), body.get("thinking")
     is_forced = isinstance(choice, dict) and choice["type"] in {"any", "tool"}
-    if is_forced and isinstance(thinking, dict) and thinking["type"] != "disabled":
+    if is_forced and is_claude_thinking(thinking):
         del body["thinking"]
         notices.ignore("settings.reasoning", "This provider does not think where a tool call is forced.")
 
@@ -246,7 +247,7 @@ def _settle_tool_choice(body: Body, notices: Notices) -> None:
 def _write_sampling(body: Body, completion: Completion, quirks: Quirks, notices: Notices) -> None:
     sampling = completion.settings.sampling
     thinking = body.get("thinking")
-    is_thinking = isinstance(thinking, dict) and thinking["type"] != "disabled"
+    is_thinking = is_claude_thinking(thinking)
     refusal = refuse_sampling(quirks, is_thinking=is_thinking)
     for name, value in (("temperature", sampling.temperature), ("top_p", sampling.top_p), ("top_k", sampling.top_k)):
         if value is None:

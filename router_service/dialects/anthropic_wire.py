@@ -30,6 +30,7 @@ class EventWire(msgspec.Struct, gc=False):
     message: msgspec.Raw = NO_RAW
     usage: msgspec.Raw = NO_RAW
     error: msgspec.Raw = NO_RAW
+    base_resp: msgspec.Raw = NO_RAW
 
 
 class BlockWire(msgspec.Struct, gc=False):

@@ -100,6 +100,7 @@ class Quirks:
     sampling: SamplingRule = SamplingRule.ALWAYS
     efforts: tuple[str, ...] = ()
     is_reasoning_mandatory: bool = False
+    claude_off: str = "disabled"  # how Claude is told not to think: "disabled" or "between_tools"
     max_tokens_field: str = "max_completion_tokens"
     supports_stream_options: bool = True
     supports_strict_schema: bool = True

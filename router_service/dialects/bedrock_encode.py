@@ -31,6 +31,7 @@ from router_service.dialects.efforts import (
     BUDGETS,
     EFFORT_PATH,
     choose_level,
+    is_claude_thinking,
     levels_of,
     refuse_off,
 )
@@ -186,7 +187,7 @@ def _write_reasoning(
         case BedrockReasoning.CLAUDE_ADAPTIVE:
             level = _level(asked, _CLAUDE_LEVELS, quirks, notices)
             if level is ReasoningEffort.OFF:
-                fields["thinking"] = {"type": "disabled"}
+                fields["thinking"] = {"type": quirks.claude_off}
             elif level is not None:
                 fields["thinking"] = {"type": "adaptive"}
                 _output_config(body)["effort"] = level.value
@@ -239,7 +240,7 @@ def _write_budget(fields: Body, inference: Body, asked: ReasoningSettings, quirk
     if effort is ReasoningEffort.OFF or budget == 0:
         if quirks.is_reasoning_mandatory:
             raise refuse_off()
-        fields["thinking"] = {"type": "disabled"}
+        fields["thinking"] = {"type": quirks.claude_off}
         return
     wanted = BUDGETS[effort] if budget is None and effort is not None else budget or 0
     fitting = max(wanted, MIN_BUDGET_TOKENS)
@@ -259,7 +260,7 @@ def _write_budget(fields: Body, inference: Body, asked: ReasoningSettings, quirk
 
 def _show_thoughts(fields: Body, asked: ReasoningSettings) -> None:
     thinking = fields.get("thinking")
-    if asked.include_thoughts is not None and isinstance(thinking, dict) and thinking["type"] != "disabled":
+    if asked.include_thoughts is not None and is_claude_thinking(thinking):
         thinking["display"] = "summarized" if asked.include_thoughts else "omitted"
 
 
@@ -267,7 +268,7 @@ def _settle_tool_choice(body: Body, fields: Body, notices: Notices) -> None:
     """A forced tool call and Claude's thinking exclude each other; what forces an answer's shape wins."""
     config, thinking = body.get("toolConfig"), fields.get("thinking")
     choice = config.get("toolChoice", {}) if isinstance(config, dict) else {}
-    if isinstance(thinking, dict) and thinking["type"] != "disabled" and choice.keys() & {"any", "tool"}:
+    if is_claude_thinking(thinking) and choice.keys() & {"any", "tool"}:
         del fields["thinking"]
         notices.ignore("settings.reasoning", "This model does not think where a tool call is forced.")
 
@@ -275,7 +276,7 @@ def _settle_tool_choice(body: Body, fields: Body, notices: Notices) -> None:
 def _write_sampling(inference: Body, fields: Body, completion: Completion, quirks: Quirks, notices: Notices) -> None:
     sampling = completion.settings.sampling
     thinking = fields.get("thinking")
-    is_thinking = isinstance(thinking, dict) and thinking["type"] != "disabled"
+    is_thinking = is_claude_thinking(thinking)
     refusal = refuse_sampling(quirks, is_thinking=is_thinking)
     for name, wire_name, value in (
         ("temperature", "temperature", sampling.temperature),

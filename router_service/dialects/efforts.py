@@ -5,6 +5,7 @@ something else: a caller who wants no reasoning must not pay for some.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
 from router_service.core.faults import Fault
 from router_service.core.request import ReasoningEffort, ReasoningSettings
@@ -37,6 +38,11 @@ BUDGET_PATH = "settings.reasoning.budget_tokens"
 def refuse_off() -> Fault:
     """The fault of OFF for a model that always thinks."""
     return wrong(EFFORT_PATH, "This model always thinks, so reasoning cannot be off. Choose a level or another model.")
+
+
+def is_claude_thinking(thinking: object) -> TypeGuard[dict[str, object]]:
+    """Whether what a request says of Claude's thinking lets it think before it answers."""
+    return isinstance(thinking, dict) and thinking["type"] not in {"disabled", "between_tools"}
 
 
 def levels_of(names: Sequence[str], default: tuple[ReasoningEffort, ...] = LEVELS) -> tuple[ReasoningEffort, ...]:

@@ -8,9 +8,11 @@ trust is: a code that names one thing; then prose where a status covers several 
 import re
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from router_service.core.faults import Cause, Fault, Reason, UpstreamError
 from router_service.dialects.base import Headers
-from router_service.dialects.reading import read_any
+from router_service.dialects.reading import NO_RAW, read_any, read_object
 from router_service.dialects.waiting import ResetHeader, retry_after_seconds
 
 _TEXT_CHARS = 8192  # how much of a body is searched for words
@@ -161,6 +163,12 @@ def read_error(body: bytes) -> UpstreamError:
     if isinstance(inner, dict):
         return UpstreamError(code=_word(inner.get("code")), type=_word(inner.get("type")), words=words, extra=inner)
     return UpstreamError(code=_word(value.get("code")), type=_word(value.get("type")), words=words, extra=value)
+
+
+def is_refusal(base_resp: msgspec.Raw) -> bool:
+    """Whether a `base_resp`, which MiniMax sends with whole answers too, says that it failed."""
+    base = None if base_resp is NO_RAW else read_object(base_resp)
+    return base is not None and bytes(base.get("status_code", NO_RAW)) not in {b"", b"0", b"null", b'"0"'}
 
 
 def reason_of(status: int | None, error: UpstreamError) -> Reason:

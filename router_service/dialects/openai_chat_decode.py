@@ -14,7 +14,7 @@ from router_service.core.content import Citation, Span, SpanUnit
 from router_service.core.events import Event, Finished, FinishReason, Identified
 from router_service.core.faults import Fault, Reason, violation
 from router_service.dialects.base import BodyFrame, Frame, Quirks
-from router_service.dialects.errors import fault_of, read_error
+from router_service.dialects.errors import fault_of, is_refusal, read_error
 from router_service.dialects.openai_chat_state import ReasoningDetails, reasoning_state, value_state
 from router_service.dialects.openai_chat_usage import usage_event
 from router_service.dialects.openai_chat_wire import (
@@ -317,8 +317,5 @@ def _arguments(function: FunctionWire) -> str:
 
 
 def _raise_error(chunk: ChunkWire, data: bytes) -> None:
-    if says_something(chunk.error) or chunk.object == "error":
-        raise fault_of(None, {}, read_error(data))
-    base = read_object(chunk.base_resp)
-    if base and bytes(base.get("status_code", NO_RAW)) not in {b"0", b"null", b'"0"'}:
+    if says_something(chunk.error) or chunk.object == "error" or is_refusal(chunk.base_resp):
         raise fault_of(None, {}, read_error(data))

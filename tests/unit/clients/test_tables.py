@@ -52,4 +52,4 @@ def test_words_are_broken_only_where_there_is_no_other_way() -> None:
     table.add_row("opencode", "using shared key", "ORGANIZATION_KEY", "the deployment's")
     shown = StringIO()
     Console(file=shown, width=52).print(table)
-    assert all(f"{word} " in f"{shown.getvalue()} " for word in ("opencode", "ORGANIZATION_KEY", "deployment's"))
+    assert {"opencode", "ORGANIZATION_KEY", "deployment's"} < set(shown.getvalue().split())

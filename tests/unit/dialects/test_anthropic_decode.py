@@ -121,6 +121,14 @@ def test_an_error_inside_a_stream_is_raised(error: dict[str, Any], reason: Reaso
     assert caught.value.reason is reason
 
 
+@pytest.mark.parametrize("kind", ["", "ping", "message_delta"])
+def test_minimaxs_own_error_inside_a_stream_is_raised_with_its_code(kind: str) -> None:
+    with pytest.raises(Fault) as caught:
+        answer_of(START, {"type": kind, "base_resp": {"status_code": 1002, "status_msg": "rate limit"}})
+    assert (caught.value.reason, caught.value.metadata["upstreamCode"]) == (Reason.UPSTREAM_UNAVAILABLE, "1002")
+    assert answer_of(START, {"type": kind, "base_resp": {"status_code": 0}}, *END).parts == ()
+
+
 def test_an_error_event_that_is_not_json_is_still_an_error() -> None:
     with pytest.raises(Fault) as caught:
         decode(DIALECT, [b"event: error\ndata: overloaded\n\n"])

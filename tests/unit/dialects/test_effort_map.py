@@ -261,6 +261,7 @@ SAMPLED = Sampling(temperature=0.5, top_p=0.9, stop_sequences=("END",))
     [
         ("claude-opus-4-7", "anthropic", OFF, {"stop_sequences"}, {"temperature", "top_p"}),
         ("claude-opus-4-7", "bedrock", OFF, {"inferenceConfig"}, {"temperature", "top_p"}),
+        ("claude-haiku-5-5", "bedrock-anthropic", OFF, {"stop_sequences"}, {"temperature", "top_p"}),
         ("claude-sonnet-4-6", "anthropic", OFF, {"temperature", "top_p", "stop_sequences"}, set()),
         ("gpt-5", "openai", LOW, set(), {"temperature", "top_p", "stop_sequences"}),
         ("gpt-5.1", "openai", LOW, {"stop"}, {"temperature", "top_p"}),
@@ -282,8 +283,11 @@ def test_what_a_model_would_refuse_is_left_out_with_a_warning(
 
 
 @pytest.mark.parametrize("provider", ["anthropic", "bedrock"])
-def test_a_model_that_cannot_be_made_to_call_a_tool_is_left_to_decide_and_that_is_said(provider: str) -> None:
-    at, endpoint = endpoint_of("claude-sonnet-5-5", provider)
+@pytest.mark.parametrize("model", ["claude-sonnet-5-5", "claude-opus-5-5"])
+def test_a_model_that_cannot_be_made_to_call_a_tool_is_left_to_decide_and_that_is_said(
+    model: str, provider: str
+) -> None:
+    at, endpoint = endpoint_of(model, provider)
     tool = FunctionTool("weather", "tells it", "{}")
     completion = Completion(
         endpoint.upstream_model, at.name, PROMPT, tools=(tool,), tool_choice=ToolChoice(ToolMode.AUTO, "weather")
@@ -293,8 +297,16 @@ def test_a_model_that_cannot_be_made_to_call_a_tool_is_left_to_decide_and_that_i
     body = json.loads(encoded.body)
     assert body.get("tool_choice", {"type": "auto"}) == {"type": "auto"}
     assert "toolChoice" not in body.get("toolConfig", {})
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "bedrock-anthropic", "bedrock"])
+def test_off_is_said_in_the_word_that_the_model_takes_or_refused(provider: str) -> None:
+    for model, word in (("claude-sonnet-5-5", "between_tools"), ("claude-haiku-5-5", "disabled")):
+        body, warnings = encode(model, provider, asking(OFF, include_thoughts=True))
+        assert body.get("additionalModelRequestFields", body)["thinking"] == {"type": word}
+        assert warnings == []
     with pytest.raises(Fault, match="INVALID_REQUEST"):
-        encode("claude-sonnet-5-5", provider, asking(OFF))
+        encode("claude-opus-5-5", provider, asking(OFF))
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def discover(
     version: Annotated[
         str,
         typer.Argument(
-            help="The whole name of a key, …/credentials/ID, or of a version of it; or the id of a provider without keys."
+            help="The whole name of a key, …/credentials/ID, or of a version; or a provider that needs no key."
         ),
     ],
     is_json: Json = False,

@@ -250,7 +250,7 @@ class Exchange:
         return {name: self.hide.text(value) for name, value in response.headers.items()} if response else {}
 
     async def _decode_body(self, response: UpstreamResponse, decoder: Decoder) -> None:
-        frame = BodyFrame(await response.read_all(MOST_BODY_BYTES))
+        frame = BodyFrame(await response.read_all(MOST_BODY_BYTES), self._headers())
         self._is_read_whole = True
         self.watchdog.rest()
         await self._decode(decoder, (frame,), is_end=True)

@@ -155,9 +155,10 @@ class LineFrame:
 
 @dataclass(frozen=True, slots=True)
 class BodyFrame:
-    """A whole JSON body."""
+    """A whole JSON body. A few answers say in `headers` what stands nowhere in them."""
 
     data: bytes
+    headers: Headers = field(default_factory=dict)
 
 
 Frame = SseFrame | AwsFrame | LineFrame | BodyFrame

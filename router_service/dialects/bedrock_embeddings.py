@@ -9,7 +9,7 @@ import msgspec
 from router_service.core.events import Event, Usage, UsageUpdated
 from router_service.core.faults import invalid
 from router_service.core.request import Embedding, EmbeddingTask, UpstreamRouting
-from router_service.dialects.base import Decoder, EmbeddingApi, Encoded, Quirks
+from router_service.dialects.base import BodyFrame, Decoder, EmbeddingApi, Encoded, Quirks
 from router_service.dialects.errors import fault_of, read_error
 from router_service.dialects.paths import model_segment
 from router_service.dialects.reading import NO_RAW, count, malformed, read, read_object
@@ -17,6 +17,7 @@ from router_service.dialects.vectors import WholeBodyDecoder, read_vector, vecto
 from router_service.dialects.writing import Body, Notices, merge_options, wrong
 
 MOST_COHERE_INPUTS = 96
+_COUNT_HEADER = "x-amzn-bedrock-input-token-count"
 _COHERE_TASKS = {EmbeddingTask.QUERY: "search_query", EmbeddingTask.DOCUMENT: "search_document"}
 
 _OWN_FIELDS = ("inputText", "texts", "embedding_types", "embeddingTypes")  # what was asked, and what can be read
@@ -64,7 +65,7 @@ class BedrockEmbeddings:
     def embedding_decoder(self, embedding: Embedding, quirks: Quirks) -> Decoder:
         """A fresh decoder."""
         read_answer = _decode_cohere if quirks.embedding_api is EmbeddingApi.COHERE else _decode_titan
-        return WholeBodyDecoder(lambda data: read_answer(data, embedding))
+        return WholeBodyDecoder(lambda body: read_answer(body, embedding))
 
 
 def _write_titan(embedding: Embedding, notices: Notices) -> Body:
@@ -88,27 +89,31 @@ def _write_cohere(embedding: Embedding, notices: Notices) -> Body:
     }
 
 
-def _decode_titan(data: bytes, embedding: Embedding) -> Sequence[Event]:
-    _check_body(data, "embedding")
-    answer = read(_read_titan, data)
-    events: list[Event] = []
-    tokens = count(answer.input_text_token_count)
-    if tokens is not None:
-        said = msgspec.json.encode({"inputTextTokenCount": tokens}).decode()
-        events.append(UsageUpdated(Usage(input_tokens=tokens, output_tokens=0), said))
-    return [*events, vectors_event([read_vector(answer.embedding)], embedding)]
+def _decode_titan(body: BodyFrame, embedding: Embedding) -> Sequence[Event]:
+    _check_body(body.data, "embedding")
+    answer = read(_read_titan, body.data)
+    usage = _usage("inputTextTokenCount", count(answer.input_text_token_count))
+    return [*usage, vectors_event([read_vector(answer.embedding)], embedding)]
 
 
-def _decode_cohere(data: bytes, embedding: Embedding) -> Sequence[Event]:
+def _decode_cohere(body: BodyFrame, embedding: Embedding) -> Sequence[Event]:
     """Older models answer with a list of vectors, newer ones with a list for each kind of number.
 
-    What was counted is only in a header, so the usage is left unknown.
+    What was counted is in no body, only in Bedrock's header.
     """
-    found = _check_body(data, "embeddings")
+    found = _check_body(body.data, "embeddings")
     kinds = read_object(found)
     rows = read(_read_rows, found if kinds is None else kinds.get("float", NO_RAW))
     vectors: list[array[float]] = [read_vector(row) for row in rows]
-    return [vectors_event(vectors, embedding)]
+    said = body.headers.get(_COUNT_HEADER, "")
+    usage = _usage(_COUNT_HEADER, count(int(said)) if said.isascii() and said.isdecimal() and len(said) < 19 else None)
+    return [*usage, vectors_event(vectors, embedding)]
+
+
+def _usage(name: str, tokens: int | None) -> Sequence[Event]:
+    if tokens is None:
+        return ()
+    return (UsageUpdated(Usage(input_tokens=tokens, output_tokens=0), msgspec.json.encode({name: tokens}).decode()),)
 
 
 def _check_body(data: bytes, field: str) -> msgspec.Raw:

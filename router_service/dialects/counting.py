@@ -6,7 +6,7 @@ import msgspec
 
 from router_service.core.events import Event, Usage, UsageUpdated
 from router_service.core.faults import Fault
-from router_service.dialects.base import Encoded
+from router_service.dialects.base import BodyFrame, Encoded
 from router_service.dialects.reading import NO_RAW, count, malformed, read_any, read_object, text_of
 from router_service.dialects.vectors import WholeBodyDecoder
 
@@ -20,7 +20,8 @@ def pick_fields(encoded: Encoded, names: Collection[str]) -> dict[str, msgspec.R
 def count_decoder(field: str, error: Callable[[bytes], Fault]) -> WholeBodyDecoder:
     """Reads a body whose `field` is the count of all prompt tokens. `error` reads one that has no such field."""
 
-    def decode(data: bytes) -> Sequence[Event]:
+    def decode(frame: BodyFrame) -> Sequence[Event]:
+        data = frame.data
         body = read_object(data)
         if body is None:
             raise malformed()

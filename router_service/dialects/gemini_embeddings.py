@@ -68,7 +68,7 @@ class GeminiEmbeddings:
     def embedding_decoder(self, embedding: Embedding, quirks: Quirks) -> Decoder:
         """A fresh decoder."""
         del quirks
-        return WholeBodyDecoder(lambda data: _decode(data, embedding))
+        return WholeBodyDecoder(lambda body: _decode(body.data, embedding))
 
 
 def _write_batch(embedding: Embedding, model: str) -> Body:

@@ -54,7 +54,7 @@ class OpenAIEmbeddings:
 
     def embedding_decoder(self, embedding: Embedding, quirks: Quirks) -> Decoder:
         """A fresh decoder."""
-        return WholeBodyDecoder(lambda data: _decode(data, embedding, quirks))
+        return WholeBodyDecoder(lambda body: _decode(body.data, embedding, quirks))
 
 
 def _decode(data: bytes, embedding: Embedding, quirks: Quirks) -> Sequence[Event]:

@@ -64,7 +64,7 @@ def vectors_event(found: Sequence["array[float]"], embedding: Embedding) -> Vect
 class WholeBodyDecoder:
     """A decoder of answers that are one JSON body. `decode` gives the events before the end."""
 
-    def __init__(self, decode: Callable[[bytes], Sequence[Event]]) -> None:
+    def __init__(self, decode: Callable[[BodyFrame], Sequence[Event]]) -> None:
         self._decode = decode
         self._is_done = False
 
@@ -74,7 +74,7 @@ class WholeBodyDecoder:
             return ()
         if not isinstance(frame, BodyFrame):
             raise violation("streamed", "The provider streamed an answer that has no stream.")
-        events = self._decode(frame.data)
+        events = self._decode(frame)
         self._is_done = True
         return (*events, Finished(FinishReason.STOP))
 

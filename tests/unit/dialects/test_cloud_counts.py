@@ -18,7 +18,7 @@ from router_service.core.request import (
     UpstreamRouting,
     WarningReason,
 )
-from router_service.dialects.base import Carrier, EmbeddingApi, Encoded, Quirks
+from router_service.dialects.base import BodyFrame, Carrier, EmbeddingApi, Encoded, Quirks
 from router_service.dialects.registry import COUNTERS, EMBEDDERS
 from tests.suites.cloud_clients import ANTHROPIC_BASE, BEDROCK_BASE, GOOGLE_BASE, Exchanged, anthropic, bedrock, google
 from tests.unit.dialects.test_embeddings import decode, usage, vectors
@@ -200,8 +200,11 @@ def test_cohere_embeds_many(quirks: Quirks, embeddings: object) -> None:
     assert json.loads(encoded.body) == body | ({"output_dimension": 2} if dimensions else {})
     answer = {"id": "1", "embeddings": embeddings, "texts": ["one", "two"], "response_type": "embeddings_by_type"}
     invoke(asked.model, encoded, answer)
-    events = decode(EMBEDDERS["bedrock_converse"].embedding_decoder(asked, quirks), answer)
-    assert (vectors(events), usage(events)) == ([[1.0, 0.5], [0.0, 2.0]], [])
+    for said, counted in (("7", [(7, 0)]), ("", []), ("-1", []), ("many", []), ("9" * 40, [])):
+        decoder = EMBEDDERS["bedrock_converse"].embedding_decoder(asked, quirks)
+        headers = {"x-amzn-bedrock-input-token-count": said} if said else {}
+        events = [*decoder.feed(BodyFrame(json.dumps(answer).encode(), headers))]
+        assert (vectors(events), usage(events)) == ([[1.0, 0.5], [0.0, 2.0]], counted)
 
 
 def test_what_bedrocks_models_cannot_do_is_said() -> None:

@@ -53,12 +53,12 @@ def pieces(canary: Canary) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _base64_of(encode: Callable[[bytes], bytes], text: str) -> Iterable[str]:
+def _base64_of(encode: Callable[[bytes], bytes], piece: bytes) -> Iterable[str]:
     """The three ways in which a piece can stand inside a longer text; what its neighbours decide is left out."""
     for offset in range(3):
-        encoded = encode(b"\0" * offset + text.encode()).decode().rstrip("=")
+        encoded = encode(b"\0" * offset + piece).decode().rstrip("=")
         first = -(-offset * 8 // 6)
-        last = (offset + len(text)) * 8 // 6
+        last = (offset + len(piece)) * 8 // 6
         yield encoded[first:last]
 
 
@@ -67,8 +67,8 @@ FORMS: Mapping[str, Encode] = {
     "lower case": lambda text: [text.lower()],
     "upper case": lambda text: [text.upper()],
     "reversed": lambda text: [text[::-1]],
-    "base64": lambda text: _base64_of(base64.b64encode, text),
-    "base64url": lambda text: _base64_of(base64.urlsafe_b64encode, text),
+    "base64": lambda text: _base64_of(base64.b64encode, text.encode()),
+    "base64url": lambda text: _base64_of(base64.urlsafe_b64encode, text.encode()),
     "hex": lambda text: [text.encode().hex()],
     "HEX": lambda text: [text.encode().hex().upper()],
     "url": lambda text: ["".join(f"%{byte:02x}" for byte in text.encode())],
@@ -121,11 +121,13 @@ class Scanner:
     sinks: dict[str, int] = field(default_factory=dict)
     bytes_scanned: int = 0
     _needles: list[tuple[bytes, str, str]] = field(default_factory=list, repr=False)
+    _values: dict[str, bytes] = field(default_factory=dict, repr=False)
 
     def add(self, *canaries: Canary) -> None:
         """Looks for these as well, from now on."""
         for canary in canaries:
             self.canaries.append(canary)
+            self._values[canary.name] = canary.value.encode()
             found = {
                 needle.encode(): form
                 for form, encode in reversed(list(FORMS.items()))
@@ -133,6 +135,16 @@ class Scanner:
                 for needle in encode(piece)
             }
             self._needles += [(needle, canary.name, form) for needle, form in found.items()]
+
+    def add_key(self, name: str, value: bytes) -> None:
+        """Looks for a key of bytes, which no text is, as well."""
+        self._values[name] = value
+        for piece in (value[:PIECE_CHARACTERS], value[-PIECE_CHARACTERS:]):
+            hexed, reverse = piece.hex(), piece[::-1]
+            forms = {"raw": piece, "reversed": reverse, "hex": hexed.encode(), "HEX": hexed.upper().encode()}
+            self._needles += [(needle, name, form) for form, needle in forms.items()]
+            for form, encode in (("base64", base64.b64encode), ("base64url", base64.urlsafe_b64encode)):
+                self._needles += [(needle.encode(), name, form) for needle in _base64_of(encode, piece)]
 
     def scan(self, kind: str, sink: str, data: bytes) -> list[Hit]:
         """Searches one sink; `kind` is what is counted."""
@@ -158,21 +170,23 @@ class Scanner:
                 continue
             data = path.read_bytes()
             if name in rightful:
-                allowed = next(one for one in self.canaries if one.name == rightful[name])
-                data = data.replace(allowed.value.encode(), b"")
+                data = data.replace(self._values[rightful[name]], b"")
             self.scan(kind, f"{kind}: {name}", data)
 
-    def scan_process(self, name: str, process_id: int) -> None:
-        """Searches what the system shows of a process. Root may read it although the process is not dumpable."""
+    def scan_process(self, name: str, process_id: int, rightful: str = "") -> None:
+        """Searches what the system shows of a process. Root may read it although the process is not dumpable.
+
+        `rightful` is a secret that the operator put into its environment.
+        """
         for file in ("environ", "cmdline"):
             data = Path(f"/proc/{process_id}/{file}").read_bytes()
             assert data, f"/proc/{process_id}/{file} of {name} shows nothing: it cannot be searched"
-            self.scan("/proc", f"/proc of {name}: {file}", data)
+            self.scan("/proc", f"/proc of {name}: {file}", data.replace(rightful.encode(), b"") if rightful else data)
 
     def report(self) -> str:
         """The counts, for people."""
         counted = ", ".join(f"{count} {kind}" for kind, count in sorted(self.sinks.items()))
         return (
-            f"{len(self.canaries)} canaries, {len(self._needles)} needles; {counted}; {self.bytes_scanned:,} bytes; "
+            f"{len(self._values)} canaries, {len(self._needles)} needles; {counted}; {self.bytes_scanned:,} bytes; "
             f"{len(self.hits)} hits"
         )

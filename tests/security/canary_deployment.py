@@ -4,7 +4,7 @@ import asyncio
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +98,7 @@ class Watched:
     closed_port: int
     tokens: dict[str, str] = field(default_factory=dict, repr=False)
     rightful: dict[str, str] = field(default_factory=lambda: dict(RIGHTFUL_FILES))
+    rightful_variable: str = field(default="", repr=False)
     user_key: Canary = field(default_factory=lambda: make_key("ada's key"))
     organization_key: Canary = field(default_factory=lambda: make_key("the organization's key", "sk-ant-api03-"))
     shared_key: Canary = field(default_factory=lambda: make_key("the deployment's key", ""))
@@ -191,7 +192,7 @@ class Watched:
         """Searches what lies about: files, processes, metrics. What came over the wire was searched as it came."""
         for name, process in self.stack.processes.items():
             if process.poll() is None:
-                self.scanner.scan_process(name, process.pid)
+                self.scanner.scan_process(name, process.pid, self.rightful_variable)
         for name, port in (("router", self.stack.ports.router_http), ("vault", self.stack.ports.vault_http)):
             for path in ("metrics", "healthz", "readyz"):
                 self.scanner.scan("HTTP", f"/{path} of {name}", await asyncio.to_thread(_fetch, port, path))
@@ -205,11 +206,17 @@ class Watched:
 
 @asynccontextmanager
 async def watched_deployment(
-    folder: Path, log_level: str, *, fixed: Callable[[str], dict[str, str]] = lambda _: {}, **more: str
+    folder: Path,
+    log_level: str,
+    prepare: Callable[[Watched], Awaitable[None]] | None = None,
+    *,
+    fixed: Callable[[str], dict[str, str]] = lambda _: {},
+    **more: str,
 ) -> AsyncIterator[Watched]:
     """Runs one below a folder until the block ends; `more` goes to the environment.
 
-    `fixed` makes of the provider's origin what the credential service alone has in its environment.
+    `prepare` is called before. `fixed` makes of the provider's origin what the credential service alone has in its
+    environment.
     """
     temporary = folder / "tmp"
     temporary.mkdir(parents=True)
@@ -236,6 +243,8 @@ async def watched_deployment(
         watched = Watched(stack, upstream, calls, scanner, temporary, closed_port)
         scanner.add(watched.user_key, watched.organization_key, watched.shared_key, watched.wrong_key)
         try:
+            if prepare is not None:
+                await prepare(watched)
             await watched.start()
             yield watched
         finally:

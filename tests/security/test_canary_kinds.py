@@ -6,6 +6,7 @@ import secrets
 import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from tests.security.canary import Canary, make_key, token_canary
 from tests.security.canary_deployment import AWS, CHAT, Watched, watched_deployment
 from tests.security.promises import is_thorough, tried
 from tests.service.vault_harness import Router
+from vault_service.store.embedded import EmbeddedStore
+from vault_service.store.store import Purpose
 
 STATUSES = (200, 400, 403, 500, 401) if is_thorough() else (200, 400, 401)
-SECRET_FIELDS = ("client_secret", "refresh_token", "assertion")
+SECRET_FIELDS = ("client_secret", "refresh_token", "assertion", "client_assertion")
 TLS_KEYS = {"router-key.pem": "the router's TLS key", "vault-key.pem": "the credential service's TLS key"}
 
 
@@ -135,7 +138,7 @@ class Repeating:
         form = urllib.parse.parse_qs(request.body.decode())
         values = [one for name in SECRET_FIELDS for one in form.get(name, [])]
         self.asked += values
-        for value in form.get("assertion", []):
+        for value in form.get("assertion", []) + form.get("client_assertion", []):
             self.watched.scanner.add(token_canary("an assertion", value))
         everything = " ".join(values)
         match self.refuses:
@@ -169,7 +172,9 @@ class Repeating:
 async def test_no_secret_of_another_kind_gets_out(tmp_path: Path) -> None:
     async with scripted_upstream() as endpoint:
         origin = f"http://127.0.0.1:{endpoint.port}"
-        async with watched_deployment(tmp_path, "info", KEYSWITCH_VAULT_TOKEN_ENDPOINTS=origin) as watched:
+        async with watched_deployment(
+            tmp_path, "info", know_the_stores_keys, KEYSWITCH_VAULT_TOKEN_ENDPOINTS=origin
+        ) as watched:
             for file, name in TLS_KEYS.items():
                 watched.scanner.add(pem_canary(name, (watched.stack.home / file).read_text()))
                 watched.rightful[file] = name
@@ -188,6 +193,19 @@ async def test_no_secret_of_another_kind_gets_out(tmp_path: Path) -> None:
     tried(
         1, "canaries of the other kinds of secrets", kinds=len(found), secrets=len(scanner.canaries), calls=made, hits=0
     )
+
+
+async def know_the_stores_keys(watched: Watched) -> None:
+    """Makes the embedded store, whose keys are canaries: the root key, and those that sign tokens and the audit log."""
+    store = await EmbeddedStore.open(watched.stack.home / "vault")
+    for purpose in Purpose:
+        await store.sign(b"", purpose=purpose)
+        private = (await store._run(partial(store._signing_pairs, purpose)))[0][1]
+        watched.scanner.add_key(f"the key that signs: {purpose.name}", private.private_bytes_raw())
+    await store.close()
+    root_key = next(path for path in watched.stack.home.rglob("root.key"))
+    watched.scanner.add_key("the root key", root_key.read_bytes())
+    watched.rightful[str(root_key.relative_to(watched.stack.home))] = "the root key"
 
 
 async def drive(watched: Watched, endpoint: ScriptedUpstream, kind: Kind, name: str) -> None:

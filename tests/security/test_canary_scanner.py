@@ -1,8 +1,11 @@
 """The scanner of the canary test finds what it is there to find: otherwise its 0 hits would mean nothing."""
 
+import base64
 import os
+import secrets
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -100,3 +103,15 @@ def test_a_hit_and_a_report_hold_no_part_of_a_canary(scanner: Scanner, canary: C
     scanner.scan("bytes", "planted", canary.value.encode())
     said = f"{scanner.report()} {scanner.hits} {scanner.hits[0]} {canary!r}"
     assert not any(core[5:15] in said for core in canary.core)
+
+
+@pytest.mark.parametrize(
+    "carry",
+    [bytes, lambda key: key[::-1], lambda key: key.hex().encode(), base64.b64encode, base64.urlsafe_b64encode],
+    ids=["raw", "reversed", "hex", "base64", "base64url"],
+)
+def test_finds_a_key_of_bytes(carry: Callable[[bytes], bytes]) -> None:
+    scanner, key = Scanner(), secrets.token_bytes(32)
+    scanner.add_key("a root key", key)
+    assert not scanner.scan("log", "another key", carry(secrets.token_bytes(32)))
+    assert scanner.scan("log", "this key", b"before " + carry(key) + b" after")

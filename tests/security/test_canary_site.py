@@ -141,7 +141,7 @@ async def test_no_secret_of_the_deployment_gets_out(
             )
             captures[0].__enter__()
 
-        async with watched_deployment(tmp_path, "debug", prepare, **environment) as watched:
+        async with watched_deployment(tmp_path, "debug", prepare, **environment) as watched:  # type: ignore[arg-type] # all are texts
             try:
                 await drive(watched, own_vault_server, way)
                 await spoil_limits(watched, own_redis_server, redis_password.value)

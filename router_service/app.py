@@ -328,6 +328,7 @@ def _tell_left_out(configuration: Configuration) -> None:
 def _find_away(running: RunningRouter | None, limits: Limits) -> list[str]:
     """The stores that are out of reach, for people."""
     states = (
+        ("the ledger", running is not None and not running.ledger.is_available),
         ("limits", isinstance(limits, SharedLimits) and limits.is_away),
         ("the configuration", running is not None and running.is_configuration_away),
     )

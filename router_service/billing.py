@@ -1,5 +1,6 @@
 """What an attempt sets aside before it is sent, and what it takes afterwards."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -11,7 +12,7 @@ from router_service.edges import Afterwork, Edges
 from router_service.ledger.ledger import Ledger, Spending
 from router_service.ledger.writer import unavailable
 from router_service.preparation import Prepared, Request, bound_cost
-from router_service.record import AttemptRecord
+from router_service.record import AttemptRecord, CallRecord
 
 RESERVATION_SECONDS = 3600.0
 SETTLE_AGAIN_SECONDS = 1.0
@@ -101,19 +102,45 @@ class Reservation:
             self.afterwork.spawn(self._settle(attempt, costs))
 
     async def _settle(self, attempt: AttemptRecord, costs: tuple[int, int | None] | None) -> None:
-        """Tried until the reservation itself would have expired; the next process to start tries what is still owed."""
-        edges, response_id = self.edges, self.response_id
-        give_up = edges.clock() + RESERVATION_SECONDS
-        while True:
-            try:
-                if costs is not None:
-                    await edges.ledger.settle(response_id, self.number, costs[0], response_id, costs[1])
-                else:
-                    await edges.ledger.cancel_reservation(response_id, self.number)
-            except Fault as fault:
-                log.error("settle_failed", response_id=response_id, attempt=attempt.number, reason=fault.reason.value)
-                if edges.clock() >= give_up or self.afterwork.is_closing:
-                    return
-                await edges.sleep(SETTLE_AGAIN_SECONDS)
-                continue
-            return
+        """Insists; what is still owed when this process ends is paid by the next one to start."""
+        ledger, response_id = self.edges.ledger, self.response_id
+
+        async def settle() -> None:
+            if costs is not None:
+                await ledger.settle(response_id, self.number, costs[0], response_id, costs[1])
+            else:
+                await ledger.cancel_reservation(response_id, self.number)
+
+        def tell(fault: Fault) -> None:
+            log.error("settle_failed", response_id=response_id, attempt=attempt.number, reason=fault.reason.value)
+
+        await _insist(self.edges, self.afterwork, settle, tell)
+
+
+async def free_claim(edges: Edges, afterwork: Afterwork, record: CallRecord) -> None:
+    """Frees the request's id of a call that sent nothing, also where the ledger is away just now."""
+
+    async def free() -> None:
+        await edges.ledger.release_claim(record.organization, record.request_id, record.response_id)
+
+    def tell(fault: Fault) -> None:
+        log.error("release_claim_failed", response_id=record.response_id, reason=fault.reason.value)
+
+    await _insist(edges, afterwork, free, tell)
+
+
+async def _insist(
+    edges: Edges, afterwork: Afterwork, work: Callable[[], Awaitable[None]], tell: Callable[[Fault], None]
+) -> None:
+    """Tries until it is done, a reservation would have expired, or the router ends."""
+    give_up = edges.clock() + RESERVATION_SECONDS
+    while True:
+        try:
+            await work()
+        except Fault as fault:
+            tell(fault)
+            if edges.clock() >= give_up or afterwork.is_closing:
+                return
+            await edges.sleep(SETTLE_AGAIN_SECONDS)
+            continue
+        return

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from router_service.admission import Admission
 from router_service.credentials.client import Credentials
+from router_service.database.patience import waited_for
 from router_service.ledger.ledger import Ledger
 from router_service.observe.metrics import Metrics
 from router_service.upstream.client import Upstream
@@ -34,8 +35,9 @@ class Afterwork:
         self.is_closing = False
 
     def spawn(self, work: Coroutine[object, object, None]) -> None:
-        """Begins it."""
-        task: asyncio.Future[None] = asyncio.ensure_future(work)
+        """Begins it. Nobody waits for it, so no caller's deadline is its own."""
+        with waited_for(None):
+            task: asyncio.Future[None] = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -1,13 +1,12 @@
 """A call from its plan to its receipt: which candidate is tried, what follows when it fails, and what is kept."""
 
-from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import structlog
 
 from router_service.attempt import Attempts
-from router_service.billing import keep, subjects
+from router_service.billing import free_claim, keep, subjects
 from router_service.catalog.catalog import Snapshot
 from router_service.core.caller import Holdings
 from router_service.core.faults import Fault, Reason
@@ -233,8 +232,7 @@ class _Run:
         if self._is_repeated or self.request.is_count:
             return
         if self._is_claimed and not record.was_sent and record.state is not ReceiptState.SUCCEEDED:
-            release = edges.ledger.release_claim(record.organization, record.request_id, record.response_id)
-            self.engine.afterwork.spawn(_quietly(release))
+            self.engine.afterwork.spawn(free_claim(edges, self.engine.afterwork, record))
         kept = self.attempts.kept
         is_kept = kept is not None and kept.state is record.state
         if not is_kept and not edges.ledger.record_soon(record.receipt()):
@@ -251,10 +249,3 @@ class _Run:
 
 def _skipped(candidate: Candidate, reason: SkipReason, message: str) -> SkippedCandidate:
     return SkippedCandidate(candidate.model.id, candidate.provider.name, candidate.payer, reason, message)
-
-
-async def _quietly(work: Coroutine[object, object, None]) -> None:
-    try:
-        await work
-    except Fault:
-        log.error("release_claim_failed")

@@ -12,7 +12,8 @@ from router_service.core.database import PostgresDatabase
 
 _CONNECT_SECONDS = 3
 _STATEMENT_MILLISECONDS = 5000
-_IDLE_MILLISECONDS = 10_000  # a router that stops in a transaction does not hold the others up for longer
+_IDLE_MILLISECONDS = 4_000  # a router that stops in a transaction is over before those who wait for it are refused
+_SILENT_SECONDS = 5  # after which a server that says nothing is asked whether it lives
 
 
 def connect_raw(database: PostgresDatabase) -> "psycopg.Connection[tuple[Any, ...]]":
@@ -29,6 +30,9 @@ def connect_raw(database: PostgresDatabase) -> "psycopg.Connection[tuple[Any, ..
         password=password,
         connect_timeout=_CONNECT_SECONDS,
         tcp_user_timeout=_STATEMENT_MILLISECONDS,
+        keepalives_idle=_SILENT_SECONDS,
+        keepalives_interval=1,
+        keepalives_count=5,
         application_name="keyswitch-router",
         options=f"-c statement_timeout={_STATEMENT_MILLISECONDS} -c synchronous_commit=on"
         f" -c idle_in_transaction_session_timeout={_IDLE_MILLISECONDS}",

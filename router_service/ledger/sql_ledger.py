@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 from pathlib import Path
 from typing import Any
 
@@ -365,7 +366,8 @@ class SqlLedger:
 
     def _schedule(self) -> None:
         if self._timer is None:
-            self._timer = self._loop.call_later(self._flush_interval_seconds, self._on_timer)
+            # In a context of its own: it does not end with the call that happened to be the first.
+            self._timer = self._loop.call_later(self._flush_interval_seconds, self._on_timer, context=Context())
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

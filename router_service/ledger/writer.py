@@ -11,21 +11,31 @@ a posting instead, a value: those that follow one another are read for, and writ
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import groupby
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, cast
 
 from router_service.core.faults import Fault, Reason
+from router_service.database.patience import left_seconds
 from router_service.ledger.connection import Connection, Store
 from router_service.ledger.posting_statements import post_all
 from router_service.ledger.postings import Posting
 
 Operation = Callable[[Connection], Any] | Posting
-_Job = tuple[Operation, "asyncio.Future[Any]"]
-_Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
+_Outcome = tuple["_Job", Any, BaseException | None]
 
 _GROUP_MAX = 512  # operations per transaction: bounds how long the first of them waits
 WAIT_SECONDS = 10.0  # how long a caller waits for a database that does not answer at all
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """An operation, who waits for it, and what frees the thread where it hangs on it."""
+
+    operation: Operation
+    future: "asyncio.Future[Any]"
+    alarm: asyncio.TimerHandle
 
 
 def unavailable() -> Fault:
@@ -74,14 +84,16 @@ class Writer:
         self._thread.start()
 
     def submit(self, operation: Operation) -> "asyncio.Future[Any]":
-        """Queues an operation; the future is done when it is committed."""
+        """Queues an operation; the future is done when it is committed, or nobody waits for it any longer."""
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._is_closed:
             future.set_exception(unavailable())
-        else:
-            late = self._loop.call_later(self._wait_seconds, self._give_up, future)
-            future.add_done_callback(lambda _: late.cancel())
-            self._jobs.put((operation, future))
+            return future
+        seconds = left_seconds(self._wait_seconds)
+        if seconds < self._wait_seconds:
+            early = self._loop.call_later(seconds, _refuse, future)
+            future.add_done_callback(lambda _: early.cancel())
+        self._jobs.put(_Job(operation, future, self._loop.call_later(self._wait_seconds, self._give_up, future)))
         return future
 
     async def close(self) -> None:
@@ -93,9 +105,9 @@ class Writer:
             await asyncio.to_thread(self._thread.join)
 
     def _give_up(self, future: "asyncio.Future[Any]") -> None:
-        if future.done():
-            return
-        future.set_exception(unavailable())
+        """Also where its caller left long ago: others wait behind it."""
+        self.is_available = False
+        _refuse(future)
         connection = self._connection
         if connection is not None:
             self._store.interrupt(connection)
@@ -105,15 +117,15 @@ class Writer:
             try:
                 self._connection = self._store.connect()
             except Exception as exc:  # noqa: BLE001  # the thread ends; whoever opens must hear why
-                self._tell([(self._opened, None, self._translate(exc))])
+                self._tell(_end, self._opened, None, self._translate(exc))
                 return
-            self._tell([(self._opened, None, None)])
+            self._tell(_end, self._opened, None, None)
         try:
             is_open = True
             while is_open:
                 jobs, is_open = self._next_group()
                 if jobs:
-                    self._tell(self._run_group(jobs))
+                    self._tell(_resolve, self._run_group(jobs))
         finally:
             self._drop()
 
@@ -130,30 +142,37 @@ class Writer:
                 return jobs, True
         return jobs, False
 
-    def _tell(self, outcomes: list[_Outcome]) -> None:
+    def _tell(self, end: Callable[..., None], *outcome: Any) -> None:
         try:
-            self._loop.call_soon_threadsafe(_resolve, outcomes)
+            self._loop.call_soon_threadsafe(end, *outcome)
         except RuntimeError:  # the loop is closed: nobody waits any more, and what was committed stays
             return
 
     def _run_group(self, jobs: list[_Job]) -> list[_Outcome]:
-        try:
-            connection = self._start_transaction()
-        except Exception as exc:  # noqa: BLE001  # away or locked, for each of them: trying again would take longer
-            self.is_available = False
-            return [(future, None, self._translate(exc)) for _, future in jobs]
-        try:
-            outcomes = _run_all(connection, jobs)
-            self._store.commit(connection)
-        except Exception as exc:  # noqa: BLE001  # whatever failed, its transaction is gone and its callers must hear
-            self._roll_back(connection)
-            if len(jobs) == 1:
-                self.is_available = not isinstance(exc, self._store.errors)
-                return [(jobs[0][1], None, self._translate(exc))]
-        else:
-            self.is_available = True
-            return outcomes
-        return [outcome for job in jobs for outcome in self._run_group([job])]
+        """All in one transaction; where that fails, each in one of its own."""
+        outcomes: list[_Outcome] = []
+        is_split = False
+        while len(outcomes) < len(jobs):
+            left = jobs[len(outcomes) :]
+            try:
+                connection = self._start_transaction()
+            except Exception as exc:  # noqa: BLE001  # away or locked, for each of them: trying again would take longer
+                self.is_available = False
+                return outcomes + [(job, None, self._translate(exc)) for job in left]
+            tried = left[:1] if is_split else left
+            try:
+                done = _run_all(connection, tried)
+                self._store.commit(connection)
+            except Exception as exc:  # noqa: BLE001  # whatever failed, its transaction is gone and its callers must hear
+                self._roll_back(connection)
+                is_split = True
+                if len(tried) == 1:
+                    self.is_available = not isinstance(exc, self._store.errors)
+                    outcomes.append((tried[0], None, self._translate(exc)))
+            else:
+                self.is_available = True
+                outcomes += done
+        return outcomes
 
     def _start_transaction(self) -> Connection:
         """Begins on the connection that there is, or on a new one where the server has let go of it."""
@@ -194,33 +213,43 @@ class Writer:
 
 def _run_all(connection: Connection, jobs: list[_Job]) -> list[_Outcome]:
     outcomes: list[_Outcome] = []
-    for is_posting, group in groupby(jobs, key=lambda job: isinstance(job[0], Posting)):
+    for is_posting, group in groupby(jobs, key=lambda job: isinstance(job.operation, Posting)):
         run = _post if is_posting else _run_each
         outcomes += run(connection, list(group))
     return outcomes
 
 
-def _post(connection: Connection, jobs: list[Any]) -> list[_Outcome]:
+def _post(connection: Connection, jobs: list[_Job]) -> list[_Outcome]:
     """Postings that follow one another, at once."""
-    done = post_all(connection, [posting for posting, _ in jobs])
-    return [(future, result, fault) for (_, future), (result, fault) in zip(jobs, done, strict=True)]
+    done = post_all(connection, [cast("Posting", job.operation) for job in jobs])
+    return [(job, result, fault) for job, (result, fault) in zip(jobs, done, strict=True)]
 
 
-def _run_each(connection: Connection, jobs: list[Any]) -> list[_Outcome]:
+def _run_each(connection: Connection, jobs: list[_Job]) -> list[_Outcome]:
     outcomes: list[_Outcome] = []
-    for operation, future in jobs:
+    for job in jobs:
+        operation = cast("Callable[[Connection], Any]", job.operation)
         try:
-            outcomes.append((future, operation(connection), None))
+            outcomes.append((job, operation(connection), None))
         except Fault as fault:  # a refusal: it comes before anything is written, so the others go on
-            outcomes.append((future, None, fault))
+            outcomes.append((job, None, fault))
     return outcomes
 
 
 def _resolve(outcomes: list[_Outcome]) -> None:
-    for future, result, exc in outcomes:
-        if future.done():  # its caller was cancelled
-            continue
-        if exc is None:
-            future.set_result(result)
-        else:
-            future.set_exception(exc)
+    for job, result, exc in outcomes:
+        job.alarm.cancel()
+        _end(job.future, result, exc)
+
+
+def _end(future: "asyncio.Future[Any]", result: Any, exc: BaseException | None) -> None:
+    if future.done():  # its caller was cancelled, or gave up
+        return
+    if exc is None:
+        future.set_result(result)
+    else:
+        future.set_exception(exc)
+
+
+def _refuse(future: "asyncio.Future[Any]") -> None:
+    _end(future, None, unavailable())

@@ -31,6 +31,7 @@ from router_service.catalog.document import Value
 from router_service.catalog.problems import Path
 from router_service.catalog.stored import Documents, StoredDocument
 from router_service.core.faults import Fault, Reason
+from router_service.database.patience import left_seconds
 
 T = TypeVar("T")
 
@@ -98,14 +99,22 @@ class SqlDocumentStore:
         await asyncio.to_thread(self.engine.dispose)
 
     async def _run(self, work: Callable[[Event], T], fault: Callable[[], Fault]) -> T:
-        late = Event()
-        future = asyncio.get_running_loop().run_in_executor(self._thread, work, late)
+        begun, late = Event(), Event()
+
+        def do() -> T:
+            begun.set()
+            return work(late)
+
+        loop = asyncio.get_running_loop()
+        done = self._thread.submit(do)
+        # The thread is freed also where its caller left long ago: others wait behind it.
+        alarm = loop.call_later(self._wait_seconds, self._interrupt)
+        done.add_done_callback(lambda _: loop.call_soon_threadsafe(alarm.cancel))
         try:
-            return await asyncio.wait_for(future, self._wait_seconds)
+            return await asyncio.wait_for(asyncio.wrap_future(done), left_seconds(self._wait_seconds))
         except TimeoutError:
             late.set()
-            self._interrupt()
-            raise fault() from None
+            raise (fault() if begun.is_set() else unavailable()) from None
 
     def _load(self, known_revision: int | None) -> Documents | None:
         try:

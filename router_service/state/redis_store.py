@@ -3,7 +3,9 @@
 The keys of a script share a hash tag, so that a cluster keeps them together; every key ends by itself.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from typing import Any
 
@@ -43,6 +45,9 @@ _SCRIPTS = (
     "claim_probe",
     "end_rest",
 )
+_ONCE = frozenset({"correct_rate", "claim_probe"})
+"""What is not done again when its answer was lost: tokens given back twice would let more through than the limit, and a
+first try claimed twice would be nobody's."""
 
 
 def _ms(seconds: float) -> int:
@@ -60,8 +65,9 @@ class RedisLimits:
             socket_timeout=ANSWER_SECONDS,
             socket_connect_timeout=ANSWER_SECONDS,
             health_check_interval=0,
-            retry=Retry(NoBackoff(), 1),
+            retry=Retry(NoBackoff(), 0),
         )
+        self._pool = pool
         self._client = redis.asyncio.Redis.from_pool(pool)
         here = files("router_service.state.scripts")
         self._scripts = {
@@ -69,11 +75,31 @@ class RedisLimits:
         }
 
     async def _run(self, name: str, keys: Sequence[str], *arguments: str | int) -> Any:
+        def ask() -> Awaitable[Any]:
+            return self._scripts[name](keys=list(keys), args=list(arguments))
+
+        return await self._ask(ask, may_repeat=name not in _ONCE)
+
+    async def _ask(self, question: Callable[[], Awaitable[Any]], *, may_repeat: bool = True) -> Any:
+        """The answer, in time. Asks again over a new connection where the old one had ended."""
         try:
-            return await self._scripts[name](keys=list(keys), args=list(arguments))
+            async with asyncio.timeout(ANSWER_SECONDS):
+                try:
+                    return await question()
+                except redis.exceptions.ConnectionError:
+                    if not may_repeat:
+                        raise
+                    await self._drop_idle()
+                    return await question()
         except (RedisError, OSError) as error:
+            await self._drop_idle()
             # Its text may hold the address with the password.
             raise LimitsAway(type(error).__name__) from None
+
+    async def _drop_idle(self) -> None:
+        """The other connections may lead to the same dead end, and would be tried one after the other."""
+        with suppress(RedisError, OSError):
+            await self._pool.disconnect(inuse_connections=False)
 
     async def take_slot(self, key: str, ticket: str, limit: int) -> int | None:
         """See Limits."""
@@ -83,13 +109,14 @@ class RedisLimits:
     async def leave_slot(self, key: str, ticket: str) -> None:
         """See Limits."""
         taken, queue, waiting, _ = slot_keys(key)
-        try:
+
+        async def leave() -> None:
             async with self._client.pipeline(transaction=True) as pipeline:
                 for name in (taken, queue, waiting):
                     pipeline.zrem(name, ticket)
                 await pipeline.execute()
-        except (RedisError, OSError) as error:
-            raise LimitsAway(type(error).__name__) from None
+
+        await self._ask(leave)
 
     async def keep_slots(self, held: Mapping[str, Sequence[str]]) -> int:
         """See Limits."""
@@ -143,10 +170,7 @@ class RedisLimits:
 
     async def wake(self, key: str) -> None:
         """See Limits."""
-        try:
-            await self._client.hdel(_RESTS, key)
-        except (RedisError, OSError) as error:
-            raise LimitsAway(type(error).__name__) from None
+        await self._ask(lambda: self._client.hdel(_RESTS, key))
 
     async def close(self) -> None:
         """See Limits."""

@@ -1,6 +1,7 @@
 """Limits in a store that may be away, and what then holds: nothing is let through, or this router's share is."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import TypeVar
 
@@ -27,7 +28,7 @@ class WhenAway(StrEnum):
 
 
 class SharedLimits:
-    """A store, and this router's own memory for when it is away. Rests are advice: they are kept here either way."""
+    """A store, and this router's own memory for when it is away. What is known to rest goes on resting either way."""
 
     def __init__(
         self,
@@ -44,6 +45,8 @@ class SharedLimits:
         self._monotonic = monotonic
         self._on_change = on_change
         self._ask_again = float("-inf")
+        self._told: dict[str, Resting] = {}  # by the store, when it last answered
+        self._told_at = 0.0
         self.is_away = False
 
     async def _ask(self, question: Callable[[Limits], Awaitable[Value]]) -> Value:
@@ -146,10 +149,21 @@ class SharedLimits:
 
     async def rests(self) -> Mapping[str, Resting]:
         """See Limits."""
+        own = await self._local.rests()
         try:
-            return {**await self._local.rests(), **await self._ask(lambda store: store.rests())}
+            told = await self._ask(lambda store: store.rests())
         except LimitsAway:
-            return await self._local.rests()
+            return {**self._remembered(), **own}
+        self._told, self._told_at = dict(told), self._monotonic()
+        return {**own, **told}
+
+    def _remembered(self) -> dict[str, Resting]:
+        passed = self._monotonic() - self._told_at
+        return {
+            key: replace(rest, seconds=rest.seconds - passed, probe_seconds=rest.probe_seconds - passed)
+            for key, rest in self._told.items()
+            if rest.seconds > passed
+        }
 
     async def claim_probe(self, key: str, seconds: float) -> bool:
         """See Limits."""
@@ -162,6 +176,7 @@ class SharedLimits:
 
     async def end_rest(self, key: str) -> None:
         """See Limits."""
+        self._told.pop(key, None)
         await self._local.end_rest(key)
         try:
             await self._ask(lambda store: store.end_rest(key))
@@ -170,6 +185,7 @@ class SharedLimits:
 
     async def wake(self, key: str) -> None:
         """See Limits."""
+        self._told.pop(key, None)
         await self._local.wake(key)
         try:
             await self._ask(lambda store: store.wake(key))

@@ -80,9 +80,11 @@ class SlotKeeper:
         self._spawn(self._leave(key, ticket))
 
     async def _leave(self, key: str, ticket: str) -> None:
-        # A beat on its way names this slot; it must not come after the slot was given back.
+        # A beat on its way names this slot; it must not come after the slot was given back. A later one does not name
+        # it, so a slow store is told of many at once.
         async with self._beating:
-            await self._limits.leave_slot(key, ticket)
+            pass
+        await self._limits.leave_slot(key, ticket)
         for event in self._waiting.get(key, ()):
             event.set()
 

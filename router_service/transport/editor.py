@@ -1,7 +1,8 @@
 """Changes of the configuration over gRPC: drafted, checked as a whole like the file, written, and in force at once."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 
 import structlog
@@ -11,9 +12,11 @@ from router_service.catalog.draft import Draft
 from router_service.catalog.problems import ConfigurationError, Path, Problem, show_path
 from router_service.catalog.reload import Configuration
 from router_service.core.faults import Fault, Reason
-from router_service.state.documents import DocumentStore, Superseded
+from router_service.database.patience import left_seconds
+from router_service.state.documents import DocumentStore, Superseded, unavailable
 
 MOST_TRIES = 10
+TURN_SECONDS = 30.0
 
 Edit = Callable[[Draft], None]
 Explain = Callable[[tuple[Problem, ...]], Fault]
@@ -39,7 +42,7 @@ class Editor:
         Raises what `edit` raises, and Fault where the result does not fit; nothing is changed then. `subject` is the
         path whose problems are told as fields of the request, unless `explain` tells them.
         """
-        async with self._lock:
+        async with self._turn():
             for _ in range(MOST_TRIES):
                 draft = await self._try(edit, explain or partial(_unfit, subject))
                 if not draft.changes:
@@ -57,14 +60,27 @@ class Editor:
 
     async def try_out(self, edit: Edit, explain: Explain) -> Draft:
         """Everything that `change` does but the writing: the draft with the changes in it. Raises as `change` does."""
-        async with self._lock:
+        async with self._turn():
             return await self._try(edit, explain)
 
     async def refresh(self) -> bool:
         """Takes what other routers have stored. True where that changed anything. Raises Fault."""
         # Under the lock: what was loaded before a write of our own must not be taken after it.
-        async with self._lock:
+        async with self._turn():
             return await self._refresh()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One after the other. Whoever is before may wait for a store that does not answer."""
+        try:
+            async with asyncio.timeout(left_seconds(TURN_SECONDS)):
+                await self._lock.acquire()
+        except TimeoutError:
+            raise unavailable() from None
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     async def _try(self, edit: Edit, explain: Explain) -> Draft:
         draft = self.view()

@@ -33,9 +33,11 @@ class WayFault(Enum):
     BLACKHOLE = "connected, and nothing arrives on either side"
     RESET = "reset at the first byte"
     CUT = "cut in the middle of an answer"
+    SNAP = "cut after two bytes of an answer"
     DEAF = "half open: what is sent does not arrive"
     MUTE = "half open: no answer arrives"
     LATE = "every answer is six seconds late"
+    SLOW = "every answer is a hundredth of a second late"
     DRIP = "one byte a second"
     NARROW = "one kilobyte a second"
 
@@ -57,9 +59,11 @@ _TOXICS: Mapping[WayFault, Sequence[_Toxic]] = {
     WayFault.BLACKHOLE: _both("timeout", timeout=0),
     WayFault.RESET: _both("reset_peer", timeout=0),
     WayFault.CUT: (_Toxic("limit_data", "downstream", {"bytes": _CUT_BYTES}),),
+    WayFault.SNAP: (_Toxic("limit_data", "downstream", {"bytes": 2}),),
     WayFault.DEAF: (_Toxic("timeout", "upstream", {"timeout": 0}),),
     WayFault.MUTE: (_Toxic("timeout", "downstream", {"timeout": 0}),),
     WayFault.LATE: (_Toxic("latency", "downstream", {"latency": _LATE_MILLISECONDS}),),
+    WayFault.SLOW: (_Toxic("latency", "downstream", {"latency": 10}),),
     WayFault.DRIP: (_Toxic("slicer", "downstream", {"average_size": 1, "size_variation": 0, "delay": 1_000_000}),),
     WayFault.NARROW: (_Toxic("bandwidth", "downstream", {"rate": 1}),),
 }

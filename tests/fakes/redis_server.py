@@ -1,4 +1,7 @@
-"""A real Redis or Valkey server for tests, on a Unix socket in a temporary folder, that keeps nothing."""
+"""A real Redis or Valkey server for tests, on a Unix socket in a temporary folder, that keeps nothing.
+
+Over TCP too where a test gives it a port, for what only a network does.
+"""
 
 import asyncio
 import shutil
@@ -23,6 +26,7 @@ class RedisServer:
 
     program: Path
     folder: Path
+    port: int = 0
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -40,7 +44,8 @@ class RedisServer:
 
     def start(self) -> None:
         """Returns when it answers."""
-        options = ["--port", "0", "--unixsocket", str(self.socket), "--save", "", "--appendonly", "no"]
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket)]
+        options += ["--save", "", "--appendonly", "no"]
         with (self.folder / "log").open("ab") as log:
             command = [str(self.program), *options, "--dir", str(self.folder), "--databases", "64"]
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
@@ -68,10 +73,10 @@ class RedisServer:
 
 
 @contextmanager
-def running_redis(program: Path) -> Iterator[RedisServer]:
+def running_redis(program: Path, port: int = 0) -> Iterator[RedisServer]:
     """A server, gone with its folder afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="keyswitch-redis-"))
-    server = RedisServer(program, folder)
+    server = RedisServer(program, folder, port)
     try:
         server.start()
         yield server

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from router_service.core.faults import Fault, Reason
 from router_service.core.receipt import Receipt
+from router_service.database.patience import waited_for
 from router_service.engine import CallFailed
 from router_service.exchange import CallerGone
 from router_service.transport import status
@@ -57,7 +58,8 @@ class FaultsInterceptor(grpc.aio.ServerInterceptor):
                 if request.ByteSize() > self._most_request_bytes:
                     message = f"A request has at most {self._most_request_bytes} bytes."
                     raise Fault(Reason.INVALID_REQUEST, message, fields={"": message})
-                return await behaviour(request, context)
+                with waited_for(context.time_remaining()):
+                    return await behaviour(request, context)
             except CallFailed as failed:
                 await _refuse(context, failed.fault, failed.receipt)
             except Fault as fault:

@@ -181,6 +181,23 @@ async def test_rests_hold_also_without_the_store(server: RedisServer) -> None:
     await away.limits.close()
 
 
+async def test_what_the_store_last_said_to_rest_rests_while_it_is_away(server: RedisServer) -> None:
+    away = Away(server, WhenAway.CLOSED)
+    for name, seconds in (("a", 50.0), ("b", 5.0), ("c", 50.0)):
+        order = RestOrder(f"credential:{name}:m", RestCause.RATE, Reason.UPSTREAM_RATE_LIMITED, seconds)
+        await away.limits.rest(order)
+    assert len(await away.limits.rests()) == 3
+    server.stop()
+    away.now += 10
+    await away.limits.wake("credential:c:m")
+    (left,) = (await away.limits.rests()).items()
+    assert left[0] == "credential:a:m"
+    assert 39 < left[1].seconds <= 40
+    away.now += 45
+    assert await away.limits.rests() == {}
+    await away.limits.close()
+
+
 async def test_holders_are_known_again_after_the_server_lost_everything(server: RedisServer) -> None:
     away = Away(server, WhenAway.CLOSED)
     await away.limits.take_slot(KEY, "a", 1)

@@ -57,7 +57,7 @@ run: $(VENV)/.run ## Starts everything locally, streams a completion, stays up u
 	@exec $(PY) -m deploy.local.run
 
 # --- checking and testing --------------------------------------------------------------
-.PHONY: check lint types vault-server model-servers ollama-server test test-python test-go test-recordings fuzz security bench bench-decoders soak format test-money fault-matrix stories
+.PHONY: check lint types vault-server model-servers ollama-server test test-python test-go test-recordings fuzz security bench bench-decoders soak soak-memory format test-money fault-matrix stories
 format: $(VENV)/.dev ## Formats the Python code
 	@$(VENV)/bin/ruff check -q --fix . ; $(VENV)/bin/ruff format -q .
 
@@ -124,3 +124,6 @@ bench-decoders: $(VENV)/.dev ## Measures framing and decoding per event, by dial
 MINUTES ?= 2
 soak: $(VENV)/.dev ## Two routers over one Redis and one PostgreSQL under faults, MINUTES=2; prints what was promised and what was kept
 	@$(PY) -m tests.soak $(MINUTES)
+
+soak-memory: $(VENV)/.dev ## Whether a router keeps memory of calls that have ended, COMPLETIONS=100000 CANCELS=10000
+	@$(PY) -m tests.soak.memory --completions $(or $(COMPLETIONS),100000) --cancels $(or $(CANCELS),10000)

@@ -206,6 +206,7 @@ class Exchange:
         if framer is None:
             await self._decode_body(response, decoder)
         else:
+            self.record.is_begun = True
             await self._follow(response, framer, decoder, first_deadline)
         if self.finished is None:
             raise violation("truncated", "The provider's answer ended before it was complete.")
@@ -303,6 +304,9 @@ class Exchange:
             fault = found
         await self._take(events)
         if fault is not None:
+            # A stream that was opened only to say so; not one that broke off, or that nobody can read.
+            is_said = fault.reason is not Reason.UPSTREAM_PROTOCOL_VIOLATION
+            self.record.was_refused = is_said and not self.is_committed and self.record.usage is None
             raise fault
 
     async def _take(self, events: Sequence[Event]) -> None:

@@ -35,6 +35,7 @@ class AttemptRecord:
     output_bytes: int = 0
     markup_basis_points: int = 0
     was_refused: bool = False  # by an answer of the provider, before it generated anything
+    is_begun: bool = False  # the provider opened its stream, for which it has taken the prompt
     is_usage_estimated: bool = False
     is_finished: bool = False  # the provider ended its answer itself
     is_unbilled: bool = False  # what no provider takes money for
@@ -43,9 +44,11 @@ class AttemptRecord:
         """Estimates what the provider did not say, or said so that nobody believes it.
 
         A running total that stops in the middle of an answer (Anthropic's first one is a placeholder) counts as the
-        least that was used. An attempt that brought nothing, and of which nothing was reported, used nothing.
+        least that was used. A stream that was opened and brought nothing has used its prompt. An attempt that got no
+        stream, and of which nothing was reported, used nothing; nor did one that the provider refused.
         """
-        if self.first_content_time is None and (self.usage is None or self.was_refused):
+        is_billable = self.first_content_time is not None or self.usage is not None or self.is_begun
+        if not is_billable or (self.first_content_time is None and self.was_refused):
             return
         reported = self.usage or Usage()
         completed = self._complete(believe(reported))

@@ -107,6 +107,7 @@ class Told:
     has_content: bool
     is_finished: bool
     output_size: int
+    is_begun: bool = True  # its stream was opened
 
     @classmethod
     def by(cls, wire: Wire, events: Sequence[bytes]) -> "Told":
@@ -167,7 +168,7 @@ class Case:
     away: str = ""
 
 
-NOTHING = Told(None, has_content=False, is_finished=False, output_size=0)
+NOTHING = Told(None, has_content=False, is_finished=False, output_size=0, is_begun=False)
 
 
 def _opened(wire: Wire, sent: Sequence[bytes], *then: Action) -> list[Action]:
@@ -194,7 +195,8 @@ def _stopped(wire: Wire, kind: str, where: str) -> Case:
     is_begun = where in ("after content", "in a tool call")
     timeout = ("idle_timeout" if is_begun else "first_content_timeout") if kind == "stall" else ""
     actions = [end] if where == "before the head" else _opened(wire, sent, end)
-    return Case(actions, Told.by(wire, sent), timeout, is_cancelled=kind == "cancel")
+    told = NOTHING if where == "before the head" else Told.by(wire, sent)
+    return Case(actions, told, timeout, is_cancelled=kind == "cancel")
 
 
 def _miscounted(wire: Wire, how: str) -> Case:

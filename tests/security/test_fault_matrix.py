@@ -2,20 +2,25 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from router_service.config import Address, Addresses
+from router_service.core.database import PostgresDatabase, parse_database
 from router_service.core.faults import Fault, Reason
 from router_service.core.money import TOKENS_MAX
 from router_service.core.receipt import Attempt, Receipt
 from router_service.core.resolution import Payer
-from router_service.credentials.errors import unavailable
+from tests.fakes.fault_proxy import FaultProxy, Way, WayFault
+from tests.fakes.postgres_server import PostgresServer
+from tests.fakes.redis_server import running_redis
 from tests.fakes.scripted_upstream import Action
+from tests.fakes.vault_server import free_port
 from tests.security.fault_matrix import (
     FAULTS,
     MARKUP_BASIS_POINTS,
@@ -57,29 +62,43 @@ def add_wires(made: Json) -> None:
         made["deployment_credentials"][wire_id(wire)] = {"provider": wire_id(wire), "payers": ["CREDITS"]}
 
 
+@dataclass
 class Outage:
-    """Takes one part away from one call."""
+    """Takes one part away from one call: its way refuses, or one settlement does."""
 
-    def __init__(self, stack: Stack) -> None:
-        self.away = ""
-        ledger: Any = stack.router.ledger
-        credentials: Any = stack.router.credentials
-        slots: Any = stack.router.engine.edges.admission.slots
-        self._wrap(ledger, "reserve", "ledger", Fault(Reason.LEDGER_UNAVAILABLE, "away"))
-        self._wrap(ledger, "settle", "settle", Fault(Reason.LEDGER_UNAVAILABLE, "away"))
-        self._wrap(slots, "take", "limits", Fault(Reason.LIMITS_UNAVAILABLE, "away"))
-        self._wrap(credentials, "lease", "credential service", unavailable("away", {"cause": "test"}))
+    stack: Stack
+    ways: Mapping[str, Way]
+    is_settling_late: bool = False
 
-    def _wrap(self, part: Any, name: str, away: str, fault: Fault) -> None:
-        real = getattr(part, name)
+    def __post_init__(self) -> None:
+        ledger: Any = self.stack.router.ledger
+        settle = ledger.settle
 
-        async def wrapped(*arguments: Any, **options: Any) -> Any:
-            if self.away == away:
-                self.away = ""
-                raise fault
-            return await real(*arguments, **options)
+        async def settle_late(*arguments: Any, **options: Any) -> None:
+            if self.is_settling_late:
+                self.is_settling_late = False
+                raise Fault(Reason.LEDGER_UNAVAILABLE, "away")
+            await settle(*arguments, **options)
 
-        setattr(part, name, wrapped)
+        ledger.settle = settle_late
+
+    async def begin(self, away: str, credential: str) -> None:
+        """Takes it away; the credential service together with the lease that is in hand."""
+        self.is_settling_late = away == "settle"
+        if away == "credential service":
+            self.stack.router.credentials.leases.drop_credential(credential)
+        if away in self.ways:
+            await self.ways[away].impair(WayFault.REFUSED)
+
+    async def end(self, away: str) -> None:
+        """Gives it back; returns when the router knows."""
+        if away not in self.ways:
+            return
+        await self.ways[away].heal()
+        router: Any = self.stack.router
+        async with asyncio.timeout(60):
+            while router.limits.is_away or not router.credentials.connected.is_set():
+                await asyncio.sleep(0.02)
 
 
 @dataclass(frozen=True)
@@ -91,14 +110,39 @@ class Result:
 
 
 @pytest.fixture(scope="module")
-async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Stack, Outage]]:
+async def bench(
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres_server: PostgresServer,
+    redis_program: Path,
+    fault_proxy: FaultProxy,
+) -> AsyncIterator[tuple[Stack, Outage]]:
     home = tmp_path_factory.mktemp("matrix")
-    async with running_stack(home, configuration=add_wires, disconnect_grace_seconds=600.0) as stack:
-        for wire in WIRES:
-            await stack.save_key(f"{DEMO}/credentials/{wire_id(wire)}", provider=wire_id(wire))
-            await stack.save_key(f"deployment/credentials/{wire_id(wire)}", provider=wire_id(wire))
-        await stack.add_credits(CREDITS_NANOS)
-        yield stack, Outage(stack)
+    direct = parse_database(postgres_server.url(postgres_server.create_database()), postgres_server.password_file)
+    assert isinstance(direct, PostgresDatabase)
+    lease_port = free_port()
+    with running_redis(redis_program, free_port()) as redis:
+        targets = {"ledger": postgres_server.port, "limits": redis.port, "credential service": lease_port}
+        ways = {part: await asyncio.to_thread(fault_proxy.way_to, port) for part, port in targets.items()}
+        async with running_stack(
+            home,
+            configuration=add_wires,
+            vault_changes={"lease_address": f"127.0.0.1:{lease_port}"},
+            database=replace(direct, port=ways["ledger"].port),
+            limits=f"redis://127.0.0.1:{ways['limits'].port}/0",
+            lease_targets=Addresses([Address("localhost", ways["credential service"].port)]),
+            lease_timeout_seconds=0.5,
+            disconnect_grace_seconds=600.0,
+        ) as stack:
+            await furnish(stack)
+            yield stack, Outage(stack, ways)
+
+
+async def furnish(stack: Stack) -> None:
+    """A key of each kind for each wire, and credits."""
+    for wire in WIRES:
+        await stack.save_key(f"{DEMO}/credentials/{wire_id(wire)}", provider=wire_id(wire))
+        await stack.save_key(f"deployment/credentials/{wire_id(wire)}", provider=wire_id(wire))
+    await stack.add_credits(CREDITS_NANOS)
 
 
 async def run(stack: Stack, outage: Outage, wire: Wire, case: Case, payer: Payer) -> Result:
@@ -109,7 +153,8 @@ async def run(stack: Stack, outage: Outage, wire: Wire, case: Case, payer: Payer
     await board.wake(list(board.current))
     stack.first.scripts.clear()
     stack.first.script(list[Action](case.actions))
-    outage.away = case.away
+    owner = "deployment" if payer is Payer.CREDITS else DEMO
+    await outage.begin(case.away, f"{owner}/credentials/{wire_id(wire)}")
     policy: dict[str, Any] = {"payers": [f"PAYER_{payer.value}"], "max_attempts": 1}
     if case.timeout:
         policy[case.timeout] = 0.05
@@ -128,6 +173,7 @@ async def run(stack: Stack, outage: Outage, wire: Wire, case: Case, payer: Payer
     except (grpc.aio.AioRpcError, asyncio.CancelledError):
         pass
     await stack.ended.wait_for(lambda: len(stack.receipts) > count)
+    await outage.end(case.away)
     await stack.rest()
     after = await ledger.balance("demo")
     assert after.reserved_nanos == 0
@@ -145,7 +191,7 @@ async def has_read(stack: Stack, told: Told) -> bool:
     engine: Any = stack.router.engine
     (record,) = engine._in_flight.values()
     attempt = record.attempts[-1]
-    return (attempt.output_bytes, attempt.usage) == (told.output_size, told.usage)
+    return (attempt.output_bytes, attempt.usage, attempt.is_begun) == (told.output_size, told.usage, told.is_begun)
 
 
 def judge(case: Case, payer: Payer, result: Result) -> str:
@@ -159,7 +205,7 @@ def judge(case: Case, payer: Payer, result: Result) -> str:
     if attempt.usage is None:
         assert result.paid_nanos == 0
         assert case.told.usage is None
-        assert not case.told.has_content
+        assert not case.told.is_begun
         return "nothing"
     listed, charged = fair_price(attempt.usage)
     assert attempt.cost.list_price == listed
@@ -175,7 +221,7 @@ def check_usage(told: Told, attempt: Attempt, *, is_estimate: bool) -> None:
     if not is_estimate:
         assert usage == said
         return
-    assert told.has_content or said is not None
+    assert told.is_begun
     assert usage.input_tokens
     assert usage.output_tokens is not None
     assert usage.output_tokens >= -(-told.output_size // 4) or told.is_finished

@@ -6,14 +6,13 @@ nano is not explained, or a call ended in a way that nothing explains.
 
 import asyncio
 import random
-import signal
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,13 @@ import structlog
 
 from router_service.app import RunningRouter
 from router_service.core.budget import Basis, Budget, Period
-from router_service.core.database import Database, parse_database
+from router_service.core.database import Database, PostgresDatabase, parse_database
 from router_service.ledger.ledger import Ledger, LedgerEntry
 from router_service.state.limits import Taken
 from tests.fakes import scripted_upstream
-from tests.fakes.postgres_server import PostgresServer, find_programs, running_postgres
-from tests.fakes.redis_server import RedisServer, find_program, running_redis
+from tests.fakes.fault_proxy import running_proxy
+from tests.fakes.postgres_server import find_programs, running_postgres
+from tests.fakes.redis_server import find_program, running_redis
 from tests.fakes.scripted_upstream import (
     Action,
     Cut,
@@ -41,9 +41,11 @@ from tests.fakes.scripted_upstream import (
     head,
     respond,
 )
+from tests.fakes.vault_server import free_port
 from tests.service.router_answers import Json, answer_events
 from tests.service.router_harness import DEMO, Caller, make_call, make_policy, running_stack
 from tests.service.two_routers import second_router
+from tests.soak.disturbances import Count, crash, freeze, spoil, weigh
 
 SEED = 20261127
 WORKERS = 24
@@ -65,17 +67,6 @@ EXPLAINED = frozenset(
         "UPSTREAM_TIMEOUT",
     }
 )
-
-
-@dataclass
-class Count:
-    """What was seen."""
-
-    ends: Counter[str] = field(default_factory=Counter)
-    faults: Counter[str] = field(default_factory=Counter)
-    most: dict[str, int] = field(default_factory=dict)
-    admitted: list[float] = field(default_factory=list)
-    charged: dict[str, int] = field(default_factory=dict)  # what callers were told, by response id
 
 
 @dataclass(frozen=True)
@@ -219,16 +210,6 @@ def _reason(error: grpc.aio.AioRpcError) -> str:
     return error.code().name
 
 
-async def crash(server: PostgresServer, end: float, chance: random.Random, count: Count) -> None:
-    """Ends the ledger's server in the middle of everything, and starts it again."""
-    while time.monotonic() + 15 < end:
-        await asyncio.sleep(10 + 5 * chance.random())
-        await asyncio.to_thread(server.stop)
-        count.faults["ledger: crashed"] += 1
-        await asyncio.sleep(1 + chance.random())
-        await asyncio.to_thread(server.start)
-
-
 async def open_books(ledger: Ledger) -> None:
     """Credits, and a budget that they are spent under."""
     await ledger.add_credits("demo", CREDITS_NANOS, "soak", "soak", time.time())
@@ -272,16 +253,6 @@ async def close_books(ledger: Ledger, count: Count) -> Money:
     )
 
 
-async def freeze(server: RedisServer, end: float, chance: random.Random, count: Count) -> None:
-    """Stops the store for a moment, again and again."""
-    while time.monotonic() + 8 < end:
-        await asyncio.sleep(6 + 4 * chance.random())
-        server.signal(signal.SIGSTOP)
-        count.faults["store: frozen"] += 1
-        await asyncio.sleep(0.3 + chance.random())
-        server.signal(signal.SIGCONT)
-
-
 def watch_rates(router: RunningRouter, count: Count) -> None:
     """Notes when a router lets a call through."""
     limits: Any = router.limits
@@ -306,10 +277,10 @@ def configure(made: Json) -> None:
 
 @asynccontextmanager
 async def stage(
-    server: RedisServer, database: Database, home: Path, chance: random.Random, count: Count
+    limits: str, database: Database, home: Path, chance: random.Random, count: Count
 ) -> AsyncIterator[tuple[list[Caller], list[RunningRouter]]]:
     """Two routers over the store and the ledger."""
-    shared: dict[str, Any] = {"limits": server.url(), "routers": 2, "database": database}
+    shared: dict[str, Any] = {"limits": limits, "routers": 2, "database": database}
     async with running_stack(home, configuration=configure, **shared) as stack:
         stack.router.engine.edges = replace(stack.router.engine.edges, sleep=asyncio.sleep)
         await open_books(stack.router.ledger)
@@ -340,15 +311,21 @@ async def soak(minutes: float) -> int:
     chance, count = random.Random(SEED), Count()
     scripted_upstream._play = play_counted
     with (
-        running_redis(find_program()) as server,
+        running_proxy() as proxy,
+        running_redis(find_program(), free_port()) as server,
         running_postgres(find_programs()) as books,
         tempfile.TemporaryDirectory() as folder,
     ):
-        database = parse_database(books.url(books.create_database()), books.password_file)
-        async with stage(server, database, Path(folder), chance, count) as (callers, routers):
+        ways = {"ledger": proxy.way_to(books.port), "store": proxy.way_to(server.port)}
+        direct = parse_database(books.url(books.create_database()), books.password_file)
+        assert isinstance(direct, PostgresDatabase)
+        database = replace(direct, port=ways["ledger"].port)
+        limits = f"redis://127.0.0.1:{ways['store'].port}/0"
+        async with stage(limits, database, Path(folder), chance, count) as (callers, routers):
             end = time.monotonic() + minutes * 60
             work = [call_until(end, callers, chance, count) for _ in range(WORKERS)]
-            await asyncio.gather(*work, freeze(server, end, chance, count), crash(books, end, chance, count))
+            work += [freeze(server, end, chance, count), crash(books, end, chance, count), weigh(end, count)]
+            await asyncio.gather(*work, *(spoil(name, way, end, chance, count) for name, way in ways.items()))
             for router in routers:
                 await router.engine.afterwork.rest()
                 await router.ledger.flush()
@@ -381,6 +358,7 @@ def report(minutes: float, count: Count, leaked: int, money: Money) -> int:
     for fault, number in count.faults.most_common():
         print(f"  {fault:32}{number}")
     print(f"most at once      {'; '.join(f'{label}: {count.most[label]} of {n}' for label, n in bounds.items())}")
+    print(f"resident          {count.grown()}, all of it: routers, credential service, providers, callers")
     print(f"worst minute      {minute} of {REQUESTS_PER_MINUTE} requests")
     print(f"overshoot         {overshoot} slots, {beyond} requests")
     print(f"leaked slots      {leaked}")

@@ -4,7 +4,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -183,9 +182,7 @@ class RunningRouter:
         await self.health.set(is_serving=False)
         await self.server.stop(self.config.drain_seconds)
         for task in self._tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await _end(task)
         await self.engine.afterwork.close()
         await self.engine.edges.admission.close()
         await self.credentials.stop()
@@ -318,6 +315,16 @@ async def serve(
     await running.follow()
     log.info("listening", grpc=port, http=http_port, revision=configuration.current.revision)
     return running
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancels it until it is over: a library may lose a cancel."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=1.0)
+    failure = None if task.cancelled() else task.exception()
+    if failure is not None:
+        log.error("task_failed", error_type=type(failure).__name__)
 
 
 def _tell_left_out(configuration: Configuration) -> None:

@@ -111,7 +111,8 @@ class SqlDocumentStore:
         alarm = loop.call_later(self._wait_seconds, self._interrupt)
         done.add_done_callback(lambda _: loop.call_soon_threadsafe(alarm.cancel))
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(done), left_seconds(self._wait_seconds))
+            async with asyncio.timeout(left_seconds(self._wait_seconds)):
+                return await asyncio.wrap_future(done)
         except TimeoutError:
             late.set()
             raise (fault() if begun.is_set() else unavailable()) from None

@@ -82,19 +82,25 @@ class RedisLimits:
 
     async def _ask(self, question: Callable[[], Awaitable[Any]], *, may_repeat: bool = True) -> Any:
         """The answer, in time. Asks again over a new connection where the old one had ended."""
+        task = asyncio.current_task()
+        cancels = task.cancelling() if task is not None else 0
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 try:
-                    return await question()
+                    answer = await question()
                 except redis.exceptions.ConnectionError:
                     if not may_repeat:
                         raise
                     await self._drop_idle()
-                    return await question()
+                    answer = await question()
         except (RedisError, OSError) as error:
             await self._drop_idle()
             # Its text may hold the address with the password.
             raise LimitsAway(type(error).__name__) from None
+        # The client waits with asyncio.wait_for, which loses a cancel that comes in the moment of the answer.
+        if task is not None and task.cancelling() > cancels:
+            raise asyncio.CancelledError
+        return answer
 
     async def _drop_idle(self) -> None:
         """The other connections may lead to the same dead end, and would be tried one after the other."""

@@ -280,7 +280,7 @@ async def stage(
     limits: str, database: Database, home: Path, chance: random.Random, count: Count
 ) -> AsyncIterator[tuple[list[Caller], list[RunningRouter]]]:
     """Two routers over the store and the ledger."""
-    shared: dict[str, Any] = {"limits": limits, "routers": 2, "database": database}
+    shared: dict[str, Any] = {"limits": limits, "routers": 2, "database": database, "disconnect_grace_seconds": 30.0}
     async with running_stack(home, configuration=configure, **shared) as stack:
         stack.router.engine.edges = replace(stack.router.engine.edges, sleep=asyncio.sleep)
         await open_books(stack.router.ledger)
@@ -289,6 +289,8 @@ async def stage(
             await stack.save_key(f"deployment/credentials/{name}", f"sk-ours-{name}-0123456789", provider=name)
             upstream: ScriptedUpstream = getattr(stack, name)
             upstream.choose = by_key(name, chance, count)
+            count.notes.append(upstream.received)
+        count.notes += [stack.receipts, stack.sleeps]
         async with second_router(stack, home, database=database) as (other, second):
             routers = [stack.router, second]
             for router in routers:
@@ -359,6 +361,7 @@ def report(minutes: float, count: Count, leaked: int, money: Money) -> int:
         print(f"  {fault:32}{number}")
     print(f"most at once      {'; '.join(f'{label}: {count.most[label]} of {n}' for label, n in bounds.items())}")
     print(f"resident          {count.grown()}, all of it: routers, credential service, providers, callers")
+    print(f"longest pause     {count.longest_pause_seconds:.2f} s of the process, which has everything in it")
     print(f"worst minute      {minute} of {REQUESTS_PER_MINUTE} requests")
     print(f"overshoot         {overshoot} slots, {beyond} requests")
     print(f"leaked slots      {leaked}")

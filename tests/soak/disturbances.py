@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.bench.processes import PAGE_BYTES
 from tests.fakes.fault_proxy import Way, WayFault
@@ -36,6 +37,8 @@ class Count:
     admitted: list[float] = field(default_factory=list)
     charged: dict[str, int] = field(default_factory=dict)  # what callers were told, by response id
     weights: list[tuple[int, int]] = field(default_factory=list)  # calls that had ended, bytes resident
+    notes: list[list[Any]] = field(default_factory=list)  # what the fakes keep for tests, and nobody reads here
+    longest_pause_seconds: float = 0.0
 
     def grown(self) -> str:
         """What a thousand calls left resident, over the second half."""
@@ -68,11 +71,17 @@ async def freeze(server: RedisServer, end: float, chance: random.Random, count: 
 
 
 async def weigh(end: float, count: Count) -> None:
-    """Notes how much memory this process has, every few seconds."""
-    while time.monotonic() < end:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        count.weights.append((count.ends.total(), pages * PAGE_BYTES))
-        await asyncio.sleep(5)
+    """Notes how much memory this process has, and for how long it stood still, whoever blocked it."""
+    beat = 0
+    while (now := time.monotonic()) < end:
+        if beat % 50 == 0:
+            for notes in count.notes:
+                notes.clear()
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            count.weights.append((count.ends.total(), pages * PAGE_BYTES))
+        beat += 1
+        await asyncio.sleep(0.1)
+        count.longest_pause_seconds = max(count.longest_pause_seconds, time.monotonic() - now - 0.1)
 
 
 async def spoil(name: str, way: Way, end: float, chance: random.Random, count: Count) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,23 @@ async def test_what_the_store_last_said_to_rest_rests_while_it_is_away(server: R
     away.now += 45
     assert await away.limits.rests() == {}
     await away.limits.close()
+
+
+async def test_a_cancel_that_the_client_loses_is_not_lost(server: RedisServer) -> None:
+    store = RedisLimits(server.url())
+
+    async def lose() -> int:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return 1
+
+    asking = asyncio.ensure_future(store._ask(lose))
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert await store.count_slots(KEY) == (0, 0)
+    await store.close()
 
 
 async def test_holders_are_known_again_after_the_server_lost_everything(server: RedisServer) -> None:

@@ -104,8 +104,10 @@ class RedisLimits:
 
     async def _drop_idle(self) -> None:
         """The other connections may lead to the same dead end, and would be tried one after the other."""
-        with suppress(RedisError, OSError):
-            await self._pool.disconnect(inuse_connections=False)
+        # The pool's own way to do it lets others take a connection that is being closed.
+        for connection in list(self._pool._available_connections):  # noqa: SLF001 # as said
+            with suppress(RedisError, OSError):
+                await connection.disconnect(nowait=True)
 
     async def take_slot(self, key: str, ticket: str, limit: int) -> int | None:
         """See Limits."""

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Mapping
 
 import atheris
-import requests
 
 with atheris.instrument_imports(include=["vault_service.core", "vault_service.transport", "router_service.catalog"]):
     from keyswitch.vault.v1 import lease_pb2
@@ -57,9 +56,7 @@ def _names(data: bytes) -> None:
 
 
 def _vault_answer(data: bytes) -> None:
-    answer = requests.Response()
-    answer._content, answer.status_code = data, 400 + (data[0] if data else 0)
-    error = error_of(answer.status_code, _errors(_json_object(answer)))
+    error = error_of(400 + (data[0] if data else 0), _errors(_json_object(data)))
     assert isinstance(error, StoreError)
     assert not data[8:].strip() or _text(data[8:]) not in str(error) or len(data) < 24
 

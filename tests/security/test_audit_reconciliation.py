@@ -169,6 +169,37 @@ def test_each_kind_of_orphan_is_found(kind: str) -> None:
     tried(7, "each kind of orphan, seeded and found", seeded=1, found=1)
 
 
+def shared_books(named: str, *, items: int = 2) -> dict[str, Any]:
+    """Two leases whose secrets were opened with one request."""
+    shared = books()
+    for number in (1, 3):
+        shared["records"][number].update(vaultRequestIds=["v1"])
+    opening = entry("v1", "keyswitch-transit/decrypt/tenant", named)
+    opening["request"]["data"] = {"batch_input": [{}] * items}
+    shared["vault_entries"] = [opening]
+    return shared
+
+
+def test_secrets_that_were_opened_together_join_each() -> None:
+    result = run(shared_books("call-2,call-4"))
+    assert result.orphans == []
+    assert result.matched["openings of a secret"] == 2
+    left = run(shared_books("call-2,call-4,call-5", items=3))  # a caller who went away meanwhile
+    assert left.orphans == []
+
+
+@pytest.mark.parametrize(
+    ("named", "items", "kind"),
+    [
+        ("call-2", 2, "call_differs"),  # Vault does not know of one of ours
+        ("call-2,call-4,call-99", 3, "call_differs"),  # nor we of one of Vault's
+        ("call-2,call-4", 3, "vault_read_without_lease"),  # a secret more than calls
+    ],
+)
+def test_what_was_opened_beside_them_is_found(named: str, items: int, kind: str) -> None:
+    assert kind in {one.kind for one in run(shared_books(named, items=items)).orphans}
+
+
 def test_a_version_that_was_destroyed_may_be_gone() -> None:
     destroyed = books()
     destroyed["records"].append(record(6, "DELETE_CREDENTIAL", resource=MAIN))

@@ -21,6 +21,7 @@ from tests.fakes.vault_server import (
 )
 from tests.suites.credential_store import Harness, PersistentStoreSuite
 from tests.suites.key_maintenance import KeyMaintenanceSuite
+from tests.suites.vault_openings import OpeningsSuite
 from vault_service.store.hashicorp import HashiCorpStore
 from vault_service.store.store import Denied, MaintainedStore, Purpose, Sealed, Store, Unavailable, Unsealable
 from vault_service.store.vault_settings import AppRoleFiles, TokenFile, VaultSettings
@@ -46,7 +47,7 @@ def new_store(
     return HashiCorpStore(settings)
 
 
-class TestHashiCorpStore(PersistentStoreSuite):
+class TestHashiCorpStore(OpeningsSuite, PersistentStoreSuite):
     @pytest.fixture
     async def harness(self, vault_server: VaultServer, tmp_path: Path) -> AsyncIterator[Harness]:
         async def open_again() -> Store:

@@ -10,6 +10,7 @@ readable as an earlier version of its document. `check` refuses to call such a m
 import asyncio
 import base64
 import contextlib
+import copy
 import re
 import time
 import weakref
@@ -23,10 +24,12 @@ from typing import Any, TypeVar
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hvac.api.secrets_engines import KvV2, Transit
 
+from vault_service.store.batches import Batches
 from vault_service.store.envelope import key_id_of
-from vault_service.store.hvac_session import Exchange, VaultAdapter, Waiting, new_session
+from vault_service.store.hvac_session import Exchange, VaultAdapter, Waiting, new_pools
 from vault_service.store.key_import import wrap_for_import
 from vault_service.store.names import check_folder, check_path, check_tenant
+from vault_service.store.openings import OpenedItem, SealedItem, make_batch, read_batch
 from vault_service.store.patience import left_seconds
 from vault_service.store.store import (
     Conflict,
@@ -45,6 +48,7 @@ from vault_service.store.vault_settings import VaultSettings
 
 _MAX_REMEMBERED_IDS = 64
 _CIPHERTEXT = re.compile(rb"vault:v[1-9][0-9]*:([A-Za-z0-9+/=]+)")
+_DOES_NOT_OPEN = "the ciphertext does not open under this tenant and context"
 _JITTER = SystemRandom().random
 _REVOCATION_TIMEOUT_SECONDS = 2.0
 
@@ -63,8 +67,8 @@ class HashiCorpStore:
         jitter: Callable[[], float] = _JITTER,
     ) -> None:
         self._settings = settings
-        self._session = new_session(settings)
-        self._adapter = VaultAdapter(self._session, settings)
+        self._pools = new_pools(settings)
+        self._adapter = VaultAdapter(self._pools, settings)
         self._kv = KvV2(self._adapter)
         self._transit = Transit(self._adapter)
         self._threads = ThreadPoolExecutor(max_workers=settings.threads, thread_name_prefix="vault")
@@ -76,6 +80,7 @@ class HashiCorpStore:
             sleep=sleep,
             jitter=jitter,
         )
+        self._openings: Batches[SealedItem, OpenedItem] = Batches(self._open)
         self._made_keys: set[str] = set()
         self._signing_keys: dict[Purpose, dict[int, SigningKey]] = {}
         self._ids: weakref.WeakKeyDictionary[asyncio.Task[Any], deque[str]] = weakref.WeakKeyDictionary()
@@ -152,23 +157,69 @@ class HashiCorpStore:
 
     async def unseal(self, tenant: str, ciphertext: bytes, *, context: str, request_id: str = "") -> bytes:
         name = _tenant_key(tenant)
-        problem = Unsealable("the ciphertext does not open under this tenant and context")
         if not _is_canonical(ciphertext):
-            raise problem
+            raise Unsealable(_DOES_NOT_OPEN)
+        sealed = SealedItem(ciphertext.decode("ascii"), _encode(context.encode()), request_id)
+        if request_id:
+            opened = await self._open_with_others(name, sealed)
+        else:  # a batch says for whose calls it is
+            opened = await self._open_alone(name, sealed)
+        self._note_ids(opened.vault_request_ids)
+        if opened.problem is not None:
+            raise opened.problem
+        return _decode(opened.text)
+
+    async def _open_with_others(self, name: str, sealed: SealedItem) -> OpenedItem:
+        try:
+            async with asyncio.timeout(left_seconds(self._settings.call_timeout_seconds)):
+                return await self._openings.ask(name, sealed)
+        except TimeoutError:
+            raise Unavailable("the Vault server did not answer in time") from None
+
+    async def _open(self, name: str, sealed: Sequence[SealedItem]) -> Sequence[OpenedItem]:
+        """Opens what is sealed under one key: together, and what does not open so, by itself for its own answer."""
+        if len(sealed) == 1:
+            return [await self._open_alone(name, sealed[0])]
+        found: Sequence[object] = [None] * len(sealed)
+        problem: StoreError | None = None
+        try:
+            body = make_batch(sealed)
+            path = f"/v1/{self._settings.transit_mount}/decrypt/{name}"
+            ids = [one.request_id for one in sealed]
+            answer = await self._call(lambda: self._adapter.post(path, json=body), *ids)
+            found = read_batch(answer, len(sealed))
+        except Refused:
+            pass  # none of them opened
+        except StoreError as error:
+            problem = error
+        noted = self.last_request_ids()
+        if problem is not None:
+            return [OpenedItem(vault_request_ids=noted, problem=copy.copy(problem)) for _ in sealed]
+        texts = zip(sealed, found, strict=True)
+        return [
+            OpenedItem(text, noted) if text is not None else (await self._open_alone(name, one)).after(noted)
+            for one, text in texts
+        ]
+
+    async def _open_alone(self, name: str, sealed: SealedItem) -> OpenedItem:
+        text: object = None
+        problem: StoreError | None = None
         try:
             answer = await self._call(
                 lambda: self._transit.decrypt_data(
                     name,
-                    ciphertext.decode("ascii"),
-                    associated_data=_encode(context.encode()),
+                    sealed.ciphertext,
+                    associated_data=sealed.associated_data,
                     mount_point=self._settings.transit_mount,
                 ),
-                request_id,
+                sealed.request_id,
             )
-            return _decode(answer["data"]["plaintext"])
+            text = answer["data"]["plaintext"]
         except Refused as fault:
-            problem = Unsealable(str(problem), status=fault.status)
-        raise problem
+            problem = Unsealable(_DOES_NOT_OPEN, status=fault.status)
+        except StoreError as error:
+            problem = error
+        return OpenedItem(text, self.last_request_ids(), problem)
 
     async def sign(self, payload: bytes, *, purpose: Purpose = Purpose.TOKEN) -> tuple[str, bytes]:
         if not self._signing_keys.get(purpose):
@@ -263,7 +314,7 @@ class HashiCorpStore:
             async with asyncio.timeout(_REVOCATION_TIMEOUT_SECONDS):
                 await self._in_thread(lambda: self._logins.revoke(token))
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._session.close()
+        self._pools.clear()
 
     async def _make_key(self, name: str, request_id: str) -> None:
         """Makes a tenant's key where there is none. `encrypt` could do so in passing, and would for any mistyped name,
@@ -278,7 +329,7 @@ class HashiCorpStore:
     def _read_signing_key(self, name: str) -> Any:
         return self._transit.read_key(name, mount_point=self._settings.transit_mount)
 
-    async def _call(self, work: Callable[[], Any], request_id: str = "") -> Any:
+    async def _call(self, work: Callable[[], Any], *request_ids: str) -> Any:
         """Does the work under the current token; once more after a new login when the token is refused."""
         if not self._is_open():
             raise Unavailable("the store is closed")
@@ -287,12 +338,12 @@ class HashiCorpStore:
             async with asyncio.timeout(left_seconds(self._settings.call_timeout_seconds)):
                 token = await self._keeper.token()
                 try:
-                    return await self._exchange(work, token, request_id)
+                    return await self._exchange(work, token, request_ids)
                 except TokenRefused as refusal:
                     problem = refusal
                     if self._keeper.may_help(refusal) or await self._in_thread(lambda: self._logins.is_dead(token)):
                         token = await self._keeper.replace(token)
-                        return await self._exchange(work, token, request_id)
+                        return await self._exchange(work, token, request_ids)
         except TokenRefused as refusal:
             problem = refusal
         except TimeoutError:
@@ -312,8 +363,8 @@ class HashiCorpStore:
     def _is_open(self) -> bool:
         return not self._closed
 
-    async def _exchange(self, work: Callable[[], Any], token: str, request_id: str) -> Any:
-        exchange = Exchange(token, request_id)
+    async def _exchange(self, work: Callable[[], Any], token: str, request_ids: Sequence[str]) -> Any:
+        exchange = Exchange(token, request_ids)
 
         def run() -> Any:
             with self._adapter.exchanging(exchange):
@@ -322,9 +373,12 @@ class HashiCorpStore:
         try:
             return await self._in_thread(run)
         finally:
-            task = asyncio.current_task()
-            if task is not None and exchange.vault_request_ids:
-                self._ids.setdefault(task, deque(maxlen=_MAX_REMEMBERED_IDS)).extend(exchange.vault_request_ids)
+            self._note_ids(exchange.vault_request_ids)
+
+    def _note_ids(self, vault_request_ids: Sequence[str]) -> None:
+        task = asyncio.current_task()
+        if task is not None and vault_request_ids:
+            self._ids.setdefault(task, deque(maxlen=_MAX_REMEMBERED_IDS)).extend(vault_request_ids)
 
     async def _bounded(self, work: Callable[[], T]) -> T:
         try:

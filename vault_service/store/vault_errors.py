@@ -6,7 +6,7 @@ that is no more). The text is looked at here and goes no further: it can repeat 
 
 from collections.abc import Sequence
 
-import requests
+import urllib3
 
 from vault_service.store.store import AuditFailed, Denied, Sealed, StoreError, Throttled, Unavailable, Uninitialised
 
@@ -86,9 +86,11 @@ def _kind_of(status: int, text: str) -> tuple[type[StoreError], str]:
 def error_of_transport(fault: Exception) -> Unavailable:
     """Gives the error for a request that got no answer."""
     match fault:
-        case requests.exceptions.SSLError():
+        case urllib3.exceptions.SSLError():
             return Unavailable("the Vault server's certificate is not trusted, or it has none; see vault.ca_file")
-        case requests.exceptions.Timeout():
+        case urllib3.exceptions.NewConnectionError():  # one of urllib3's time-outs by name
+            return Unavailable("the Vault server cannot be reached")
+        case urllib3.exceptions.TimeoutError():
             return Unavailable("the Vault server did not answer in time")
         case _:
             return Unavailable("the Vault server cannot be reached")

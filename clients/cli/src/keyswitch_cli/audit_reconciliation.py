@@ -52,10 +52,11 @@ class Reconciliation:
 class _Log:
     """Our records, by what they are joined on."""
 
-    calls: dict[str, str] = field(default_factory=dict)
-    """By Vault's request id: our call's id."""
-    owners: dict[str, str] = field(default_factory=dict)
-    """By Vault's request id: the name of our record."""
+    calls: set[str] = field(default_factory=set)
+    """The ids of all calls."""
+    owners: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    """By Vault's request id: the names of our records and the ids of their calls. Several secrets may be opened with
+    one request, which then names all of the calls."""
     leases: dict[str, Json] = field(default_factory=dict)
     uses: dict[tuple[str, int, str], Json] = field(default_factory=dict)
     tested: set[str] = field(default_factory=set)
@@ -90,9 +91,10 @@ def _read(records: Iterable[Json]) -> _Log:
     log = _Log()
     for record in records:
         name = str(record.get("name", ""))
+        call = str(record.get("callId", ""))
+        log.calls.add(call)
         for request in record.get("vaultRequestIds", ()):
-            log.owners[request] = name
-            log.calls[request] = str(record.get("callId", ""))
+            log.owners[request].append((name, call))
         if record.get("outcome") == "AUDIT_OUTCOME_SUCCEEDED":
             _read_done(log, record)
     return log
@@ -130,22 +132,36 @@ def _join_vault(log: _Log, entries: Iterable[Json], transit_mount: str, result: 
         number, path = str(request.get("id", "")), str(request.get("path", ""))
         seen.add(number)
         is_release = path.startswith(f"{transit_mount}/decrypt/") and not entry.get("error")
-        call = _header(request)
         if number in log.owners:
             result.matched["vault requests"] += 1
+            _compare_calls(log, request, is_release, result)
             if is_release:
-                opened[log.owners[number]].add(number)
-                result.matched["openings of a secret"] += 1
-            if call and call != log.calls[number]:
-                result.add("call_differs", number, f"{path}: Vault has {call}, {log.owners[number]} another")
+                for name, _ in log.owners[number]:
+                    opened[name].add(number)
+                    result.matched["openings of a secret"] += 1
         elif is_release:
             result.add("vault_read_without_lease", number, f"{path} at {entry.get('time', '')}")
-    for number, name in log.owners.items():
+    for number, owners in log.owners.items():
         if number not in seen:
-            result.add("vault_entry_missing", number, name)
+            result.add("vault_entry_missing", number, ", ".join(name for name, _ in owners))
     for lease, record in log.leases.items():
         if not opened.get(str(record.get("name"))):
             result.add("lease_without_vault_read", lease, str(record.get("name")))
+
+
+def _compare_calls(log: _Log, request: Json, is_release: bool, result: Reconciliation) -> None:
+    """The calls of our records are among those that Vault's entry names, those are calls of ours, and no more secrets
+    were opened than for them. A call that was left on the way may be named by Vault's entry alone."""
+    number, path, named = str(request.get("id", "")), request.get("path", ""), _header(request)
+    for name, call in log.owners[number]:
+        if named and call not in named:
+            result.add("call_differs", number, f"{path}: Vault has {', '.join(named)}, {name} another")
+    for call in named:
+        if call and call not in log.calls:
+            result.add("call_differs", number, f"{path}: Vault has {call}, no record of ours has")
+    items = (request.get("data") or {}).get("batch_input")
+    if is_release and isinstance(items, list) and len(items) > max(1, len(named)):
+        result.add("vault_read_without_lease", number, f"{path}: {len(items)} secrets for {len(named)} calls")
 
 
 def _join_uses(log: _Log, settled_before: str, result: Reconciliation) -> None:
@@ -187,12 +203,12 @@ def _join_versions(log: _Log, present: set[str], result: Reconciliation) -> None
     result.matched["versions"] += len(log.versions & present)
 
 
-def _header(request: Json) -> str:
-    """The call's id as the service sent it; Vault keeps a list for each audited header."""
+def _header(request: Json) -> list[str]:
+    """The ids of the calls as the service sent them, with commas; Vault keeps a list for each audited header."""
     for name, values in (request.get("headers") or {}).items():
         if str(name).lower() == HEADER and values:
-            return str(values[0])
-    return ""
+            return str(values[0]).split(",")
+    return []
 
 
 def _is_settled(record: Json, settled_before: str) -> bool:

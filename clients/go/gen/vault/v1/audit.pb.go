@@ -367,7 +367,8 @@ type AuditRecord struct {
 	// SHA-256 of the line.
 	Hash []byte `protobuf:"bytes,21,opt,name=hash,proto3" json:"hash,omitempty"`
 	// The id that the service gave the call; its requests to Vault carry it as
-	// the header X-Keyswitch-Request-Id. Empty where no call was served.
+	// the header X-Keyswitch-Request-Id, with commas between the ids of several
+	// calls whose secrets are opened at once. Empty where no call was served.
 	CallId string `protobuf:"bytes,22,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
 	// How many refused calls it stands for, where they came faster than they are
 	// recorded one by one; 0 means one.

@@ -311,7 +311,8 @@ class AuditRecord(_message.Message):
     """SHA-256 of the line."""
     call_id: _builtins.str
     """The id that the service gave the call; its requests to Vault carry it as
-    the header X-Keyswitch-Request-Id. Empty where no call was served.
+    the header X-Keyswitch-Request-Id, with commas between the ids of several
+    calls whose secrets are opened at once. Empty where no call was served.
     """
     refused_count: _builtins.int
     """How many refused calls it stands for, where they came faster than they are

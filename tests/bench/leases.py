@@ -1,7 +1,8 @@
 """`python -m tests.bench.leases`: cold leases of one credential service over a real Vault server, and over no Vault.
 
 Every lease is asked of the service as a router asks for it: with its certificate, the caller's token, a deadline; it is
-sealed, and recorded before and after. The service, Vault and the load are processes of their own.
+sealed, and recorded before and after. The service, Vault and the load are processes of their own, and so is their CPU
+here. The first row is gRPC over TLS with the same messages and nothing behind it: the floor of this stack.
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ CASES = (
 )
 
 
+FLOOR = "gRPC over TLS alone"
+
+
 @dataclass(frozen=True)
 class Figures:
     """What was measured of a case."""
@@ -57,6 +61,7 @@ class Figures:
     per_second: float
     service_micros: float
     vault_micros: float
+    load_micros: float
 
 
 @asynccontextmanager
@@ -106,17 +111,49 @@ async def furnish(vault: Vault, prefix: str) -> tuple[Sequence[str], str]:
 
 
 async def measure(case: Case, server: VaultServer, leases: int, at_once: int) -> Figures:
-    """One at a time, and then as many as it takes."""
+    """Starts the service, furnishes it and asks it for leases."""
     async with running_service(case, server, WORK / "leases-home") as (program, vault, port):
         names, token = await furnish(vault, f"k{int(time.time())}")
-        channels = [open_channel(vault.home, port, "router") for _ in range(CHANNELS)]
+        load = Load(vault.home, port, vault.router, names, token)
+        return await load.measure(program, server, leases, at_once)
+
+
+async def measure_floor(server: VaultServer, leases: int, at_once: int) -> Figures:
+    """The same load on a listener that does nothing."""
+    home, port = WORK / "leases-home", free_port()
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(mode=0o700, parents=True)
+    make_home(home)
+    command = [sys.executable, "-m", "tests.bench.bare_lease", str(home), str(port)]
+    program = start_program("bare-lease", command)
+    try:
+        await wait_for_port(program, port)
+        load = Load(home, port, Router(home), [f"{ACME}/credentials/main"], "t" * 400)
+        return await load.measure(program, server, leases, at_once)
+    finally:
+        await program.stop()
+
+
+@dataclass(frozen=True)
+class Load:
+    """A router that asks for nothing but cold leases."""
+
+    home: Path
+    port: int
+    router: Router
+    names: Sequence[str]
+    token: str
+
+    async def measure(self, program: Program, server: VaultServer, leases: int, at_once: int) -> Figures:
+        """One at a time, and then as many as it takes."""
+        channels = [open_channel(self.home, self.port, "router") for _ in range(CHANNELS)]
         clients = [Client(channel) for channel in channels]
 
         async def take(number: int) -> float:
             client = clients[number % CHANNELS]
             began = time.perf_counter()
-            request = vault.router.request(f"{names[number % CREDENTIALS]}/versions/active", token, origin=ORIGIN)
-            await client.leases.LeaseCredential(request, timeout=10)
+            name = f"{self.names[number % len(self.names)]}/versions/active"
+            await client.leases.LeaseCredential(self.router.request(name, self.token, origin=ORIGIN), timeout=10)
             return time.perf_counter() - began
 
         async def worker(numbers: range) -> None:
@@ -126,8 +163,7 @@ async def measure(case: Case, server: VaultServer, leases: int, at_once: int) ->
         for number in range(200):
             await take(number)
         alone = sorted([await take(number) for number in range(500)])
-        busy = program.cpu_seconds()
-        vault_busy = _cpu_seconds(server)
+        busy, vault_busy, load_busy = program.cpu_seconds(), _cpu_seconds(server), time.process_time()
         began = time.perf_counter()
         await asyncio.gather(*(worker(range(first, leases, at_once)) for first in range(at_once)))
         took = time.perf_counter() - began
@@ -137,6 +173,7 @@ async def measure(case: Case, server: VaultServer, leases: int, at_once: int) ->
             leases / took,
             (program.cpu_seconds() - busy) / leases * 1e6,
             (_cpu_seconds(server) - vault_busy) / leases * 1e6,
+            (time.process_time() - load_busy) / leases * 1e6,
         )
         for channel in channels:
             await channel.close()
@@ -145,6 +182,22 @@ async def measure(case: Case, server: VaultServer, leases: int, at_once: int) ->
 
 def _cpu_seconds(server: VaultServer) -> float:
     return Program("vault", server.process, server.folder / "server.log").cpu_seconds()
+
+
+def measure_disk(path: Path, writes: int) -> tuple[float, float]:
+    """p50 and p99 of appending a record's bytes and waiting for the disk, in millis: what no audit log can go below."""
+    took: list[float] = []
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+    try:
+        for _ in range(writes):
+            began = time.perf_counter()
+            os.write(descriptor, bytes(700))
+            os.fdatasync(descriptor)
+            took.append((time.perf_counter() - began) * 1e3)
+    finally:
+        os.close(descriptor)
+        path.unlink()
+    return statistics.median(took), sorted(took)[int(writes * 0.99)]
 
 
 async def measure_audit(folder: Path, seconds: float) -> tuple[float, float, float]:
@@ -175,8 +228,10 @@ async def measure_audit(folder: Path, seconds: float) -> tuple[float, float, flo
 
 async def run(leases: int, at_once: int, rounds: int) -> None:
     """Takes turns, and prints a table of medians."""
-    found: dict[str, list[Figures]] = {case.name: [] for case in CASES}
+    found: dict[str, list[Figures]] = {name: [] for name in (FLOOR, *(case.name for case in CASES))}
     for _ in range(rounds):
+        with running_server(find_binary()) as server:
+            found[FLOOR].append(await measure_floor(server, leases, at_once))
         for case in CASES:
             with running_server(find_binary()) as server:  # a store that has an operator's token writes no other
                 found[case.name].append(await measure(case, server, leases, at_once))
@@ -184,14 +239,17 @@ async def run(leases: int, at_once: int, rounds: int) -> None:
     print(
         f"{dt.datetime.now(dt.UTC):%F}, {os.cpu_count()} cores, load {load:.1f} at the end, {rounds} × {leases}\n",
     )
-    print("| leases | p50 alone | p99 alone | leases/s, 32 at once | CPU of the service each | CPU of Vault each |")
-    print("|---|--:|--:|--:|--:|--:|")
+    of = "CPU each:"
+    print(f"| leases | p50 alone | p99 alone | leases/s, {at_once} at once | {of} service | {of} Vault | {of} load |")
+    print("|---|--:|--:|--:|--:|--:|--:|")
     for name, rows in found.items():
         cells = [statistics.median(getattr(row, field) for row in rows) for field in Figures.__dataclass_fields__]
-        print("| {} | {:.1f} ms | {:.1f} ms | {:,.0f} | {:,.0f} µs | {:,.0f} µs |".format(name, *cells))
+        print("| {} | {:.1f} ms | {:.1f} ms | {:,.0f} | {:,.0f} µs | {:,.0f} µs | {:,.0f} µs |".format(name, *cells))
+    disk = measure_disk(WORK / "disk-bench", 500)
+    print(f"\nthe disk by itself, one write and sync after the other: p50 {disk[0]:.1f}, p99 {disk[1]:.1f} ms")
     alone, half, most = await measure_audit(WORK / "audit-bench", 5.0)
     loaded = f"p50 {half:.1f}, p99 {most:.1f} ms under {LEASES_PER_SECOND} leases/s"
-    print(f"\na lease's two audit records: p99 {alone:.1f} ms alone; {loaded}")
+    print(f"a lease's two audit records: p99 {alone:.1f} ms alone; {loaded}")
 
 
 def main() -> None:

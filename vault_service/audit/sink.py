@@ -118,6 +118,7 @@ class Sink:
         self._closed_cause: str | None = None
         self._refused_cause: str | None = None
         self._busy_since: float | None = None
+        self._waiting: dict[asyncio.AbstractEventLoop, set[asyncio.Future[str]]] = {}
         self._growth: dict[Growth, asyncio.AbstractEventLoop] = {}
         self._ended = False
         self._is_draining = False
@@ -154,21 +155,28 @@ class Sink:
             raise _failed(cause)
         loop = asyncio.get_running_loop()
         done: asyncio.Future[str] = loop.create_future()
+        waiting = self._waiting.get(loop)
+        if waiting is None:
+            waiting = self._waiting[loop] = set()
+            loop.call_later(SLOW_SECONDS / 2, self._look, loop)
+        waiting.add(done)
         self._entries.put(_Entry(record, done, loop))
-        timer = loop.call_later(SLOW_SECONDS / 2, self._look, done, loop)
         try:
             return await done
         finally:
-            timer.cancel()
+            waiting.discard(done)
 
-    def _look(self, done: "asyncio.Future[str]", loop: asyncio.AbstractEventLoop) -> None:
-        """Gives a waiting record up when the disk has become slow."""
-        if done.done():
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Gives up what waits when the disk has become slow; looks again for as long as anything waits."""
+        waiting = self._waiting[loop]
+        if not waiting:
+            del self._waiting[loop]
             return
         if self._slow_cause() is not None:
-            done.set_exception(_failed("slow"))
-        else:
-            loop.call_later(SLOW_SECONDS / 2, self._look, done, loop)
+            for done in waiting:
+                if not done.done():
+                    done.set_exception(_failed("slow"))
+        loop.call_later(SLOW_SECONDS / 2, self._look, loop)
 
     def _slow_cause(self) -> str | None:
         since = self._busy_since

@@ -5,6 +5,7 @@ Parsing is strict and is the only check of a name; whatever has been parsed can 
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from vault_service.core.faults import invalid
 
@@ -14,6 +15,9 @@ _TOKEN_ID = re.compile(r"[A-Za-z0-9_-]{22}")
 _CHAIN_ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+_MAX_READ = 4096
+"""How many names of a kind are kept as they were read: those of a lease come with every lease."""
 
 DEPLOYMENT = "deployment"
 ACTIVE = "active"
@@ -116,6 +120,7 @@ def parse_tenant(text: str, field: str = "parent") -> Owner:
     return owner
 
 
+@lru_cache(maxsize=_MAX_READ)
 def parse_user(text: str, field: str) -> Owner:
     """Reads "organizations/{o}/users/{u}"."""
     owner = _owner(text.split("/"))
@@ -124,6 +129,7 @@ def parse_user(text: str, field: str) -> Owner:
     return owner
 
 
+@lru_cache(maxsize=_MAX_READ)
 def parse_application(text: str, field: str) -> Owner:
     """Reads "organizations/{o}/applications/{a}" and gives the organization."""
     parts = text.split("/")
@@ -144,6 +150,7 @@ def parse_credential(text: str, field: str = "name") -> CredentialName:
     raise invalid(field, "must be {owner}/credentials/{credential}")
 
 
+@lru_cache(maxsize=_MAX_READ)
 def parse_version(text: str, field: str = "name", *, allow_active: bool = False) -> VersionName:
     """Reads the name of a version; "active" only where the request says that it may stand."""
     head, _, last = text.rpartition("/")

@@ -53,12 +53,16 @@ class LeaseBinding:
 
 def seal(material: Secret, binding: LeaseBinding) -> bytes:
     """Encrypts to the binding's recipient: the encapsulated key first, then the ciphertext."""
-    recipient = X25519PublicKey.from_public_bytes(binding.recipient_public_key)
     try:
-        return _SUITE.encrypt(material.reveal(), recipient, info=binding.encode())
+        return _SUITE.encrypt(material.reveal(), _recipient(binding.recipient_public_key), info=binding.encode())
     except ValueError:
         # A key of low order has no shared secret with anybody.
         raise _rejected("key") from None
+
+
+@lru_cache(maxsize=256)
+def _recipient(public_key: bytes) -> X25519PublicKey:
+    return X25519PublicKey.from_public_bytes(public_key)
 
 
 def recipient_key_statement(recipient_public_key: bytes) -> bytes:

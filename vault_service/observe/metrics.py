@@ -1,5 +1,7 @@
 """Every metric of this service, by name. None has a label that a caller can choose."""
 
+from functools import lru_cache
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 
@@ -14,6 +16,9 @@ class Metrics:
         self._leases = Counter(
             "keyswitch_vault_leases", "Leases given, by purpose.", ["purpose"], registry=self._registry
         )
+        # A counter is looked up under a lock and by text; those of each call are kept.
+        self._calls_of = lru_cache(lambda method, code: self._calls.labels(method.rpartition("/")[2], code))
+        self._leases_of = lru_cache(self._leases.labels)
         self._uses = Counter("keyswitch_vault_uses", "Uses that routers reported.", registry=self._registry)
         self._mints = Counter(
             "keyswitch_vault_mints",
@@ -33,11 +38,11 @@ class Metrics:
 
     def count_call(self, method: str, code: str) -> None:
         """Counts a call when it has ended."""
-        self._calls.labels(method.rpartition("/")[2], code).inc()
+        self._calls_of(method, code).inc()
 
     def count_lease(self, purpose: str) -> None:
         """Counts a lease that is given."""
-        self._leases.labels(purpose).inc()
+        self._leases_of(purpose).inc()
 
     def count_uses(self, uses: int) -> None:
         """Counts reported uses."""

@@ -13,8 +13,9 @@ from router_service.core.faults import Fault, Reason, invalid
 from router_service.core.money import NANOS_MAX
 from router_service.ledger.ledger import Balance, Ledger, LedgerEntry
 from router_service.transport import wire_build
+from router_service.transport.fields import timestamp_seconds
 from router_service.transport.interceptors.identity import caller
-from router_service.transport.pages import page, read_cursor, size, write_cursor
+from router_service.transport.pages import number, page, read_cursor, size, write_cursor
 from router_service.transport.request import demand, find_organization, not_found
 from router_service.transport.wire_parse import check_uuid4
 
@@ -89,10 +90,8 @@ class BudgetServicer(budget_service_pb2_grpc.BudgetServiceServicer):
         organization = self._organization(request.organization, "read_usage", "operator", "admin", "auditor")
         arguments = ["ListEntries", organization.id]
         count = size(request.page_size)
-        before = read_cursor(request.page_token, arguments)
-        if before and not before.isdecimal():
-            raise invalid("page_token", "This is no token of an earlier page.")
-        found = await self._ledger.list_entries(organization.id, int(before) if before else None, count + 1)
+        before = number(read_cursor(request.page_token, arguments))
+        found = await self._ledger.list_entries(organization.id, before or None, count + 1)
         following = write_cursor(str(found[count - 1].entry_id), arguments) if len(found) > count else ""
         entries = [_entry(entry) for entry in found[:count]]
         return budget_service_pb2.ListEntriesResponse(entries=entries, next_page_token=following)
@@ -257,7 +256,7 @@ def _amount(message: Any, field: str, path: str = "") -> int:
 def _expire_time(given: budget_service_pb2.Budget, now: float) -> float | None:
     if not given.HasField("expire_time"):
         return None
-    seconds = given.expire_time.seconds + given.expire_time.nanos / 1e9
+    seconds = timestamp_seconds(given.expire_time, "budget.expire_time")
     if seconds <= now:
         raise invalid("budget.expire_time", "In the future; leave it out for a budget without an end.")
     return seconds

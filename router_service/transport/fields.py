@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
 from keyswitch.router.v1 import configuration_pb2, payer_pb2
 
 from router_service.catalog.draft import Source
@@ -14,6 +15,7 @@ from router_service.core.faults import invalid
 
 Raw = dict[str, Any]
 _NANOS = 1_000_000_000
+_YEAR_1, _YEAR_9999_END = -62_135_596_800, 253_402_300_799
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,13 @@ def duration_seconds(value: Duration, field: str) -> float:
     """How long a time span is. Raises Fault for one that is negative, or none by protobuf's own rules."""
     if value.seconds < 0 or not 0 <= value.nanos < _NANOS:
         raise invalid(field, "From 0; its nanos are from 0 to 999999999.")
+    return value.seconds + value.nanos / _NANOS
+
+
+def timestamp_seconds(value: Timestamp, field: str) -> float:
+    """When, since 1970. Raises Fault for what is no time between the years 1 and 9999."""
+    if not (_YEAR_1 <= value.seconds <= _YEAR_9999_END and 0 <= value.nanos < _NANOS):
+        raise invalid(field, "A time between the years 1 and 9999.")
     return value.seconds + value.nanos / _NANOS
 
 

@@ -10,6 +10,7 @@ from router_service.core.faults import invalid
 
 DEFAULT_SIZE = 50
 MOST = 1000
+MOST_DIGITS = 18  # of a cursor that is a number: any store holds it
 
 T = TypeVar("T")
 
@@ -17,12 +18,17 @@ T = TypeVar("T")
 def page(items: Sequence[T], page_size: int, page_token: str, arguments: Sequence[str]) -> tuple[Sequence[T], str]:
     """A page of a list and the token of the next one, empty on the last."""
     cursor = read_cursor(page_token, arguments)
-    if cursor and not cursor.isdecimal():
-        raise invalid("page_token", "This is no token of an earlier page.")
-    start = int(cursor) if cursor else 0
+    start = number(cursor)
     end = start + size(page_size)
     following = "" if end >= len(items) else write_cursor(str(end), arguments)
     return items[start:end], following
+
+
+def number(cursor: str) -> int:
+    """A cursor that is a number; 0 for the first page. Raises Fault."""
+    if len(cursor) > MOST_DIGITS or not ((cursor.isascii() and cursor.isdecimal()) or not cursor):
+        raise invalid("page_token", "This is no token of an earlier page.")
+    return int(cursor or 0)
 
 
 def size(page_size: int) -> int:

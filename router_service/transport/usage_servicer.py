@@ -1,5 +1,6 @@
 """UsageService: receipts, and what calls used and cost in all."""
 
+import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ from router_service.engine import Engine
 from router_service.ledger.ledger import Ledger
 from router_service.ledger.usage import Dimension, Sum, Summary, UsageFilter
 from router_service.transport import wire_build
+from router_service.transport.fields import timestamp_seconds
 from router_service.transport.interceptors.identity import caller
 from router_service.transport.pages import read_cursor, size, write_cursor
 from router_service.transport.request import demand, not_found
@@ -121,8 +123,7 @@ def _no_payer(value: int) -> str:
 def _seconds(given: usage_service_pb2.UsageFilter, field: str) -> float | None:
     if not given.HasField(field):  # type: ignore[arg-type] # one of its two times
         return None
-    moment = getattr(given, field)
-    return float(moment.seconds + moment.nanos / 1e9)
+    return timestamp_seconds(getattr(given, field), f"filter.{field}")
 
 
 def _state(value: "receipt_pb2.ReceiptState.ValueType") -> ReceiptState | None:
@@ -140,9 +141,12 @@ def _place(token: str, arguments: list[str]) -> tuple[float, str] | None:
         return None
     time, _, response_id = cursor.partition(" ")
     try:
-        return float(time), response_id
+        seconds = float(time)
     except ValueError:
-        raise invalid("page_token", "This is no token of an earlier page.") from None
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise invalid("page_token", "This is no token of an earlier page.")
+    return seconds, response_id
 
 
 def _dimensions(given: "list[usage_service_pb2.UsageDimension.ValueType]") -> tuple[Dimension, ...]:

@@ -130,10 +130,9 @@ def check_call(call: completion_pb2.CompletionCall | embedding_service_pb2.Embed
     if len(call.caller_labels) > MAX_LABELS:
         raise invalid("call.caller_labels", f"A call has at most {MAX_LABELS} labels.")
     for key, value in call.caller_labels.items():
-        if not _LABEL_KEY.fullmatch(key) or len(value) > 128:
-            raise invalid(
-                "call.caller_labels", "Keys match [a-z][a-z0-9_.-]{0,62}, values have at most 128 characters."
-            )
+        if not _LABEL_KEY.fullmatch(key) or len(value) > 128 or not value.isprintable():
+            message = "Keys match [a-z][a-z0-9_.-]{0,62}, values have at most 128 characters of one line."
+            raise invalid("call.caller_labels", message)
     if len(call.spec.model) > MAX_MODEL_CHARACTERS:
         raise invalid("call.spec.model", f"A model reference has at most {MAX_MODEL_CHARACTERS} characters.")
 

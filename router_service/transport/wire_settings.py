@@ -1,6 +1,5 @@
 """Generation settings as the configuration file has them, and as protobuf."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -9,6 +8,7 @@ from keyswitch.router.v1 import settings_pb2
 
 from router_service.catalog.settings import build_settings
 from router_service.core.request import ProviderOptions, ReasoningEffort, Settings, UpstreamMaxPrice, UpstreamRouting
+from router_service.policy.settings import parse_options
 from router_service.transport.amounts import nanos_text
 from router_service.transport.wire_parse import parse_settings
 
@@ -27,7 +27,10 @@ def settings_raw(given: settings_pb2.GenerationSettings, field: str) -> dict[str
         "sampling": _stated(asdict(settings.sampling)),
         "max_output_tokens": settings.max_output_tokens,
         "reasoning": None,
-        "provider_options": {entry.namespace: json.loads(entry.json) for entry in settings.provider_options},
+        "provider_options": {
+            entry.namespace: parse_options(entry, f"{field}.provider_options[{index}]")
+            for index, entry in enumerate(settings.provider_options)
+        },
         "upstream_routing": None,
     }
     if settings.reasoning is not None:

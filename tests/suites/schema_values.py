@@ -41,7 +41,9 @@ def _instances(schema: Mapping[str, Any], fixed: Mapping[str, st.SearchStrategy[
             return st.floats(low, high, exclude_min="exclusiveMinimum" in schema) | st.just(int(high))
         case _:
             if "pattern" in schema:
-                return st.from_regex(schema["pattern"].removeprefix("^").removesuffix("$"), fullmatch=True)
+                return st.from_regex(
+                    schema["pattern"].removeprefix("^").removesuffix("$"), fullmatch=True, alphabet=_CHARACTERS
+                )
             return st.text(_CHARACTERS, min_size=schema.get("minLength", 0), max_size=20)
 
 

@@ -104,7 +104,8 @@ type CompletionCall struct {
 	// caller's token has the scope "act_on_behalf".
 	OnBehalfOfUser string `protobuf:"bytes,6,opt,name=on_behalf_of_user,json=onBehalfOfUser,proto3" json:"on_behalf_of_user,omitempty"`
 	// Optional. Kept with the receipt and in usage, never sent upstream. At most
-	// 16; keys match [a-z][a-z0-9_.-]{0,62}, values have at most 128 characters.
+	// 16; keys match [a-z][a-z0-9_.-]{0,62}, values have at most 128 characters
+	// of one line.
 	// The label "conversation" keeps the calls that share its value at the one
 	// endpoint that weights drew for it; without it, a user's calls stay at one.
 	CallerLabels  map[string]string `protobuf:"bytes,7,rep,name=caller_labels,json=callerLabels,proto3" json:"caller_labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`

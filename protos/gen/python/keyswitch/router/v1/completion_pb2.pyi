@@ -117,7 +117,8 @@ class CompletionCall(_message.Message):
     @_builtins.property
     def caller_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Optional. Kept with the receipt and in usage, never sent upstream. At most
-        16; keys match [a-z][a-z0-9_.-]{0,62}, values have at most 128 characters.
+        16; keys match [a-z][a-z0-9_.-]{0,62}, values have at most 128 characters
+        of one line.
         The label "conversation" keeps the calls that share its value at the one
         endpoint that weights drew for it; without it, a user's calls stay at one.
         """

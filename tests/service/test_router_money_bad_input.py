@@ -234,7 +234,6 @@ def right_requests() -> dict[str, tuple[Message, ...]]:
             providers.UpdateProviderRequest(
                 provider=providers.Provider(name="providers/lab", base_url="https://lab.example/v2", display_name="Lab")
             ),
-            providers.ProbeProviderRequest(name="providers/lab"),
             providers.DeleteProviderRequest(name="providers/lab"),
         ),
         "budgets": (

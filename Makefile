@@ -106,6 +106,7 @@ test-recordings: $(VENV)/.dev ## Decodes every recorded answer of real providers
 fuzz: $(VENV)/.dev ## Feeds every decoder with bytes that a fuzzer grows out of the recordings (SECONDS=60)
 	@$(PY) -m tests.fuzz $(or $(SECONDS),60)
 	@$(PY) -m tests.fuzz.borders $(or $(SECONDS),60)
+	@$(PY) -m tests.fuzz.strangers $(or $(SECONDS),60)
 
 security: $(VENV)/.dev vault-server ## Tries the security promises at length and prints what was found
 	@KEYSWITCH_THOROUGH=1 VAULT_BIN="$$(tests/tools/vault/build 2>/dev/null)" $(PY) -m pytest -q -s --timeout=1800 tests/security

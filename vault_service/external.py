@@ -24,6 +24,7 @@ MOST_DOCUMENT_BYTES = 256 * 1024
 MOST_KEYS = 64
 FETCH_SECONDS = 5.0
 MOST_TOKEN_CHARACTERS = 8192
+_MOST_SECONDS = 1e12
 _LEAST_RSA_BITS = 2048
 _ID = re.compile(r"[a-z][a-z0-9-]{1,61}[a-z0-9]")
 
@@ -189,7 +190,7 @@ class Issuers:
             raise ExternalTokenRefused("token_signature") from None
         except (jwt.InvalidIssuerError, jwt.InvalidAudienceError):
             raise ExternalTokenRefused("token_issuer") from None
-        except (jwt.PyJWTError, ValueError, TypeError):
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
             raise ExternalTokenRefused("token_malformed") from None
         return read_claims(claims, one, token, self._clock())
 
@@ -230,7 +231,7 @@ def read_claims(claims: Mapping[str, Any], one: IssuerSettings, token: str, now:
 
 def _check_times(claims: Mapping[str, Any], one: IssuerSettings, now: float) -> float:
     times = [claims["exp"], claims["iat"], claims.get("nbf", claims["iat"])]
-    if any(isinstance(time, bool) or not isinstance(time, int | float) for time in times):
+    if not all(_is_moment(time) for time in times):
         raise ExternalTokenRefused("token_malformed")
     expires, issued, begins = (float(time) for time in times)
     if max(issued, begins) > now + LEEWAY_SECONDS:
@@ -239,6 +240,11 @@ def _check_times(claims: Mapping[str, Any], one: IssuerSettings, now: float) -> 
     if not expire_time > now:
         raise ExternalTokenRefused("token_expired")
     return expire_time
+
+
+def _is_moment(value: object) -> bool:
+    """A number that is one: NaN, which JSON's readers take, is before and after nothing, and would never end."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST_SECONDS
 
 
 def _mapped(claims: Mapping[str, Any], claim: str, meanings: Mapping[str, Any]) -> set[Any]:

@@ -31,6 +31,7 @@ MOST_PROOF_SECONDS = 600.0
 MOST_CERTIFICATES = 5
 LOOK_AGAIN_SECONDS = 1.0
 MOST_CACHED = 10_000
+_MOST_SECONDS = 1e12
 _LEAST_RSA_BITS = 2048
 _MOST_ID_CHARACTERS = 2048
 _ID = re.compile(r"[a-z][a-z0-9-]{1,61}[a-z0-9]")
@@ -169,7 +170,7 @@ class Workloads:
             return False
         try:
             return jwt.get_unverified_header(token).get("typ") == PROOF_TYPE
-        except jwt.InvalidTokenError:
+        except (jwt.InvalidTokenError, RecursionError):
             return False
 
     def identify(self, certificate: x509.Certificate) -> Workload:
@@ -244,7 +245,7 @@ def _spiffe_id(certificate: x509.Certificate, domain: str) -> str:
     """The one id that the standard allows a leaf to have."""
     try:
         extensions = list(certificate.extensions)
-    except ValueError:
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         raise CertificateRefused("certificate_name") from None
     names = [one.value for one in extensions if isinstance(one.value, x509.SubjectAlternativeName)]
     uris = [uri for one in names for uri in one.get_values_for_type(x509.UniformResourceIdentifier)]
@@ -258,7 +259,10 @@ def _spiffe_id(certificate: x509.Certificate, domain: str) -> str:
 
 
 def _verify(proof: str, trust: Trust, now: float) -> Workload:
-    header = jwt.get_unverified_header(proof)
+    try:
+        header = jwt.get_unverified_header(proof)
+    except (jwt.InvalidTokenError, RecursionError):
+        raise CertificateRefused("proof_malformed") from None
     chain = _read_chain(header)
     found = _identify(chain[0], trust, now)
     _check_chain(chain, trust, now)
@@ -275,7 +279,7 @@ def _verify(proof: str, trust: Trust, now: float) -> Workload:
         )
     except jwt.InvalidSignatureError:
         raise CertificateRefused("proof_signature") from None
-    except (jwt.PyJWTError, ValueError, TypeError):
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
         raise CertificateRefused("proof_malformed") from None
     if claims["sub"] != found.spiffe_id:
         raise CertificateRefused("proof_subject")
@@ -284,13 +288,17 @@ def _verify(proof: str, trust: Trust, now: float) -> Workload:
 
 
 def _expire_time(claims: dict[str, Any], now: float) -> float:
-    times = [claims["exp"], claims["iat"]]
-    if any(isinstance(time, bool) or not isinstance(time, int | float) for time in times):
+    expires, issued = claims["exp"], claims["iat"]
+    if not (_is_moment(expires) and _is_moment(issued)):
         raise CertificateRefused("proof_malformed")
-    expires, issued = (float(time) for time in times)
     if issued > now + LEEWAY_SECONDS:
         raise CertificateRefused("proof_early")
-    return min(expires + LEEWAY_SECONDS, issued + MOST_PROOF_SECONDS)
+    return float(min(expires + LEEWAY_SECONDS, issued + MOST_PROOF_SECONDS))
+
+
+def _is_moment(value: object) -> bool:
+    """A number that is one: NaN, which JSON's readers take, is before and after nothing, and would never end."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST_SECONDS
 
 
 def _read_chain(header: dict[str, Any]) -> list[x509.Certificate]:

@@ -1,10 +1,12 @@
 """Promise 6: whatever is changed in an audit log is found offline, with the public key and a kept checkpoint alone."""
 
+import json
 import random
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keyswitch_cli.audit_verification import Verdict, verify
@@ -70,3 +72,24 @@ def test_every_kind_of_change_was_tried() -> None:
     assert set(FOUND) == {change.__name__ for change in CHANGES}
     for name, number in sorted(FOUND.items()):
         tried(6, f"logs changed first by: {name.strip('_').replace('_', ' ')}", changed=number, found=number)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [b"[" * 5000, b'{"name":"chains/a/records/' + b"9" * 5000 + b'"}', b'{"name":"\\ud800\\u001b[2J/records/7"}'],
+)
+@pytest.mark.parametrize("checkpoint", [("9" * 30, "2026"), ("9" * 5000, "2026"), ("1", "1960")])
+def test_a_hostile_file_is_found_wrong_and_breaks_nothing(
+    tmp_path: Path, record: bytes, checkpoint: tuple[str, str]
+) -> None:
+    fields = {
+        "chain": "\ud800", "lastRecord": checkpoint[0], "lastHash": "AA==",
+        "signTime": f"{checkpoint[1]}-11-27T00:00:00Z", "keyId": "\u001b[2J", "signature": "AA==",
+    }  # fmt: skip
+    line = json.dumps(fields, separators=(",", ":")).encode()
+    (tmp_path / f"{1:020}.jsonl").write_bytes(record + b"\n" + record + b"\n")
+    (tmp_path / "checkpoints.jsonl").write_bytes(line + b"\n")
+    verdict = verify(tmp_path, {"\u001b[2J": Ed25519PrivateKey.generate().public_key()})
+    assert not verdict.is_intact
+    assert all(one.what.isprintable() and one.what.isascii() for one in verdict.findings)
+    tried(6, "hostile files, found wrong", files=1)

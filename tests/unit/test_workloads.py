@@ -1,5 +1,6 @@
 """Certificates of callers: what the file may say, whom an id stands for, and what a change of the files changes."""
 
+import base64
 import datetime as dt
 import json
 from pathlib import Path
@@ -9,6 +10,7 @@ import jwt
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwt.warnings import InsecureKeyLengthWarning
 from keyswitch_client import ClientCertificate
 
@@ -171,6 +173,36 @@ def test_a_small_key_and_a_foreign_algorithm_prove_nothing(world: World) -> None
         forged = jwt.encode(claims, key, algorithm=algorithm, headers={**headers, "alg": algorithm})
         assert world.workloads.concerns(forged)
         assert world.cause(forged) == "proof_signature"
+
+
+@pytest.mark.parametrize("time", [float("nan"), float("inf"), 10**400, True, "1", None, -float("inf")])
+@pytest.mark.parametrize("claim", ["exp", "iat"])
+def test_a_time_that_is_none_makes_no_proof_endless(world: World, claim: str, time: object) -> None:
+    """JSON's readers take NaN, which is before and after nothing; the certificate's owner may sign it."""
+    good = world.certificate()
+    claims = jwt.decode(good.proof(), options={"verify_signature": False}) | {claim: time}
+    headers = jwt.get_unverified_header(good.proof())
+    payload = json.dumps(claims).encode()
+    key = load_pem_private_key(good.key_pem, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    assert world.cause(jwt.api_jws.encode(payload, key, algorithm=headers["alg"], headers=headers)) == "proof_malformed"
+
+
+def test_a_header_that_is_nested_without_end_is_no_proof(world: World) -> None:
+    nested = base64.urlsafe_b64encode(b"[" * 5000).decode().rstrip("=")
+    assert not world.workloads.concerns(f"{nested}.e30.eA")
+    assert world.cause(f"{nested}.e30.eA") == "proof_malformed"
+
+
+def test_a_certificate_that_says_a_thing_twice_is_nobodys(world: World) -> None:
+    good = world.certificate()
+    headers = jwt.get_unverified_header(good.proof())
+    der = base64.b64decode(headers["x5c"][0])
+    constraints, usage = bytes.fromhex("0603551d13"), bytes.fromhex("0603551d0f")
+    assert der.count(constraints) == der.count(usage) == 1
+    twice = base64.b64encode(der.replace(usage, constraints)).decode()
+    forged = jwt.encode({}, "x" * 32, algorithm="HS256", headers={**headers, "x5c": [twice], "alg": "HS256"})
+    assert world.cause(forged) == "certificate_name"
 
 
 def test_without_a_file_nobody_is_known(world: World) -> None:

@@ -220,7 +220,14 @@ def _encode(log: Log) -> bytes:
 
 
 def _decode(value: bytes) -> Log:
-    document = json.loads(value)
+    """Raises StoreError: what is no log says nothing of what was revoked, and is no empty one."""
+    try:
+        return _read(json.loads(value))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise StoreError("the change log is not what this service writes; something else writes to its store") from None
+
+
+def _read(document: Mapping[str, Any]) -> Log:
     revoked = [_change_from_json(entry) for entry in document["revoked"]]
     return Log(
         document["revision"],

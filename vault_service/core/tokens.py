@@ -117,7 +117,7 @@ class Verifier:
             raise unknown_caller("token_signature") from None
         except (jwt.InvalidIssuerError, jwt.InvalidAudienceError):
             raise unknown_caller("token_issuer") from None
-        except (jwt.PyJWTError, ValueError):
+        except (jwt.PyJWTError, ValueError, RecursionError):
             raise unknown_caller("token_malformed") from None
         return read_claims(claims)
 

@@ -97,7 +97,7 @@ class Verifier:
     async def _key_of(self, token: str, now: float) -> Ed25519PublicKey:
         try:
             key_id = str(jwt.get_unverified_header(token).get("kid", ""))
-        except jwt.InvalidTokenError:
+        except (jwt.InvalidTokenError, RecursionError):
             raise unknown("token_malformed", "This is no token; send `authorization: Bearer <token>`.") from None
         age = now - self._keys_time
         if age > self._keys_max_age or (key_id not in self._keys and age > KEYS_AGAIN_SECONDS):

@@ -1,5 +1,6 @@
 """Tokens of callers: what proves an identity, until when, and what is asked of the credential service for it."""
 
+import base64
 from collections.abc import Mapping
 
 import jwt
@@ -138,3 +139,8 @@ async def test_a_key_that_is_withdrawn_verifies_nothing_new(world: World) -> Non
     token = world.token(jti="later", exp=int(NOW) + 9999)
     del world.keys["one"]
     assert await world.refuse(token) == "token_invalid"
+
+
+async def test_a_header_that_is_nested_without_end_is_no_token(world: World) -> None:
+    nested = base64.urlsafe_b64encode(b"[" * 5000).decode().rstrip("=")
+    assert await world.refuse(f"{nested}.e30.eA") == "token_malformed"

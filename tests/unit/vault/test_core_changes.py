@@ -20,7 +20,7 @@ from vault_service.core.changes import (
     _encode,
 )
 from vault_service.store.memory import MemoryStore
-from vault_service.store.store import Document, Unavailable
+from vault_service.store.store import Document, StoreError, Unavailable
 
 UPDATE = CredentialUpdated("UPDATED", "deployment/credentials/a", "providers/p")
 WHATS: list[What] = [
@@ -159,3 +159,17 @@ async def test_a_log_that_went_back_does_not_count_as_read() -> None:
         await log.refresh()
     assert not log.is_fresh
     assert log.revision == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"x", b"{}", b"[" * 5000, b'{"revision":1,"changes":[{}],"revoked":[]}', b'{"revision":1,"changes":3}'],
+)
+async def test_what_is_no_log_is_an_error_of_the_store(value: bytes) -> None:
+    """Polling goes on after one, and until then the log is not fresh."""
+    store = MemoryStore(clock=Clock())
+    await store.write(PATH, value, expected_revision=0)
+    log = make(store)
+    with pytest.raises(StoreError):
+        await log.refresh()
+    assert not log.is_loaded

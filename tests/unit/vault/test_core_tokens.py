@@ -129,6 +129,8 @@ async def test_forgeries_are_refused() -> None:
     assert await world.refusal(symmetric) == "token_malformed"
     assert await world.refusal(jwt.encode(payload, "", "none", headers={"kid": kid})) == "token_malformed"
     assert await world.refusal("x" * 9000) == "token_malformed"
+    nested = base64.urlsafe_b64encode(b"[" * 5000).decode()
+    assert await world.refusal(f"{nested}.e30.eA") == "token_malformed"
     assert await world.refusal("") == "token_missing"
 
 

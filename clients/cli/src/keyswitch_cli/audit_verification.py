@@ -25,6 +25,7 @@ _LABEL = b"keyswitch.vault.v1.AuditCheckpoint"
 _CHECKPOINT_FIELDS = ("chain", "lastRecord", "lastHash", "signTime", "keyId", "signature")
 _CHECKPOINT_START = b'{"chain":'
 _SEGMENT_DIGITS = 20
+_MOST_SHOWN = 200
 
 Keys = Mapping[str, Ed25519PublicKey]
 Line = tuple[str, bytes]
@@ -155,7 +156,7 @@ def _walk(lines: Iterable[Line], checkpoints: Sequence[Checkpoint], verdict: Ver
             start = where, _bytes_of(record.get("previousHash"))
             previous = start[1]
         if found != number + 1 or chain != verdict.chain:
-            verdict.find(where, f"should be record {number + 1} of {verdict.chain}, and is {name or 'no record'}")
+            verdict.find(where, f"should be record {number + 1} of {_shown(verdict.chain)}, and is {_shown(name)}")
         if _bytes_of(record.get("previousHash")) != previous:
             verdict.find(where, f"does not hold the hash of record {number}: one of the two was changed")
         number, previous = number + 1, hashlib.sha256(line.removesuffix(b"\n")).digest()
@@ -168,12 +169,17 @@ def _walk(lines: Iterable[Line], checkpoints: Sequence[Checkpoint], verdict: Ver
         _check_start(start, signed, removed_to, verdict, first)
 
 
+def _shown(name: str) -> str:
+    """What stands in a file that somebody may have changed is no text for a terminal."""
+    return name if name and name.isascii() and name.isprintable() and len(name) <= _MOST_SHOWN else "no such name"
+
+
 def _read_record(where: str, line: bytes, verdict: Verdict) -> dict[str, Any]:
     if not line.endswith(b"\n"):
         verdict.find(where, "is cut: its line has no end (a crash leaves this, and the next start cuts it away)")
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict):
         verdict.find(where, "is no JSON object")
@@ -232,7 +238,7 @@ def _removed_to(record: Mapping[str, Any], chain: str) -> int:
     if record.get("action") != "AUDIT_ACTION_REMOVE_RECORDS" or record.get("outcome") != "AUDIT_OUTCOME_SUCCEEDED":
         return 0
     found, _, number = str(record.get("resource", "")).rpartition("/records/")
-    return int(number) if found == chain and number.isdecimal() else 0
+    return int(number) if found == chain and _is_number(number) else 0
 
 
 def _read_checkpoints(lines: Iterable[Line], keys: Keys, verdict: Verdict) -> Iterator[Checkpoint]:
@@ -243,7 +249,7 @@ def _read_checkpoints(lines: Iterable[Line], keys: Keys, verdict: Verdict) -> It
             continue
         key = keys.get(checkpoint.key_id)
         if key is None:
-            verdict.find(where, f"is signed with the key {checkpoint.key_id}, which is none of those given")
+            verdict.find(where, f"is signed with the key {_shown(checkpoint.key_id)}, which is none of those given")
             continue
         try:
             key.verify(checkpoint.signature, checkpoint.statement())
@@ -259,7 +265,7 @@ def _parse_checkpoint(line: bytes) -> Checkpoint | None:
         fields = json.loads(line)
         if tuple(fields) != _CHECKPOINT_FIELDS or _spell(fields) != line or not _is_number(fields["lastRecord"]):
             return None
-        return Checkpoint(
+        found = Checkpoint(
             chain=fields["chain"],
             last_record=int(fields["lastRecord"]),
             last_hash=_bytes_of(fields["lastHash"]),
@@ -267,8 +273,10 @@ def _parse_checkpoint(line: bytes) -> Checkpoint | None:
             key_id=fields["keyId"],
             signature=_bytes_of(fields["signature"]),
         )
-    except (ValueError, TypeError, AttributeError):
+        found.statement()
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
+    return found
 
 
 def _spell(fields: object) -> bytes:
@@ -276,7 +284,7 @@ def _spell(fields: object) -> bytes:
 
 
 def _is_number(text: str) -> bool:
-    return text.isdecimal() and str(int(text)) == text
+    return text.isdecimal() and len(text) < _SEGMENT_DIGITS and str(int(text)) == text
 
 
 def _seconds_of(text: str) -> int:
@@ -301,10 +309,10 @@ def _bytes_of(text: object) -> bytes:
 def _number_in(line: bytes) -> int:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return 0
     digits = str(record.get("name", "")).rpartition("/")[2] if isinstance(record, dict) else ""
-    return int(digits) if digits.isdecimal() else 0
+    return int(digits) if _is_number(digits) else 0
 
 
 def _with_length(value: bytes) -> bytes:

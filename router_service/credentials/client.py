@@ -114,6 +114,7 @@ class Credentials:
                 await link.channel.close()
             raise unavailable("The new certificate is not let in.", {"cause": "certificate"})
         old, self._links = self._links, links
+        self._term = Term(self._link)
         old_watch, self._watch = self._watch, asyncio.create_task(self._watch_changes())
         if old_watch is not None:
             old_watch.cancel()
@@ -332,7 +333,7 @@ class Credentials:
 
     async def _watch_changes(self) -> None:
         while not self._is_stopping:
-            term = self._term = Term(self._link)
+            term = self._term
             call = term.link.stub.WatchCredentialChanges(self._watch_request())
             is_silent = is_blind = has_spoken = False
             try:
@@ -362,6 +363,7 @@ class Credentials:
             term.is_over.set()
             self._links.popleft()
             self._links.append(term.link.renewed() if is_silent else term.link)
+            self._term = Term(self._link)
             if is_silent:
                 await term.link.channel.close()
             if not has_spoken or len(self._links) == 1:

@@ -73,6 +73,10 @@ class Term:
             if not asked.done() or asked.cancelled():
                 raise TermOver
             return asked.result()
+        except grpc.aio.UsageError:
+            if self.is_over.is_set():
+                raise TermOver from None  # its connection was closed before the call began
+            raise
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE and not has_reason(error) and await self._breaks():
                 raise TermOver from None

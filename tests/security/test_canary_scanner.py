@@ -70,10 +70,14 @@ def test_finds_every_form_in_a_status_and_in_a_message(scanner: Scanner, canary:
 
 
 def test_finds_what_a_process_was_started_with(scanner: Scanner, canary: Canary) -> None:
-    waiting = "import sys; sys.stdin.read()"
+    waiting = "import sys; print(flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", waiting, canary.value]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | {"LEAK": canary.value}) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"LEAK": canary.value}
+    ) as process:
         try:
+            assert process.stdout is not None
+            process.stdout.readline()  # before it runs, /proc may still show nothing
             scanner.scan_process("planted", process.pid)
         finally:
             process.communicate()

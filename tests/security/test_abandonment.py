@@ -119,7 +119,8 @@ async def test_abandoned_calls_free_everything(tmp_path: Path) -> None:
         stack.first.choose = lambda _: answer()
         assert (await stack.member.stream()).error is None
     slope = (after.resident_bytes - warm.resident_bytes) / calls
-    assert slope < 20_000, "a leak of whole calls; less than that is the report's to show"
+    most = count(60_000, 20_000)  # a few calls tell little: the allocator keeps what it has once needed
+    assert slope < most, "a leak of whole calls; less than that is the report's to show"
     tried(
         17,
         "calls left by their callers at any moment; tasks, sockets, slots, leases, reservations as before",

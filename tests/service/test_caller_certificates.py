@@ -209,9 +209,10 @@ async def test_what_no_handshake_lets_in_proves_nothing_as_a_proof_either(caller
 FORGED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "another's name": ("proof_subject", {"sub": f"spiffe://{DOMAIN}/people/ada"}, {}),
     "another audience": ("proof_malformed", {"aud": "elsewhere"}, {}),
-    "made tomorrow": ("proof_early", {"iat": 1 << 40, "exp": 1 << 41}, {}),
+    "made tomorrow": ("proof_early", {"iat": 1 << 32, "exp": 1 << 33}, {}),
     "over": ("proof_expired", {"iat": 1_000_000, "exp": 1_000_300}, {}),
-    "good for ever": ("proof_expired", {"iat": 1_000_000, "exp": 1 << 40}, {}),
+    "good for ever": ("proof_expired", {"iat": 1_000_000, "exp": 1 << 33}, {}),
+    "good for longer than there are years": ("proof_malformed", {"exp": 1 << 60}, {}),
     "no chain": ("certificate_chain", {}, {"x5c": []}),
     "a critical header": ("token_malformed", {}, {"crit": ["b64"]}),
 }

@@ -42,9 +42,9 @@ class Refusals:
     def must_refuse(self, request: web.Request) -> bool:
         refuses = self.chance.random() < self.share
         if request.path == LOGIN:
-            self.logins += 1
             refuses = refuses and not self.was_login_refused
             self.was_login_refused = refuses
+            self.logins += not refuses  # one that was refused is tried again, which the service does not count
         self.renewals += request.path.endswith("/renew-self")
         return refuses
 

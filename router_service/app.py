@@ -36,7 +36,6 @@ from router_service.state.documents import DocumentStore
 from router_service.state.limits import Limits
 from router_service.state.memory import MemoryLimits
 from router_service.state.open_documents import open_documents
-from router_service.state.redis_store import RedisLimits
 from router_service.state.shared import SharedLimits
 from router_service.transport.application_servicer import ApplicationServicer
 from router_service.transport.budget_servicer import BudgetServicer
@@ -46,6 +45,7 @@ from router_service.transport.configuration_servicer import ConfigurationService
 from router_service.transport.credential_test_servicer import CredentialTestServicer
 from router_service.transport.editor import Editor
 from router_service.transport.embedding_servicer import EmbeddingServicer
+from router_service.transport.handshakes import Shown, listener_credentials
 from router_service.transport.http import serve_http
 from router_service.transport.interceptors.certificates import Callers
 from router_service.transport.interceptors.identity import IdentityInterceptor
@@ -56,7 +56,6 @@ from router_service.transport.override_servicer import OverrideServicer
 from router_service.transport.provider_servicer import ProviderServicer
 from router_service.transport.routing_servicer import RoutingServicer
 from router_service.transport.server import Health, Servicers, build_server
-from router_service.transport.tls import Shown, listener_credentials
 from router_service.transport.usage_servicer import UsageServicer
 from router_service.upstream.aiohttp_client import AiohttpUpstream
 from router_service.upstream.client import Upstream
@@ -345,6 +344,8 @@ def _find_away(running: RunningRouter | None, limits: Limits) -> list[str]:
 def _open_limits(config: Config, monotonic: Callable[[], float], metrics: Metrics) -> Limits:
     if config.limits == MEMORY:
         return MemoryLimits(monotonic)
+    from router_service.state.redis_store import RedisLimits  # its client is an eighth of what a start imports
+
     store = RedisLimits(config.limits)
     return SharedLimits(store, config.limits_when_away, config.routers, monotonic, metrics.limits_away)
 
@@ -375,7 +376,7 @@ def _server_credentials(config: Config, clients: Callable[[], bytes] | None) -> 
             log.warning("certificate_not_replaced")
         return Shown(good.chain, good.key, None if clients is None else clients())
 
-    return listener_credentials(read, asks_clients=clients is not None)
+    return listener_credentials(read)
 
 
 def _new_id() -> str:

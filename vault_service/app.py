@@ -274,7 +274,7 @@ async def serve(
             ),
         )
         await running.start()
-    except BaseException:
+    except BaseException:  # also a cancelled start: what it opened is closed
         if running is not None:
             await running.stop(grace_seconds=0)
             raise

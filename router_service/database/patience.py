@@ -1,6 +1,6 @@
-"""How long the call that is being served is still waited for, so that a database can be given up before its end.
+"""How long the call that is being served is still waited for, so that a store can be given up before its end.
 
-A caller whose deadline passes learns no reason. So what waits for a database gives up a little before it, and says why.
+A caller whose deadline passes learns no reason. So what waits for a store gives up a little before it, and says why.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 MARGIN_SECONDS = 0.25
-"""Left for the receipt and the answer's way back."""
+"""Left for what is recorded of the outcome, and for the answer's way back."""
 
 _END: ContextVar[float | None] = ContextVar("end", default=None)
 

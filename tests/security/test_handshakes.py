@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from deploy.local.stack import Stack, free_ports
-from router_service.transport import tls as router_tls
+from router_service.transport import handshakes as router_handshakes
 from tests.security.promises import count, tried
 from tests.security.test_certificates import renew_leaves
 from tests.service.vault_harness import make_home
-from vault_service.transport import tls as vault_tls
+from vault_service.transport import handshakes as vault_handshakes
 
 AT_ONCE = 32
 
@@ -64,14 +64,14 @@ async def test_many_who_connect_at_once_end_neither_service(tmp_path: Path) -> N
     )
 
 
-@pytest.mark.parametrize("tls", [router_tls, vault_tls], ids=["router", "vault"])
-def test_grpc_is_given_certificates_only_when_they_change(tls: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("handshakes", [router_handshakes, vault_handshakes], ids=["router", "vault"])
+def test_grpc_is_given_certificates_only_when_they_change(handshakes: Any, tmp_path: Path) -> None:
     home, pauses = make_home(tmp_path), list[float]()
 
     def read() -> Any:
-        return tls.Shown((home / "vault.pem").read_bytes(), (home / "vault-key.pem").read_bytes())
+        return handshakes.Shown((home / "vault.pem").read_bytes(), (home / "vault-key.pem").read_bytes())
 
-    changes = tls.Changes(read, pauses.append)
+    changes = handshakes.Changes(read, pauses.append)
     assert [changes.fetch() for _ in range(3)] == [None] * 3
     renew_leaves(home)
     assert changes.fetch() is not None

@@ -34,11 +34,13 @@ from keyswitch.router.v1 import routing_service_pb2 as routing
 from keyswitch.router.v1 import usage_service_pb2 as usage
 
 from router_service.transport.pages import write_cursor
-from tests.security.promises import is_thorough
+from tests.security.promises import count, is_thorough
 from tests.service import configuration_harness
 from tests.service.configuration_harness import Desk, desks
 from tests.service.router_harness import CHAT, DEMO, Refused, Stack, make_call, running_stack
 from tests.suites.spoiled_requests import spoiled
+
+pytestmark = pytest.mark.timeout(count(120, 1800))
 
 STUBS = (
     *configuration_harness.STUBS,

@@ -280,7 +280,7 @@ async def stage(
     limits: str, database: Database, home: Path, chance: random.Random, count: Count
 ) -> AsyncIterator[tuple[list[Caller], list[RunningRouter]]]:
     """Two routers over the store and the ledger."""
-    shared: dict[str, Any] = {"limits": limits, "routers": 2, "database": database, "disconnect_grace_seconds": 30.0}
+    shared: dict[str, Any] = {"limits": limits, "routers": 2, "database": database}
     async with running_stack(home, configuration=configure, **shared) as stack:
         stack.router.engine.edges = replace(stack.router.engine.edges, sleep=asyncio.sleep)
         await open_books(stack.router.ledger)

@@ -133,7 +133,7 @@ class Recorder:
             made = self._last_request_ids()  # they belong to this task, and the record is written by another one
             await asyncio.shield(asyncio.ensure_future(self._end(actor, act, intent, None, left_requests=made)))
             raise
-        except Exception:
+        except Exception:  # whatever it was, the intent gets its outcome
             await self._end(actor, act, intent, Fault(Reason.INTERNAL))
             raise
         await self._end(actor, act, intent, None)

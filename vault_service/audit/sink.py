@@ -105,7 +105,7 @@ class Sink:
         self._lock = lock_folder(self.folder)
         try:
             self._state = recover(self.folder)
-        except BaseException:
+        except BaseException:  # whatever it was, nobody else could open the chain while the lock is held
             os.close(self._lock)
             raise
         self.cut_bytes = self._state.cut_bytes

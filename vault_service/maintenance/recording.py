@@ -28,7 +28,7 @@ async def recording(folder: Path, store: MaintainedStore) -> AsyncIterator[Recor
         await notary.check_witness()
         try:
             yield Recorder(sink, last_request_ids=store.last_request_ids)
-        except BaseException:
+        except BaseException:  # also an interrupt: what was done until then is signed
             with contextlib.suppress(StoreError, OSError, ValueError):  # what went wrong first is what must be said
                 await notary.sign()
             raise

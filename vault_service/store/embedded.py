@@ -42,7 +42,7 @@ class EmbeddedStore:
             database = await asyncio.get_running_loop().run_in_executor(
                 worker, lambda: EmbeddedDatabase(folder, clock=clock, random_bytes=random_bytes)
             )
-        except BaseException:
+        except BaseException:  # also a cancel: its thread would outlive it
             worker.shutdown(wait=False)
             raise
         return cls(worker, database, random_bytes)

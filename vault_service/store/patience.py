@@ -1,4 +1,7 @@
-"""How long the call that is being served is still waited for, so that a store can fail with a reason before its end."""
+"""How long the call that is being served is still waited for, so that a store can be given up before its end.
+
+A caller whose deadline passes learns no reason. So what waits for a store gives up a little before it, and says why.
+"""
 
 import asyncio
 from collections.abc import Iterator
@@ -6,14 +9,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 MARGIN_SECONDS = 0.25
-"""Left for the outcome's record and the answer's way back."""
+"""Left for what is recorded of the outcome, and for the answer's way back."""
 
 _END: ContextVar[float | None] = ContextVar("end", default=None)
 
 
 @contextmanager
 def waited_for(seconds: float | None) -> Iterator[None]:
-    """What is inside is waited for no longer than this; None says that it is carried through whoever waits."""
+    """What is inside is waited for no longer than this; None is for what goes on whoever waits."""
     margin = 0.0 if seconds is None else min(MARGIN_SECONDS, seconds / 2)
     token = _END.set(None if seconds is None else asyncio.get_running_loop().time() + seconds - margin)
     try:

@@ -1,4 +1,4 @@
-"""TLS of the listeners, with certificates that may be replaced while the router runs."""
+"""What a listener shows to those who connect, asked for at every handshake and given to gRPC where it changed."""
 
 import time
 from collections.abc import Callable
@@ -19,13 +19,13 @@ class Shown:
     clients: bytes | None = None
 
 
-def listener_credentials(
-    read: Callable[[], Shown], *, asks_clients: bool, sleep: Callable[[float], None] = _sleep
-) -> grpc.ServerCredentials:
-    """Credentials for one listener that follow what `read` gives; every new handshake asks."""
+def listener_credentials(read: Callable[[], Shown], sleep: Callable[[float], None] = _sleep) -> grpc.ServerCredentials:
+    """Gives the credentials of one listener that follow what `read` gives."""
     changes = Changes(read, sleep)
     return grpc.dynamic_ssl_server_credentials(
-        _configuration(changes.told), changes.fetch, require_client_authentication=asks_clients
+        _configuration(changes.told),
+        changes.fetch,
+        require_client_authentication=changes.told.clients is not None,
     )
 
 

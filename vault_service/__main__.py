@@ -77,9 +77,10 @@ def _run_loop(main: Coroutine[Any, Any, int]) -> int:
 
 
 async def _run(config: Config) -> int:
-    from vault_service.app import CannotStart, serve
+    from vault_service.app import serve
     from vault_service.audit.chain import ChainBroken
     from vault_service.core.faults import Fault
+    from vault_service.prerequisites import CannotStart
     from vault_service.store.store import StoreError
 
     log = structlog.stdlib.get_logger("vault_service")

@@ -11,7 +11,6 @@ import structlog
 from keyswitch.vault.v1 import audit_pb2
 
 from vault_service.audit.chain import ChainBroken
-from vault_service.audit.chain_name import keep_chain_name
 from vault_service.audit.notary import Notary
 from vault_service.audit.recorder import SERVICE, Recorder
 from vault_service.audit.refusals import Refusals
@@ -30,13 +29,21 @@ from vault_service.core.policies import Policies
 from vault_service.core.recollection import ForgettingStore, RecollectingStore, Recollection
 from vault_service.core.refusal_limit import RefusalLimit
 from vault_service.core.tokens import Verifier
-from vault_service.external import ExternalSettingsError, Issuers, IssuerSettings, fetch_document, read_settings
+from vault_service.external import Issuers, fetch_document
 from vault_service.external_callers import make_reader
 from vault_service.leasing import LeasePolicy, Leasing
 from vault_service.minting.egress import Egress
 from vault_service.minting.endpoints import TokenEndpoints
 from vault_service.minting.minter import Minter
 from vault_service.observe.metrics import Metrics
+from vault_service.prerequisites import (
+    CannotStart,
+    open_sink,
+    open_store,
+    read_certificates,
+    read_issuers,
+    read_workloads,
+)
 from vault_service.store.store import Purpose, Store, StoreError
 from vault_service.transport.audit_servicer import AuditServicer
 from vault_service.transport.credential_servicer import CredentialServicer
@@ -51,16 +58,12 @@ from vault_service.transport.lease_servicer import LeaseServicer
 from vault_service.transport.server import Listener, ListenerLimits, make_lease_listener, make_management_listener
 from vault_service.transport.tls import Certificates, ReadAuthorities
 from vault_service.transport.token_servicer import TokenServicer
-from vault_service.workloads import Workloads, WorkloadsError
+from vault_service.workloads import Workloads
 
 _log = structlog.stdlib.get_logger("vault_service.app")
 _STORE_CHECK_SECONDS, _BOOTSTRAP_SECONDS, _LAST_SIGNATURE_SECONDS = 1.0, 10.0, 2.0
 
 Clock = Callable[[], float]
-
-
-class CannotStart(Exception):
-    """Something outside the service must be mended first; the text says what."""
 
 
 def make_lease_id() -> str:
@@ -255,12 +258,12 @@ async def serve(
     A store that is given is closed with the service, like one that was made here.
     """
     config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    certificates = _read_certificates(config)
-    opened = store or await _open_store(config)
+    certificates = read_certificates(config)
+    opened = store or await open_store(config)
     sink: Sink | None = None
     running: RunningService | None = None
     try:
-        sink = _open_sink(config, clock=clock, files=files)
+        sink = open_sink(config, clock=clock, files=files)
         parts = _build(config, opened, sink, certificates, clock=clock, monotonic=monotonic, new_id=new_id)
         await _check_chain(parts.notary)
         cut = f"an incomplete last line of {sink.cut_bytes} bytes was cut" if sink.cut_bytes else ""
@@ -284,21 +287,6 @@ async def serve(
         raise
     _log.info("started", management_port=running.management_port, lease_port=running.lease_port, store=config.store)
     return running
-
-
-def _open_sink(config: Config, *, clock: Clock, files: Files | None) -> Sink:
-    try:
-        chain = config.chain or keep_chain_name(config.audit_folder, lambda: f"vault-{secrets.token_hex(4)}")
-        return Sink(
-            config.audit_folder,
-            chain,
-            clock=clock,
-            files=files,
-            segment_bytes=config.audit.segment_bytes,
-            segment_seconds=config.audit.segment_seconds,
-        )
-    except ChainBroken as broken:
-        raise CannotStart(str(broken)) from None
 
 
 async def _check_chain(notary: Notary) -> None:
@@ -329,8 +317,8 @@ def _build(
     credentials = Credentials(ForgettingStore(store, memory), changes, policies, clock=clock)
     fixed = FixedCredentials(config.fixed, store, credentials, new_id=new_id)
     lately = Credentials(RecollectingStore(store, memory), changes, policies, clock=clock)
-    issuers = Issuers(_read_issuers(config), clock, fetch_document)
-    workloads = _read_workloads(config, clock)
+    issuers = Issuers(read_issuers(config), clock, fetch_document)
+    workloads = read_workloads(config, clock)
     read_external = make_reader(issuers, workloads)
     verifier = Verifier(store, changes, issuer=config.deployment, clock=clock, read_external=read_external)
     issuance = Issuance(store, changes, issuer=config.deployment, clock=clock, new_id=new_id)
@@ -414,20 +402,6 @@ def _build(
     )
 
 
-def _read_issuers(config: Config) -> tuple[IssuerSettings, ...]:
-    try:
-        return read_settings(config.issuers_file)
-    except ExternalSettingsError as error:
-        raise CannotStart(str(error)) from None
-
-
-def _read_workloads(config: Config, clock: Clock) -> Workloads:
-    try:
-        return Workloads(config.workloads_file, clock, lambda: _log.warning("workloads_not_replaced"))
-    except WorkloadsError as error:
-        raise CannotStart(str(error)) from None
-
-
 def _make_lease_policy(config: Config, certificates: Certificates) -> LeasePolicy:
     return LeasePolicy(
         ttl_seconds=config.leases.ttl_seconds,
@@ -437,19 +411,6 @@ def _make_lease_policy(config: Config, certificates: Certificates) -> LeasePolic
     )
 
 
-def _read_certificates(config: Config) -> Certificates:
-    try:
-        return Certificates(config.tls)
-    except FileNotFoundError as error:
-        text = f"{error.filename} is missing; for development `python -m vault_service.devca` makes it"
-        raise CannotStart(text) from None
-    except (OSError, ValueError, TypeError):
-        text = (
-            f"{config.tls.certificate} and {config.tls.key} are no readable pair, or {config.tls.ca} is no certificate"
-        )
-        raise CannotStart(text) from None
-
-
 def _bind(listener: Listener, address: str, certificates: Certificates, clients: ReadAuthorities | None) -> int:
     if not address:
         return 0
@@ -457,22 +418,6 @@ def _bind(listener: Listener, address: str, certificates: Certificates, clients:
         return listener.server.add_secure_port(address, certificates.credentials(clients))
     except RuntimeError:
         raise CannotStart(f"{address} cannot be listened on; is another instance running?") from None
-
-
-async def _open_store(config: Config) -> Store:
-    match config.store:
-        case "memory":
-            from vault_service.store.memory import MemoryStore
-
-            return MemoryStore()
-        case "hashicorp" if config.hashicorp is not None:
-            from vault_service.store.hashicorp import HashiCorpStore
-
-            return HashiCorpStore(config.hashicorp)
-        case _:
-            from vault_service.store.embedded import EmbeddedStore
-
-            return await EmbeddedStore.open(config.store_folder)
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

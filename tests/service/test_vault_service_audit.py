@@ -18,8 +18,8 @@ from keyswitch.vault.v1 import token_service_pb2 as tokens_pb
 from keyswitch_cli.audit_verification import verify
 
 from tests.service.vault_harness import ACME, ADA, MAIN, Client, Vault, read_error, refused, running_vault
-from vault_service.app import CannotStart
 from vault_service.config import AuditConfig
+from vault_service.prerequisites import CannotStart
 from vault_service.store.memory import MemoryStore
 
 CHAIN = "chains/vault-0"

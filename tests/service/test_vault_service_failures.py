@@ -45,9 +45,10 @@ from tests.service.vault_harness import (
     refused,
     running_vault,
 )
-from vault_service.app import CannotStart, serve
+from vault_service.app import serve
 from vault_service.audit.sink import SystemFiles
 from vault_service.observe.logs import configure_logs
+from vault_service.prerequisites import CannotStart
 from vault_service.store.embedded import EmbeddedStore
 from vault_service.store.memory import MemoryStore
 from vault_service.store.store import Unavailable

@@ -9,9 +9,9 @@ from keyswitch.vault.v1 import audit_pb2, audit_service_pb2, credential_pb2
 from keyswitch.vault.v1 import credential_service_pb2 as pb
 
 from tests.service.vault_harness import ACME, ADA, Client, Vault, refused, running_vault
-from vault_service.app import CannotStart
 from vault_service.config import load_config
 from vault_service.core.fixed import FixedCredential
+from vault_service.prerequisites import CannotStart
 from vault_service.store.store import Store
 
 KEY = "sk-CANARY-0123456789abcdefghijklmnop-9f3c"

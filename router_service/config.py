@@ -4,13 +4,14 @@ What is configured for callers (providers, models, organizations) is in the conf
 `load_config` takes the environment as an argument; only `__main__` passes the real one.
 """
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from router_service.core.database import Database, PostgresDatabase, SqliteDatabase, parse_database
 from router_service.state.shared import WhenAway
@@ -254,15 +255,28 @@ def _parse_log_level(text: str) -> str:
 
 
 def _parse_limits(text: str) -> str:
+    if text == MEMORY:
+        return text
+    malformed = "must be memory, or redis://host:port/0, rediss://… or unix:///path"
     try:
         parts = urlsplit(text)
-        is_address = parts.scheme in {"redis", "rediss", "unix"} and bool(parts.hostname or parts.path)
         _ = parts.port
     except ValueError:
-        is_address = False
-    if text != MEMORY and not is_address:
-        raise ValueError("must be memory, or redis://host:port/0, rediss://… or unix:///path")
+        raise ValueError(malformed) from None
+    is_address = parts.scheme in {"redis", "rediss", "unix"} and bool(parts.hostname or parts.path)
+    if not is_address:
+        raise ValueError(malformed)
+    has_password = bool(parts.password) or "password" in parse_qs(parts.query)
+    if has_password and parts.scheme == "redis" and not _is_this_machine(parts.hostname or ""):
+        raise ValueError("would send its password in clear: use rediss://, or a server on this machine")
     return text
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _parse_when_away(text: str) -> WhenAway:

@@ -27,6 +27,8 @@ class RedisServer:
     program: Path
     folder: Path
     port: int = 0
+    pair: tuple[Path, Path] | None = None
+    """A certificate and its key: then the port is for TLS alone."""
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -44,7 +46,12 @@ class RedisServer:
 
     def start(self) -> None:
         """Returns when it answers."""
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket)]
+        options = ["--bind", "127.0.0.1", "--unixsocket", str(self.socket)]
+        if self.pair is None:
+            options += ["--port", str(self.port)]
+        else:
+            options += ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"]
+            options += ["--tls-cert-file", str(self.pair[0]), "--tls-key-file", str(self.pair[1])]
         options += ["--save", "", "--appendonly", "no"]
         with (self.folder / "log").open("ab") as log:
             command = [str(self.program), *options, "--dir", str(self.folder), "--databases", "64"]
@@ -73,10 +80,10 @@ class RedisServer:
 
 
 @contextmanager
-def running_redis(program: Path, port: int = 0) -> Iterator[RedisServer]:
+def running_redis(program: Path, port: int = 0, pair: tuple[Path, Path] | None = None) -> Iterator[RedisServer]:
     """A server, gone with its folder afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="keyswitch-redis-"))
-    server = RedisServer(program, folder, port)
+    server = RedisServer(program, folder, port, pair)
     try:
         server.start()
         yield server

@@ -16,7 +16,7 @@ class LoopbackCapture:
     """Captures from its beginning to its end. Raises PermissionError where the process may not."""
 
     def __init__(self, ports: Collection[int]) -> None:
-        self._ports = frozenset(ports)
+        self.ports = frozenset(ports)
         self._flows: dict[tuple[int, int], list[bytes]] = defaultdict(list)
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL_PROTOCOLS))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
@@ -56,5 +56,5 @@ class LoopbackCapture:
         else:
             return
         ends = struct.unpack_from("!HH", segment)
-        if self._ports.intersection(ends):
+        if self.ports.intersection(ends):
             self._flows[ends].append(segment[(segment[12] >> 4) * 4 :])

@@ -51,6 +51,8 @@ class Program:
     port: int
     http_port: int
     environment: dict[str, str]
+    launcher: Sequence[str] = ()
+    """What starts it instead of this machine's own way, and becomes it in the end."""
     process: "asyncio.subprocess.Process | None" = None
 
     async def start(self) -> None:
@@ -60,7 +62,14 @@ class Program:
         environment = {**clean, "PYTHONPATH": paths, "KEYSWITCH_HOME": str(self.home), **self.environment}
         with (self.home / "log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", self.module, cwd=self.home, env=environment, stdout=log, stderr=log
+                *self.launcher,
+                sys.executable,
+                "-m",
+                self.module,
+                cwd=self.home,
+                env=environment,
+                stdout=log,
+                stderr=log,
             )
         async with aiohttp.ClientSession() as session, asyncio.timeout(START_SECONDS):
             while self.process.returncode is None:
@@ -339,8 +348,13 @@ async def _meet_routers(site: Site, exits: AsyncExitStack) -> None:
 
 
 @asynccontextmanager
-async def running_router(base: Path, configure: Callable[[Json], None]) -> AsyncIterator[Site]:
-    """One router as a process of its own, before a credential service in this one."""
+async def running_router(
+    base: Path,
+    configure: Callable[[Json], None] = lambda _: None,
+    launch: Callable[[Path], Sequence[str]] = lambda _: (),
+) -> AsyncIterator[Site]:
+    """One router as a process of its own, before a credential service in this one. `launch` gives what starts it, of
+    its home."""
     async with AsyncExitStack() as exits:
         make_home(base)
         upstream = await exits.enter_async_context(scripted_upstream())
@@ -349,6 +363,7 @@ async def running_router(base: Path, configure: Callable[[Json], None]) -> Async
         (base / "keyswitch.yaml").write_text(json.dumps(made))
         vault = await exits.enter_async_context(running_vault(base))
         router = _router_program(base, 0, [vault.service.lease_port])
+        router.launcher = launch(router.home)
         exits.push_async_callback(router.stop)
         await router.start()
         site = Site(base, [], [router], [], upstream, ways=[vault])

@@ -23,8 +23,8 @@ from keyswitch.router.v1 import completion_service_pb2
 
 from tests.fakes.caller_certificates import CallerAuthority
 from tests.fakes.postgres_server import USER, PostgresServer
-from tests.fakes.redis_server import RedisServer
-from tests.fakes.vault_server import ROLE, VaultServer
+from tests.fakes.redis_server import RedisServer, running_redis
+from tests.fakes.vault_server import ROLE, VaultServer, free_port
 from tests.security import canary_upstream as answers
 from tests.security.canary import Canary, Scanner, make_key
 from tests.security.canary_deployment import CHAT, Watched, watched_deployment
@@ -96,7 +96,7 @@ def wrap_secret_id(server: VaultServer, folder: Path) -> tuple[Path, Path, str]:
 @pytest.mark.vault
 @pytest.mark.timeout(300)
 async def test_no_secret_of_the_deployment_gets_out(
-    own_vault_server: VaultServer, own_postgres_server: PostgresServer, own_redis_server: RedisServer, tmp_path: Path
+    own_vault_server: VaultServer, own_postgres_server: PostgresServer, redis_program: Path, tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
     outside.mkdir(mode=0o700)
@@ -112,11 +112,11 @@ async def test_no_secret_of_the_deployment_gets_out(
     with own_postgres_server.connect() as connection:
         connection.execute(f"ALTER USER {USER} PASSWORD '{database.value}'")
     (outside / "database-password").write_text(database.value)
-    with own_redis_server.connect() as client:
-        client.config_set("requirepass", redis_password.value)
-    limits = f"{own_redis_server.url()}&password={quote(redis_password.value, safe='')}"
     allow_cores()
-    async with TlsWay(int(own_vault_server.url.rpartition(":")[2]), context, scanner).running() as way:
+    async with (
+        TlsWay(int(own_vault_server.url.rpartition(":")[2]), context, scanner).running() as way,
+        running_limits(redis_program, outside, redis_password) as (own_redis_server, limits),
+    ):
         environment = {
             "KEYSWITCH_VAULT_STORE": "hashicorp",
             "KEYSWITCH_VAULT_HASHICORP_URL": f"https://localhost:{way.port}",
@@ -135,10 +135,8 @@ async def test_no_secret_of_the_deployment_gets_out(
             watched.scanner = watched.calls.scanner = scanner
             watched.rightful_variable = limits
             scanner.add(database, redis_password, Canary("the wrapping token", wrapped, (wrapped,)))
-            ports = watched.stack.ports
-            captures.append(
-                LoopbackCapture([ports.router, ports.management, ports.lease, way.port, watched.upstream.port])
-            )
+            ends = [own_redis_server.port, own_postgres_server.port]
+            captures.append(LoopbackCapture([*wire_ports(watched, way), *ends, watched.upstream.port]))
             captures[0].__enter__()
 
         async with watched_deployment(tmp_path, "debug", prepare, **environment) as watched:  # type: ignore[arg-type] # all are texts
@@ -148,7 +146,10 @@ async def test_no_secret_of_the_deployment_gets_out(
                 await spoil_database(watched, own_postgres_server, name, database.value)
             finally:
                 captures[0].__exit__()
-            check_wire(watched, captures[0], way)
+            check_wire(watched, captures[0], [*wire_ports(watched, way), own_redis_server.port])
+            database_bytes = captures[0].bytes_of(own_postgres_server.port)  # no TLS: a password that is never sent
+            assert b"router" in database_bytes, "the capture sees what is there"
+            scanner.scan("wire", "the wire to the database", database_bytes)
             await watched.search_everything()
             await crash(watched)
             watched.search_files()
@@ -161,7 +162,7 @@ async def test_no_secret_of_the_deployment_gets_out(
         "canaries of the deployment: passwords, wrapped and opened secret ids, Vault's tokens; the wire captured",
         secrets=len(scanner.canaries),
         calls=sum(calls.succeeded.values()) + sum(calls.failed.values()),
-        wire_bytes=sum(len(captures[0].bytes_of(port)) for port in wire_ports(watched, way)),
+        wire_bytes=sum(len(captures[0].bytes_of(port)) for port in captures[0].ports),
         crashes=2,
         hits=0,
     )
@@ -172,9 +173,21 @@ def wire_ports(watched: Watched, way: TlsWay) -> list[int]:
     return [ports.router, ports.management, ports.lease, way.port]
 
 
-def check_wire(watched: Watched, capture: LoopbackCapture, way: TlsWay) -> None:
-    """Nothing in clear between the services and Vault; on the way to the provider, which has no TLS here, the key."""
-    for port in wire_ports(watched, way):
+@asynccontextmanager
+async def running_limits(program: Path, folder: Path, password: Canary) -> AsyncIterator[tuple[RedisServer, str]]:
+    """A server of limits over TLS, with a password, and its address."""
+    port = free_port()
+    with running_redis(program, port, (folder / "chain", folder / "key")) as server:
+        with server.connect() as client:
+            client.config_set("requirepass", password.value)
+        secret, authority = quote(password.value, safe=""), quote(str(folder / "ca.pem"), safe="")
+        yield server, f"rediss://:{secret}@localhost:{port}/0?ssl_ca_certs={authority}"
+
+
+def check_wire(watched: Watched, capture: LoopbackCapture, ports: list[int]) -> None:
+    """Nothing in clear between the services, Vault and the server of limits; on the way to the provider, which has no
+    TLS here, the key."""
+    for port in ports:
         data = capture.bytes_of(port)
         assert len(data) > 10_000, "the capture saw the connection"
         watched.scanner.scan("wire", f"the wire at port {port}", data)

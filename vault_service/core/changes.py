@@ -186,13 +186,17 @@ class ChangeLog:
         except TimeoutError:
             return
 
-    async def poll(self, interval_seconds: float, on_error: Callable[[StoreError], None]) -> None:
+    async def poll(
+        self, interval_seconds: float, on_error: Callable[[StoreError], None], on_read: Callable[[], None]
+    ) -> None:
         """Refreshes until it is cancelled; what fails is tried again, and shows in `is_fresh`."""
         while True:
             try:
                 await self.refresh()
             except StoreError as error:
                 on_error(error)
+            else:
+                on_read()
             await asyncio.sleep(interval_seconds)
 
     async def _adopt(self, log: Log, document_revision: int) -> None:

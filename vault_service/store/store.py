@@ -24,10 +24,12 @@ class Document:
 
 
 class StoreError(Exception):
-    """A store could not do what was asked. `vault_request_ids` are the server's own ids, where there is a server."""
+    """A store could not do what was asked. `detail` is for the operator, in words of our own that hold nothing of what
+    was sent; `vault_request_ids` are the server's own ids, where there is a server."""
 
     def __init__(self, detail: str = "", *, status: int | None = None, vault_request_ids: Sequence[str] = ()) -> None:
         super().__init__(detail)
+        self.detail = detail
         self.status = status
         self.vault_request_ids = tuple(vault_request_ids)
 

@@ -51,6 +51,7 @@ class TokenKeeper:
         self._login: asyncio.Task[str] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._refusals = 0
+        self._refusal = ""
         self._refused_until = 0.0
         self._logins_left = float(_MOST_LOGINS_AT_ONCE)
         self._logins_counted_at = clock()
@@ -92,12 +93,13 @@ class TokenKeeper:
     async def _replace(self) -> str:
         now = self._clock()
         if now < self._refused_until:
-            raise Denied("Vault refused this service's login a moment ago; the next try comes in a few seconds")
+            raise Denied(self._refusal)
         self._require_login_left(now)
         try:
             grant = await self._log_in()
-        except Denied:
+        except Denied as refusal:
             self._refusals += 1
+            self._refusal = refusal.detail
             self._refused_until = self._clock() + login_retry_seconds(self._refusals, jitter=self._jitter())
             raise
         self._logins_left -= 1.0  # one that fails is no such login: a Vault out of order is asked by each call

@@ -87,7 +87,9 @@ def error_of_transport(fault: Exception) -> Unavailable:
     """Gives the error for a request that got no answer."""
     match fault:
         case urllib3.exceptions.SSLError():
-            return Unavailable("the Vault server's certificate is not trusted, or it has none; see vault.ca_file")
+            return Unavailable(
+                "the Vault server's certificate is not trusted, or it has none; see KEYSWITCH_VAULT_HASHICORP_CA_FILE"
+            )
         case urllib3.exceptions.NewConnectionError():  # one of urllib3's time-outs by name
             return Unavailable("the Vault server cannot be reached")
         case urllib3.exceptions.TimeoutError():

@@ -74,13 +74,13 @@ class VaultSettings:
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query:
-            raise ValueError("vault.url must look like https://vault.example:8200")
+            raise ValueError("the URL must look like https://vault.example:8200")
         if parts.scheme == "http" and not _is_loopback(parts.hostname):
-            raise ValueError("vault.url must be https: over http the token and every secret would cross in clear")
+            raise ValueError("the URL must be https: over http the token and every secret would cross in clear")
         if isinstance(self.login, AgentListener) and not _is_loopback(parts.hostname):
-            raise ValueError("vault.url must be on this machine: whoever reaches an agent's listener has its rights")
+            raise ValueError("the URL must be on this machine: whoever reaches an agent's listener has its rights")
         if self.namespace and _NAMESPACE.fullmatch(self.namespace) is None:
-            raise ValueError("vault.namespace must look like team or team/part")
+            raise ValueError("the namespace must look like team or team/part")
         if self.signing_key.startswith("tenant-") or self.audit_key.startswith("tenant-"):
             raise ValueError("the signing keys in Vault must not begin with 'tenant-': those are the tenants' keys")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from google.rpc import code_pb2
 from keyswitch.router.v1 import (
     budget_service_pb2,
+    organization_service_pb2,
 )
 from keyswitch.vault.v1 import (
     audit_pb2,
@@ -130,3 +131,22 @@ def test_policy(terminal: Terminal) -> None:
     assert sent.name == "deployment/credentialPolicy"
     assert not sent.user_credentials_enabled
     assert sent.HasField("user_credentials_enabled")
+
+
+def test_a_user_is_added_without_taking_out_the_others(terminal: Terminal) -> None:
+    found = organization_service_pb2.Organization(name="organizations/demo", users=["ada", "bob"], etag="e1")
+    terminal.services.answers |= {
+        "GetOrganization": organization_service_pb2.GetOrganizationResponse(organization=found),
+        "UpdateOrganization": organization_service_pb2.UpdateOrganizationResponse(organization=found),
+    }
+    update = ("organizations", "update", "demo")
+    assert terminal.run(*update, "--add-user", "eve", "--remove-user", "bob", token=OPERATOR).exit_code == 0
+    asked = terminal.services.asked("UpdateOrganization")
+    assert list(asked.organization.users) == ["ada", "eve"]
+    assert (asked.organization.etag, list(asked.update_mask.paths)) == ("e1", ["users"])
+    terminal.services.requests.clear()
+    unknown = terminal.run(*update, "--remove-user", "zed", token=OPERATOR)
+    both = terminal.run(*update, "--user", "ada", "--add-user", "eve", token=OPERATOR)
+    assert "organizations/demo has no user zed" in unknown.stderr
+    assert (unknown.exit_code, both.exit_code) == (2, 2)
+    assert not [name for name, _ in terminal.services.requests if name == "UpdateOrganization"]

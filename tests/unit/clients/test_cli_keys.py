@@ -247,3 +247,26 @@ def test_providers_without_a_key_are_listed_on_demand(terminal: Terminal) -> Non
     assert "practice" not in short.stdout
     assert "Providers without a key are left out: --all lists them." in short.stderr
     assert "practice   no key" in terminal.run("keys", "status", "--all").stdout
+
+
+def test_an_update_changes_what_is_named_and_takes_back_what_is_empty(terminal: Terminal) -> None:
+    pb, found = credential_service_pb2, credential_pb2.Credential(name=OWN, max_concurrent_requests=2, etag="e1")
+    terminal.services.answers |= {
+        "UpdateCredential": pb.UpdateCredentialResponse(credential=found),
+        "ListCredentialVersions": pb.ListCredentialVersionsResponse(),
+    }
+    result = terminal.run("keys", "update", "practice", "--owner", "ada", "--at-once", "2", "--expires", "2027-03-01")
+    assert result.exit_code == 0
+    assert "at once   2" in result.stdout
+    asked = terminal.services.asked("UpdateCredential")
+    assert list(asked.update_mask.paths) == ["max_concurrent_requests", "expire_time"]
+    assert asked.credential.name == OWN
+    assert asked.credential.max_concurrent_requests == 2
+    assert asked.credential.expire_time.ToJsonString() == "2027-03-01T00:00:00Z"
+    terminal.services.requests.clear()
+    assert terminal.run("keys", "update", OWN, "--at-once", "0", "--expires", "").exit_code == 0
+    asked = terminal.services.asked("UpdateCredential")
+    assert list(asked.update_mask.paths) == ["max_concurrent_requests", "expire_time"]
+    assert not asked.credential.HasField("max_concurrent_requests")
+    assert not asked.credential.HasField("expire_time")
+    assert terminal.run("keys", "update", OWN).exit_code == 2

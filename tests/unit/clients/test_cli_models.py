@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from keyswitch.router.v1 import model_service_pb2, provider_service_pb2, settings_pb2
-from keyswitch.vault.v1 import credential_test_pb2
+from keyswitch.vault.v1 import credential_pb2, credential_service_pb2, credential_test_pb2
 
 from router_service.catalog.loader import load_snapshot
 from router_service.catalog.options import describe_general, describe_provider
@@ -33,6 +33,12 @@ def test_options_are_a_table_and_with_json_the_schemas(terminal: Terminal) -> No
 
 
 def test_discovery_asks_with_a_key_or_a_provider_without_one(terminal: Terminal) -> None:
+    active = credential_pb2.CredentialVersion(
+        name=f"{OWN}/versions/1", state=credential_pb2.CREDENTIAL_VERSION_STATE_ACTIVE
+    )
+    terminal.services.answers["ListCredentialVersions"] = credential_service_pb2.ListCredentialVersionsResponse(
+        credential_versions=[credential_pb2.CredentialVersion(name=f"{OWN}/versions/2"), active]
+    )
     found = model_service_pb2.UpstreamModel(upstream_model_id="llama-4", model="meta/llama-4")
     terminal.services.answers["DiscoverUpstreamModels"] = model_service_pb2.DiscoverUpstreamModelsResponse(
         models=[found, model_service_pb2.UpstreamModel(upstream_model_id="new-one")]
@@ -40,10 +46,17 @@ def test_discovery_asks_with_a_key_or_a_provider_without_one(terminal: Terminal)
     result = terminal.run("models", "discover", OWN)
     assert "llama-4" in result.stdout
     assert "new-one" in result.stdout
-    assert terminal.services.asked("DiscoverUpstreamModels").credential_version == f"{OWN}/versions/active"
+    assert terminal.services.asked("DiscoverUpstreamModels").credential_version == active.name
     terminal.services.requests.clear()
-    terminal.run("models", "discover", "ollama")
+    terminal.run("models", "discover", "--provider", "ollama")
     assert terminal.services.asked("DiscoverUpstreamModels").provider == "providers/ollama"
+    terminal.services.requests.clear()
+    terminal.run("models", "discover", "practice", "--owner", "ada", "--version", "2")
+    asked = terminal.services.asked("DiscoverUpstreamModels")
+    assert asked.credential_version == f"{OWN}/versions/2"
+    result = terminal.run("models", "discover")
+    assert result.exit_code == 2
+    assert "models discover --provider ollama" in result.stderr
 
 
 def test_a_plan_warns_before_the_key_is_typed_and_fills_in_its_limit(terminal: Terminal) -> None:

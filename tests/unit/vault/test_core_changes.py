@@ -129,13 +129,16 @@ async def test_polling_survives_a_store_that_is_away() -> None:
                 raise Unavailable("away")
             return await super().read(path)
 
-    errors: list[str] = []
+    seen: list[str] = []
     log = make(Away())
-    polling = asyncio.create_task(log.poll(0, lambda error: errors.append(type(error).__name__)))
-    while not log.is_loaded:
+    polling = asyncio.create_task(
+        log.poll(0, lambda error: seen.append(type(error).__name__), lambda: seen.append("read"))
+    )
+    while "read" not in seen:
         await asyncio.sleep(0)
     polling.cancel()
-    assert errors == ["Unavailable", "Unavailable"]
+    assert seen == ["Unavailable", "Unavailable", "read"]
+    assert log.is_loaded
 
 
 async def test_closing_wakes_readers() -> None:

@@ -56,6 +56,7 @@ def show_one(
         ("expires", words.moment(credential.expire_time) if credential.HasField("expire_time") else ""),
         ("last use", words.moment(credential.last_use_time) if credential.HasField("last_use_time") else "never"),
         ("created", words.moment(credential.create_time)),
+        ("etag", credential.etag),
     ]
     session.out.print(tables.sheet(rows))
     table = tables.listing(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import Enum
 from typing import Annotated
 
@@ -10,17 +9,18 @@ import typer
 from keyswitch.router.v1 import credential_test_service_pb2
 from keyswitch.vault.v1 import credential_pb2, credential_service_pb2
 
-from keyswitch_cli import key_add, key_revocation, key_views
+from keyswitch_cli import key_add, key_revocation, key_update, key_views
 from keyswitch_cli.key_input import AwsRegion, FromFile, read_key
-from keyswitch_cli.problem import EXIT_REFUSED, Problem
-from keyswitch_cli.session import Json, OverrideEnvironment, Owner, Session, session_of
+from keyswitch_cli.key_versions import Version, find_version, list_versions
+from keyswitch_cli.problem import EXIT_REFUSED
+from keyswitch_cli.session import Json, OverrideEnvironment, Owner, session_of
 
 app = typer.Typer(name="keys", help="Provider keys: add, test, rotate, revoke.", no_args_is_help=True)
 app.command("add")(key_add.add)
+app.command("update")(key_update.update)
 key_revocation.register(app)
 
 Key = Annotated[str, typer.Argument(help="A key's id, or its whole name as `keyswitch keys list` shows it.")]
-Version = Annotated[str, typer.Option("--version", help="A number, `active` or `newest`.", show_default=False)]
 
 
 class Kind(Enum):
@@ -90,7 +90,7 @@ def try_key(
 ) -> None:
     """Try a key against its provider: the active version, or the newest when none is active."""
     session = session_of(context, is_json=is_json)
-    name = _version_name(session, session.settings.credential(key, owner), version)
+    name = find_version(session, session.settings.credential(key, owner), version)
     answer = key_add.run_test(session, name, model)
     if session.is_json:
         session.print_json(answer)
@@ -113,7 +113,7 @@ def activate(
 ) -> None:
     """Use a version from now on; the one before runs out."""
     session = session_of(context, is_json=is_json)
-    name = _version_name(session, session.settings.credential(key, owner), version)
+    name = find_version(session, session.settings.credential(key, owner), version)
     answer = key_add.activate(session, name, force=force, is_over=override_environment)
     if session.is_json:
         session.print_json(answer)
@@ -150,7 +150,7 @@ def show(context: typer.Context, key: Key, owner: Owner = None, is_json: Json = 
     name = session.settings.credential(key, owner)
     request = credential_service_pb2.GetCredentialRequest(name=name)
     answer = session.client.call(session.client.credentials.GetCredential, request)
-    versions = _versions(session, name)
+    versions = list_versions(session, name)
     if session.is_json:
         session.print_json(answer)
     else:
@@ -178,26 +178,3 @@ def status(
         session.print_json(answer)
     else:
         key_views.show_status(session, answer, is_all=is_all or bool(provider))
-
-
-def _versions(session: Session, name: str) -> Sequence[credential_pb2.CredentialVersion]:
-    request = credential_service_pb2.ListCredentialVersionsRequest(parent=name)
-    return session.call_all(session.client.credentials.ListCredentialVersions, request).credential_versions
-
-
-def _version_name(session: Session, credential: str, version: str) -> str:
-    """The whole name of a version; "" is the active one where there is one, else the newest."""
-    if version.isdigit() or version == "active":
-        return f"{credential}/versions/{version}"
-    if version not in ("", "newest"):
-        raise Problem(f"{version!r} is no version.", advice="Give a number, `active` or `newest`.")
-    versions = _versions(session, credential)
-    if not versions:
-        raise Problem(
-            f"{credential} has no value yet.",
-            advice=f"Put one in: keyswitch keys add-version {credential}",
-            exit_code=EXIT_REFUSED,
-        )
-    active = [item for item in versions if item.state == credential_pb2.CREDENTIAL_VERSION_STATE_ACTIVE]
-    chosen = versions[0] if version == "newest" or not active else active[0]
-    return chosen.name

@@ -10,7 +10,11 @@ import typer
 from keyswitch.router.v1 import model_service_pb2, settings_pb2
 
 from keyswitch_cli import tables
-from keyswitch_cli.session import Json, session_of
+from keyswitch_cli.key_versions import Version, find_version
+from keyswitch_cli.problem import Problem
+from keyswitch_cli.session import Json, Owner, session_of
+
+_DISCOVERIES = "`keyswitch models discover KEY`, or `keyswitch models discover --provider ollama`."
 
 
 def register(group: typer.Typer) -> None:
@@ -48,22 +52,27 @@ def options(
 
 def discover(
     context: typer.Context,
-    version: Annotated[
+    key: Annotated[
         str,
-        typer.Argument(
-            help="The whole name of a key, …/credentials/ID, or of a version; or a provider that needs no key."
-        ),
-    ],
+        typer.Argument(help="A key's id, or the whole name of a key or of one of its versions.", show_default=False),
+    ] = "",
+    version: Version = "",
+    owner: Owner = None,
+    provider: Annotated[
+        str, typer.Option("--provider", help="In place of a key: a provider that needs none.", show_default=False)
+    ] = "",
     is_json: Json = False,
 ) -> None:
     """Ask a provider which models a key can use."""
     session = session_of(context, is_json=is_json)
-    if "/credentials/" in version:
-        whole = version if "/versions/" in version else f"{version}/versions/active"
-        request = model_service_pb2.DiscoverUpstreamModelsRequest(credential_version=whole)
-    else:
-        name = version if "/" in version else f"providers/{version}"
+    if bool(key) == bool(provider):
+        raise Problem("This needs a key, or a provider that needs none: one of them.", advice=_DISCOVERIES)
+    if provider:
+        name = provider if "/" in provider else f"providers/{provider}"
         request = model_service_pb2.DiscoverUpstreamModelsRequest(provider=name)
+    else:
+        whole = key if "/versions/" in key else find_version(session, session.settings.credential(key, owner), version)
+        request = model_service_pb2.DiscoverUpstreamModelsRequest(credential_version=whole)
     answer = session.client.call(session.client.models.DiscoverUpstreamModels, request)
     if session.is_json:
         session.print_json(answer)

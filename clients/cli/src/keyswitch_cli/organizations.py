@@ -20,12 +20,23 @@ from keyswitch_cli.entries import (
     source_word,
 )
 from keyswitch_cli.limits import limits_of, limits_text
+from keyswitch_cli.problem import Problem
 from keyswitch_cli.session import Json, Session, Yes, confirm, session_of
 
 app = typer.Typer(name="organizations", help="See and change tenants.", no_args_is_help=True)
 
 Organization = Annotated[str, typer.Argument(help="Id or whole name.")]
 Users = Annotated[list[str] | None, typer.Option("--user", help="A user's id. May be repeated.")]
+AllUsers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--user", help="All of its users: who is not named is taken out, with own overrides. May be repeated."
+    ),
+]
+NewUsers = Annotated[list[str] | None, typer.Option("--add-user", help="Beside those that it has. May be repeated.")]
+OldUsers = Annotated[
+    list[str] | None, typer.Option("--remove-user", help="Taken out, with own overrides. May be repeated.")
+]
 Model = Annotated[str | None, typer.Option("--model", help="Default model.", show_default=False)]
 Limits = Annotated[
     str | None,
@@ -92,7 +103,9 @@ def create(
 def update(
     context: typer.Context,
     organization: Organization,
-    user: Users = None,
+    user: AllUsers = None,
+    add_user: NewUsers = None,
+    remove_user: OldUsers = None,
     model: Model = None,
     display_name: DisplayName = None,
     file: EntryFile = None,
@@ -102,6 +115,8 @@ def update(
 ) -> None:
     """Change what is named, and nothing else. With --file: the whole entry, but for what lies in it."""
     session = session_of(context, is_json=is_json)
+    if add_user or remove_user:
+        user, etag = _changed_users(session, organization, user, add_user or [], remove_user or [], etag)
     given, paths = _given(organization, user, model, display_name)
     given.etag = etag
     if file is not None:
@@ -205,9 +220,29 @@ def _given(
     return given, list(stated)
 
 
-def _print_named(session: Session, organization: str) -> None:
+def _changed_users(
+    session: Session, organization: str, stated: list[str] | None, added: list[str], removed: list[str], etag: str
+) -> tuple[list[str], str]:
+    """All users after the change, and the etag of what it was made from: a change that comes between is not undone."""
+    if stated is not None:
+        raise Problem("--user names all users, so it goes with neither --add-user nor --remove-user.")
+    found = _get(session, organization).organization
+    strangers = [one for one in removed if one not in found.users]
+    if strangers:
+        raise Problem(
+            f"{found.name} has no user {strangers[0]}.", advice=f"It has: {', '.join(found.users) or 'none'}."
+        )
+    users = [one for one in dict.fromkeys([*found.users, *added]) if one not in removed]
+    return users, etag or found.etag
+
+
+def _get(session: Session, organization: str) -> organization_service_pb2.GetOrganizationResponse:
     request = organization_service_pb2.GetOrganizationRequest(name=_name(organization))
-    answer = session.client.call(session.client.organizations.GetOrganization, request)
+    return session.client.call(session.client.organizations.GetOrganization, request)
+
+
+def _print_named(session: Session, organization: str) -> None:
+    answer = _get(session, organization)
     if session.is_json:
         session.print_json(answer)
         return

@@ -28,6 +28,15 @@ from vault_service.minting.minter import Minter
 
 
 @dataclass(frozen=True, slots=True)
+class Recipient:
+    """The process that asks: its public key, and what vouches for it; see LeaseCredentialRequest."""
+
+    public_key: bytes
+    key_signature: bytes
+    chain: tuple[x509.Certificate, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseRequest:
     """What a router asks for, well formed but not yet allowed. `principal` is who is served, or its organization."""
 
@@ -38,9 +47,7 @@ class LeaseRequest:
     application: str
     caller_proof: str
     origin: str
-    recipient_public_key: bytes
-    recipient_key_signature: bytes
-    recipient_chain: Sequence[x509.Certificate]
+    recipient: Recipient
     rejected_lease_id: str = ""
 
 
@@ -97,9 +104,9 @@ class Leasing:
     async def lease(self, request: LeaseRequest, *, call_id: str) -> GivenLease:
         """Raises why it may not be had."""
         self._recipients.check(
-            request.recipient_public_key,
-            request.recipient_key_signature,
-            request.recipient_chain,
+            request.recipient.public_key,
+            request.recipient.key_signature,
+            request.recipient.chain,
             authorities=self._policy.authorities(),
             time_seconds=self._clock(),
         )
@@ -122,7 +129,7 @@ class Leasing:
             provider=credential.draft.provider,
             origin=request.origin,
             expire_time_seconds=int(expire_time),
-            recipient_public_key=request.recipient_public_key,
+            recipient_public_key=request.recipient.public_key,
         )
         sealed = seal(leasable.secret, binding)
         self._leases.add(Lease(request.lease_id, name, request.is_test, expire_time, now))

@@ -22,7 +22,7 @@ from keyswitch.vault.v1 import (
 
 from router_service.core.caller import Caller, Credential, Holdings, KeyTest
 from router_service.core.faults import Fault
-from router_service.credentials.errors import BLIND, fault_of, is_blindness, unavailable
+from router_service.credentials.errors import BLIND, LeaseRefused, fault_of, is_blindness, unavailable
 from router_service.credentials.leases import Lease, Leases
 from router_service.credentials.links import Link, Open, Term, TermOver
 from router_service.credentials.owners import Owned, Owners
@@ -283,7 +283,6 @@ class Credentials:
         """Leases one version, past the cache."""
 
         async def ask(link: Link, seconds: float) -> tuple[lease_service_pb2.LeaseCredentialResponse, Recipient]:
-            recipient = link.recipient  # what is sealed to its key can be opened by no other
             request = lease_service_pb2.LeaseCredentialRequest(
                 name=name,
                 purpose=purpose,
@@ -291,17 +290,14 @@ class Credentials:
                 principal=principal,
                 caller_proof=caller.proof.reveal(),
                 origin=origin,
-                recipient_public_key=recipient.public_key,
-                recipient_key_signature=recipient.signature,
-                recipient_certificate_chain=recipient.certificate_chain,
                 rejected_lease_id=rejected_lease_id,
             )
-            return await link.stub.LeaseCredential(request, timeout=seconds), recipient
+            return await link.leases.ask(request, seconds), link.recipient
 
         credential = name.partition("/versions/")[0]
         try:
             answer, recipient = await self._ask(ask)
-        except grpc.aio.AioRpcError as error:
+        except (grpc.aio.AioRpcError, LeaseRefused, TimeoutError) as error:
             raise fault_of(error, credential) from None
         secret = recipient.open(answer, origin)
         return Lease(answer.lease_id, credential, answer.credential_version, origin, answer.expire_time.seconds, secret)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import grpc
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from keyswitch.vault.v1 import error_reason_pb2 as vault_reasons
 
@@ -45,6 +45,14 @@ class StaleCredential(Exception):
         self.reason = reason
 
 
+class LeaseRefused(Exception):
+    """What the credential service says of one lease of several that were asked for together."""
+
+    def __init__(self, status: status_pb2.Status) -> None:
+        super().__init__(status.code)
+        self.status = status
+
+
 class OwnMistake(Exception):
     """The credential service found a request of this router malformed: a fault of the router, not an outage."""
 
@@ -52,7 +60,9 @@ class OwnMistake(Exception):
 OURS = frozenset({vault_reasons.ERROR_REASON_INVALID_REQUEST, vault_reasons.ERROR_REASON_DEADLINE_REQUIRED})
 
 
-def fault_of(error: grpc.aio.AioRpcError, credential: str) -> Fault | StaleCredential | OwnMistake:
+def fault_of(
+    error: grpc.aio.AioRpcError | LeaseRefused | TimeoutError, credential: str
+) -> Fault | StaleCredential | OwnMistake:
     """The fault that an error of the credential service becomes. Its text goes nowhere."""
     info = _error_info(error)
     try:
@@ -69,7 +79,7 @@ def fault_of(error: grpc.aio.AioRpcError, credential: str) -> Fault | StaleCrede
     if reason in NOT_PROVEN:
         message = "The credential service does not accept your token for this key; renew the token."
         return Fault(Reason.CALLER_UNKNOWN, message, metadata={"cause": "proof_rejected"})
-    metadata: Mapping[str, str] = {"vaultReason": info.reason} if info is not None else {"cause": error.code().name}
+    metadata: Mapping[str, str] = {"vaultReason": info.reason} if info is not None else {"cause": _code_name(error)}
     return unavailable("The credential service cannot give the key now; this is not about your key.", metadata)
 
 
@@ -89,13 +99,33 @@ def has_reason(error: grpc.aio.AioRpcError) -> bool:
     return _error_info(error) is not None
 
 
-def _error_info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo | None:
-    try:
-        status = rpc_status.from_call(error)  # type: ignore[arg-type] # AioRpcError has the two methods that it reads
-    except ValueError:
-        return None
+def _error_info(error: grpc.aio.AioRpcError | LeaseRefused | TimeoutError) -> error_details_pb2.ErrorInfo | None:
+    status = _status(error)
     for detail in status.details if status is not None else ():
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info):
             return info
     return None
+
+
+def _status(error: grpc.aio.AioRpcError | LeaseRefused | TimeoutError) -> status_pb2.Status | None:
+    match error:
+        case LeaseRefused():
+            return error.status
+        case grpc.aio.AioRpcError():
+            try:
+                return rpc_status.from_call(error)  # type: ignore[arg-type] # it has the two methods that are read
+            except ValueError:
+                return None
+        case TimeoutError():
+            return None
+
+
+def _code_name(error: grpc.aio.AioRpcError | LeaseRefused | TimeoutError) -> str:
+    match error:
+        case LeaseRefused():
+            return "UNKNOWN"
+        case grpc.aio.AioRpcError():
+            return error.code().name
+        case TimeoutError():
+            return grpc.StatusCode.DEADLINE_EXCEEDED.name

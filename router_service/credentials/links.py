@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from keyswitch.vault.v1 import lease_service_pb2_grpc, token_service_pb2_grpc
 
 from router_service.credentials.errors import has_reason
+from router_service.credentials.lease_queue import LeaseQueue
 from router_service.credentials.recipient import Recipient
 
 BREAK_SECONDS = 0.5
@@ -30,6 +31,7 @@ class Link:
     channel: grpc.aio.Channel
     recipient: Recipient
     stub: "lease_service_pb2_grpc.LeaseServiceAsyncStub"  # a name of the types only
+    leases: LeaseQueue
     tokens: "token_service_pb2_grpc.TokenServiceAsyncStub"
 
     @classmethod
@@ -37,7 +39,8 @@ class Link:
         """A new connection, with its stubs."""
         channel = open_channel()
         stub = lease_service_pb2_grpc.LeaseServiceStub(channel)
-        return cls(open_channel, channel, recipient, stub, token_service_pb2_grpc.TokenServiceStub(channel))
+        tokens = token_service_pb2_grpc.TokenServiceStub(channel)
+        return cls(open_channel, channel, recipient, stub, LeaseQueue(stub, recipient), tokens)
 
     def renewed(self) -> "Link":
         """Another connection to the same instance: a silent one may be dead although its peer is well."""

@@ -150,6 +150,7 @@ async def lease_steps(watched: Watched) -> list[Step]:
     )
     return [
         Step("LeaseCredential", lease, ""),
+        Step("BatchLeaseCredentials", router.batch([lease, lease]), ""),
         Step("ListLeasable", pb.ListLeasableRequest(parent=USER, caller_proof=watched.tokens["member"]), ""),
         Step("ReportUses", pb.ReportUsesRequest(uses=[use]), ""),
         Step(

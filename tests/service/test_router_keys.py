@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import grpc
 import jwt
 import pytest
@@ -297,3 +298,21 @@ async def test_an_own_key_serves_only_the_native_provider_until_it_is_deleted(st
     stack.second.script(answer())
     found = await stack.member.stream(make_call(model="test/other"))
     assert found.receipt.attempts[0].payer == payer_pb2.PAYER_CREDITS
+
+
+async def test_many_cold_keys_are_leased_together(stack: Stack) -> None:
+    """Each caller's call goes out with that caller's key, and one answer of the credential service brought them."""
+    users = [f"{DEMO}/users/user-{number}" for number in range(8)]
+    callers = [await stack.issue("MEMBER", user=user, application=CHAT) for user in users]
+    for number, user in enumerate(users):
+        await stack.save_key(f"{user}/credentials/mine", f"sk-of-{number}-0123456789")
+    stack.first.script(*[answer("Hello") for _ in users])
+    answers = await asyncio.gather(*(caller.stream() for caller in callers))
+    assert [found.text for found in answers] == ["Hello"] * len(users)
+    assert sorted(keys_used(stack)) == [f"sk-of-{number}-0123456789" for number in range(8)]
+    for user, found in zip(users, answers, strict=True):
+        assert found.receipt.attempts[0].credential_version == f"{user}/credentials/mine/versions/1"
+    url = f"http://127.0.0.1:{stack.vault.service.http_port}/metrics"
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        calls = [line for line in (await response.text()).splitlines() if "BatchLeaseCredentials" in line]
+    assert any(line.startswith("keyswitch_vault_calls_total") and 'code="OK"' in line for line in calls)

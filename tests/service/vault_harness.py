@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from google.protobuf import duration_pb2
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from keyswitch.vault.v1 import (
     audit_service_pb2_grpc,
@@ -58,9 +58,14 @@ class Refused(Exception):
 
 
 def read_error(error: grpc.aio.AioRpcError) -> Refused:
-    """Takes a status apart, and insists on exactly one ErrorInfo of this service."""
+    """Takes the status of a call apart."""
     status = rpc_status.from_call(error)  # type: ignore[arg-type] # takes anything with trailing metadata
     assert status is not None, f"no details: {error.code()} {error.details()}"
+    return read_status(status)
+
+
+def read_status(status: status_pb2.Status) -> Refused:
+    """Takes a status apart, and insists on exactly one ErrorInfo of this service."""
     infos = [one for one in status.details if one.Is(error_details_pb2.ErrorInfo.DESCRIPTOR)]
     assert len(infos) == 1
     info = error_details_pb2.ErrorInfo()
@@ -74,7 +79,8 @@ def read_error(error: grpc.aio.AioRpcError) -> Refused:
             one.Unpack(bad)
             fields += [violation.field for violation in bad.field_violations]
         has_retry = has_retry or one.Is(error_details_pb2.RetryInfo.DESCRIPTOR)
-    return Refused(error.code(), info.reason, dict(info.metadata), error.details() or "", tuple(fields), has_retry)
+    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+    return Refused(code, info.reason, dict(info.metadata), status.message, tuple(fields), has_retry)
 
 
 class Client:
@@ -111,6 +117,7 @@ class Router:
         signing_key = load_pem_private_key((home / f"{name}-key.pem").read_bytes(), password=None)
         assert isinstance(signing_key, ec.EllipticCurvePrivateKey)
         self.signature = signing_key.sign(recipient_key_statement(self.public_key), ec.ECDSA(hashes.SHA256()))
+        self.certificate_chain: Sequence[bytes] = ()  # that of the connection
 
     def request(self, name: str, proof: str, **changes: Any) -> lease_service_pb2.LeaseCredentialRequest:
         """Makes a lease request that is right in everything but what is changed."""
@@ -125,6 +132,20 @@ class Router:
             "recipient_key_signature": self.signature,
         }
         return lease_service_pb2.LeaseCredentialRequest(**{**fields, **changes})
+
+    def batch(
+        self, requests: Sequence[lease_service_pb2.LeaseCredentialRequest]
+    ) -> lease_service_pb2.BatchLeaseCredentialsRequest:
+        """Makes one request of several, which is then what names the recipient."""
+        batch = lease_service_pb2.BatchLeaseCredentialsRequest(
+            recipient_public_key=self.public_key, recipient_key_signature=self.signature
+        )
+        for one in requests:
+            added = batch.requests.add()
+            added.CopyFrom(one)
+            added.ClearField("recipient_public_key")
+            added.ClearField("recipient_key_signature")
+        return batch
 
     def open(self, response: Any, origin: str = ORIGIN) -> lease_pb2.LeasedMaterial:
         """Opens what was sealed to this process."""

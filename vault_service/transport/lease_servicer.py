@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from cryptography import x509
 from google.protobuf import duration_pb2, timestamp_pb2
 from keyswitch.vault.v1 import (
     audit_pb2,
@@ -19,7 +18,7 @@ from keyswitch.vault.v1 import (
     lease_service_pb2 as pb,
 )
 
-from vault_service.audit.recorder import Actor, Recorder
+from vault_service.audit.recorder import Actor, Recorder, begin_call
 from vault_service.core.changes import ChangeLog
 from vault_service.core.credential import Credential
 from vault_service.core.credentials import Credentials
@@ -36,14 +35,18 @@ from vault_service.core.names import (
 from vault_service.core.origins import check_origin
 from vault_service.core.policies import Policies
 from vault_service.core.sealing import parse_chain
-from vault_service.leasing import LeaseRequest, Leasing
+from vault_service.leasing import LeaseRequest, Leasing, Recipient
 from vault_service.observe.metrics import Metrics
 from vault_service.store.store import StoreError
 from vault_service.transport import wire, wire_changes
-from vault_service.transport.calls import certificate, current
+from vault_service.transport.calls import Call, certificate, current
+from vault_service.transport.interceptors.faults import explain
 from vault_service.transport.pages import cut_page
+from vault_service.transport.status import describe
 
+MAX_BATCH = 64
 MAX_USES = 1000
+_BATCH_METHOD = "/keyswitch.vault.v1.LeaseService/BatchLeaseCredentials"
 _PURPOSES = frozenset(lease_pb2.LeasePurpose.values()) - {lease_pb2.LEASE_PURPOSE_UNSPECIFIED}
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _METHOD = re.compile(r"[A-Za-z]{1,64}/[A-Za-z]{1,64}")
@@ -83,8 +86,44 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
         self._reported = ReportedUses()
 
     async def LeaseCredential(self, request: pb.LeaseCredentialRequest, context: Any) -> pb.LeaseCredentialResponse:
-        lease_id = self._new_id()
+        return await self._lease(request, lambda: _read_recipient(request), current())
+
+    async def BatchLeaseCredentials(  # type: ignore[override] # written with context.write, which can be left at once
+        self, request: pb.BatchLeaseCredentialsRequest, context: Any
+    ) -> None:
+        """A write that is blocked when the call ends raises a private error of grpc: hence `finally`."""
+        _check_batch(request)
+        recipient = _read_recipient(request)
         call = current()
+        pending: set[asyncio.Task[pb.LeaseResult]] = {
+            asyncio.create_task(self._lease_of_batch(index, one, recipient, call))
+            for index, one in enumerate(request.requests)
+        }
+        try:
+            while pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                await context.write(pb.BatchLeaseCredentialsResponse(results=[task.result() for task in done]))
+        finally:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _lease_of_batch(
+        self, index: int, request: pb.LeaseCredentialRequest, recipient: Recipient, call: Call
+    ) -> pb.LeaseResult:
+        """One of a batch: in a task of its own, as Vault's ids are kept by task, and under a call id of its own."""
+        trace = begin_call(f"{call.call_id}-{index}")
+        try:
+            lease = await self._lease(request, lambda: recipient, Call(call.actor, trace.call_id))
+        except Exception as error:  # noqa: BLE001 - a border like the interceptor's: the others of the batch go on
+            status = describe(explain(_BATCH_METHOD, error))
+            return pb.LeaseResult(index=index, status=status.SerializeToString())
+        return pb.LeaseResult(index=index, lease=lease)
+
+    async def _lease(
+        self, request: pb.LeaseCredentialRequest, read_recipient: Callable[[], Recipient], call: Call
+    ) -> pb.LeaseCredentialResponse:
+        lease_id = self._new_id()
         fields = {
             "purpose": request.purpose,
             "request_id": _well_formed(request.request_id, _check_id),
@@ -94,7 +133,7 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
         }
         resource = _well_formed(request.name, lambda text, _: parse_version(text, allow_active=True))
         async with self._recorder.doing(call.actor, audit_pb2.AUDIT_ACTION_LEASE, resource, **fields) as act:
-            wanted = _read_lease_request(request, lease_id, certificate())
+            wanted = _read_lease_request(request, lease_id, read_recipient())
             given = await self._leasing.lease(wanted, call_id=call.call_id)
             act.resource = str(given.version)
         try:
@@ -258,16 +297,27 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
         return wire.build_credential(credential, self._last_uses.get(str(credential.name)))
 
 
-def _read_lease_request(
-    request: pb.LeaseCredentialRequest, lease_id: str, own: x509.Certificate | None
-) -> LeaseRequest:
+def _read_recipient(request: pb.LeaseCredentialRequest | pb.BatchLeaseCredentialsRequest) -> Recipient:
+    chain = parse_chain(request.recipient_certificate_chain)
+    own = certificate()
+    if not chain and own is not None:
+        chain = [own]
+    return Recipient(request.recipient_public_key, request.recipient_key_signature, tuple(chain))
+
+
+def _check_batch(request: pb.BatchLeaseCredentialsRequest) -> None:
+    if not 1 <= len(request.requests) <= MAX_BATCH:
+        raise invalid("requests", f"must hold from 1 to {MAX_BATCH}")
+    for index, one in enumerate(request.requests):
+        if one.recipient_public_key or one.recipient_key_signature or one.recipient_certificate_chain:
+            raise invalid(f"requests[{index}].recipient_public_key", "must be empty, as must what goes with it")
+
+
+def _read_lease_request(request: pb.LeaseCredentialRequest, lease_id: str, recipient: Recipient) -> LeaseRequest:
     version = parse_version(request.name, allow_active=True)
     if request.purpose not in _PURPOSES:
         raise invalid("purpose", "must be one of LeasePurpose")
     _check_id(request.request_id, "request_id")
-    chain = parse_chain(request.recipient_certificate_chain)
-    if not chain and own is not None:
-        chain = [own]
     return LeaseRequest(
         lease_id=lease_id,
         version=version,
@@ -276,9 +326,7 @@ def _read_lease_request(
         application=request.principal if "/applications/" in request.principal else "",
         caller_proof=request.caller_proof,
         origin=check_origin(request.origin, "origin"),
-        recipient_public_key=request.recipient_public_key,
-        recipient_key_signature=request.recipient_key_signature,
-        recipient_chain=chain,
+        recipient=recipient,
         rejected_lease_id=_check_rejected(request.rejected_lease_id),
     )
 

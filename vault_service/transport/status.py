@@ -10,6 +10,11 @@ from vault_service.core.faults import DOMAIN, Fault
 
 
 def make_status(fault: Fault) -> grpc.Status:
+    """Gives the status that ends a call."""
+    return rpc_status.to_status(describe(fault))
+
+
+def describe(fault: Fault) -> status_pb2.Status:
     """Gives the status with exactly one ErrorInfo, and BadRequest or RetryInfo where the table says so."""
     row = fault.row
     details: list[Message] = [
@@ -25,10 +30,9 @@ def make_status(fault: Fault) -> grpc.Status:
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(int(fault.retry_seconds * 1e9))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    status = status_pb2.Status(
+    return status_pb2.Status(
         code=code_pb2.Code.Value(row.code.value), message=row.sentence, details=[_pack(one) for one in details]
     )
-    return rpc_status.to_status(status)
 
 
 def _pack(message: Message) -> any_pb2.Any:

@@ -10,7 +10,7 @@ from vault_service.store.patience import waited_for
 from vault_service.transport.interceptors.completion import is_change
 from vault_service.transport.interceptors.wrap import AroundInterceptor, Behaviour, Context
 
-METHODS = frozenset({"/keyswitch.vault.v1.LeaseService/LeaseCredential"})
+METHODS = frozenset(f"/keyswitch.vault.v1.LeaseService/{name}" for name in ("LeaseCredential", "BatchLeaseCredentials"))
 
 
 class DeadlineInterceptor(AroundInterceptor):

@@ -36,30 +36,40 @@ class FaultsInterceptor(AroundInterceptor):
             except asyncio.CancelledError:
                 self._metrics.count_call(method, "CANCELLED")
                 raise
-            except Fault as fault:
-                return await self._abort(context, method, fault)
-            except StoreError as error:
-                return await self._abort(context, method, from_store(error, ""), error)
             except Exception as error:  # noqa: BLE001 - the border: no exception may reach grpc, which would send its text
-                if context.cancelled() or context.done():
+                is_expected = isinstance(error, Fault | StoreError)
+                if not is_expected and (context.cancelled() or context.done()):
                     self._metrics.count_call(method, "CANCELLED")
                     raise asyncio.CancelledError from None
-                return await self._abort(context, method, Fault(Reason.INTERNAL), error)
+                fault = explain(method, error)
+                self._metrics.count_call(method, fault.row.code.value)
+                return await context.abort_with_status(make_status(fault))
             self._metrics.count_call(method, "OK")
             return answer
 
         return run
 
-    async def _abort(self, context: Context, method: str, fault: Fault, error: BaseException | None = None) -> None:
-        cause = error or fault.__cause__
-        if fault.reason is Reason.INTERNAL:
-            incident_id = secrets.token_hex(13)
-            fault = Fault(Reason.INTERNAL, {"incidentId": incident_id})
-            _log.error("internal_fault", method=method, incident_id=incident_id, **_place(cause))
-        else:
-            _log.info("refused", method=method, reason=fault.reason.value, **_place(cause))
-        self._metrics.count_call(method, fault.row.code.value)
-        await context.abort_with_status(make_status(fault))
+
+def explain(method: str, error: Exception) -> Fault:
+    """Gives what the caller is told of an exception, and logs the rest: its type and place, never its text."""
+    fault, cause = _fault_of(error)
+    if fault.reason is Reason.INTERNAL:
+        incident_id = secrets.token_hex(13)
+        fault = Fault(Reason.INTERNAL, {"incidentId": incident_id})
+        _log.error("internal_fault", method=method, incident_id=incident_id, **_place(cause))
+    else:
+        _log.info("refused", method=method, reason=fault.reason.value, **_place(cause))
+    return fault
+
+
+def _fault_of(error: Exception) -> tuple[Fault, BaseException | None]:
+    match error:
+        case Fault():
+            return error, error.__cause__
+        case StoreError():
+            return from_store(error, ""), error
+        case _:
+            return Fault(Reason.INTERNAL), error
 
 
 def _place(error: BaseException | None) -> dict[str, Any]:

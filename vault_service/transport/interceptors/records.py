@@ -61,6 +61,7 @@ ACTIONS: Mapping[str, audit_pb2.AuditAction.ValueType] = {
         ),
         "LeaseService": {
             "LeaseCredential": audit_pb2.AUDIT_ACTION_LEASE,
+            "BatchLeaseCredentials": audit_pb2.AUDIT_ACTION_LEASE,
             "ListLeasable": audit_pb2.AUDIT_ACTION_READ_CREDENTIALS,
             "ReportUses": audit_pb2.AUDIT_ACTION_USE,
             "ReportRefusals": audit_pb2.AUDIT_ACTION_AUTHENTICATE,

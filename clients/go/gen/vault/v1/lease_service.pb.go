@@ -335,6 +335,223 @@ func (x *LeaseCredentialResponse) GetAuditRecord() string {
 	return ""
 }
 
+// Request of BatchLeaseCredentials.
+type BatchLeaseCredentialsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. From 1 to 64. Their recipient_public_key, recipient_key_signature
+	// and recipient_certificate_chain are empty: those of the batch count.
+	Requests []*LeaseCredentialRequest `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
+	// Required. See LeaseCredentialRequest.recipient_public_key.
+	RecipientPublicKey []byte `protobuf:"bytes,2,opt,name=recipient_public_key,json=recipientPublicKey,proto3" json:"recipient_public_key,omitempty"`
+	// Required. See LeaseCredentialRequest.recipient_key_signature.
+	RecipientKeySignature []byte `protobuf:"bytes,3,opt,name=recipient_key_signature,json=recipientKeySignature,proto3" json:"recipient_key_signature,omitempty"`
+	// See LeaseCredentialRequest.recipient_certificate_chain.
+	RecipientCertificateChain [][]byte `protobuf:"bytes,4,rep,name=recipient_certificate_chain,json=recipientCertificateChain,proto3" json:"recipient_certificate_chain,omitempty"`
+	unknownFields             protoimpl.UnknownFields
+	sizeCache                 protoimpl.SizeCache
+}
+
+func (x *BatchLeaseCredentialsRequest) Reset() {
+	*x = BatchLeaseCredentialsRequest{}
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchLeaseCredentialsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchLeaseCredentialsRequest) ProtoMessage() {}
+
+func (x *BatchLeaseCredentialsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchLeaseCredentialsRequest.ProtoReflect.Descriptor instead.
+func (*BatchLeaseCredentialsRequest) Descriptor() ([]byte, []int) {
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *BatchLeaseCredentialsRequest) GetRequests() []*LeaseCredentialRequest {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
+func (x *BatchLeaseCredentialsRequest) GetRecipientPublicKey() []byte {
+	if x != nil {
+		return x.RecipientPublicKey
+	}
+	return nil
+}
+
+func (x *BatchLeaseCredentialsRequest) GetRecipientKeySignature() []byte {
+	if x != nil {
+		return x.RecipientKeySignature
+	}
+	return nil
+}
+
+func (x *BatchLeaseCredentialsRequest) GetRecipientCertificateChain() [][]byte {
+	if x != nil {
+		return x.RecipientCertificateChain
+	}
+	return nil
+}
+
+// Response of BatchLeaseCredentials.
+type BatchLeaseCredentialsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At least one, in no order. Over the whole stream one for each request.
+	Results       []*LeaseResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchLeaseCredentialsResponse) Reset() {
+	*x = BatchLeaseCredentialsResponse{}
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchLeaseCredentialsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchLeaseCredentialsResponse) ProtoMessage() {}
+
+func (x *BatchLeaseCredentialsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchLeaseCredentialsResponse.ProtoReflect.Descriptor instead.
+func (*BatchLeaseCredentialsResponse) Descriptor() ([]byte, []int) {
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *BatchLeaseCredentialsResponse) GetResults() []*LeaseResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// What became of one request of a batch.
+type LeaseResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which of `requests`, from 0.
+	Index int32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// Required.
+	//
+	// Types that are valid to be assigned to Result:
+	//
+	//	*LeaseResult_Lease
+	//	*LeaseResult_Status
+	Result        isLeaseResult_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseResult) Reset() {
+	*x = LeaseResult{}
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseResult) ProtoMessage() {}
+
+func (x *LeaseResult) ProtoReflect() protoreflect.Message {
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseResult.ProtoReflect.Descriptor instead.
+func (*LeaseResult) Descriptor() ([]byte, []int) {
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *LeaseResult) GetIndex() int32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *LeaseResult) GetResult() isLeaseResult_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *LeaseResult) GetLease() *LeaseCredentialResponse {
+	if x != nil {
+		if x, ok := x.Result.(*LeaseResult_Lease); ok {
+			return x.Lease
+		}
+	}
+	return nil
+}
+
+func (x *LeaseResult) GetStatus() []byte {
+	if x != nil {
+		if x, ok := x.Result.(*LeaseResult_Status); ok {
+			return x.Status
+		}
+	}
+	return nil
+}
+
+type isLeaseResult_Result interface {
+	isLeaseResult_Result()
+}
+
+type LeaseResult_Lease struct {
+	// It was given.
+	Lease *LeaseCredentialResponse `protobuf:"bytes,2,opt,name=lease,proto3,oneof"`
+}
+
+type LeaseResult_Status struct {
+	// It was not: a serialized google.rpc.Status, the bytes that
+	// grpc-status-details-bin would carry as the answer of LeaseCredential.
+	Status []byte `protobuf:"bytes,3,opt,name=status,proto3,oneof"`
+}
+
+func (*LeaseResult_Lease) isLeaseResult_Result() {}
+
+func (*LeaseResult_Status) isLeaseResult_Result() {}
+
 // Request of ListLeasable.
 type ListLeasableRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -355,7 +572,7 @@ type ListLeasableRequest struct {
 
 func (x *ListLeasableRequest) Reset() {
 	*x = ListLeasableRequest{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[2]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -367,7 +584,7 @@ func (x *ListLeasableRequest) String() string {
 func (*ListLeasableRequest) ProtoMessage() {}
 
 func (x *ListLeasableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[2]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -380,7 +597,7 @@ func (x *ListLeasableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasableRequest.ProtoReflect.Descriptor instead.
 func (*ListLeasableRequest) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{2}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListLeasableRequest) GetParent() string {
@@ -429,7 +646,7 @@ type ListLeasableResponse struct {
 
 func (x *ListLeasableResponse) Reset() {
 	*x = ListLeasableResponse{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[3]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -441,7 +658,7 @@ func (x *ListLeasableResponse) String() string {
 func (*ListLeasableResponse) ProtoMessage() {}
 
 func (x *ListLeasableResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[3]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -454,7 +671,7 @@ func (x *ListLeasableResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasableResponse.ProtoReflect.Descriptor instead.
 func (*ListLeasableResponse) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{3}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListLeasableResponse) GetCredentials() []*Credential {
@@ -496,7 +713,7 @@ type ReportUsesRequest struct {
 
 func (x *ReportUsesRequest) Reset() {
 	*x = ReportUsesRequest{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[4]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -508,7 +725,7 @@ func (x *ReportUsesRequest) String() string {
 func (*ReportUsesRequest) ProtoMessage() {}
 
 func (x *ReportUsesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[4]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -521,7 +738,7 @@ func (x *ReportUsesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportUsesRequest.ProtoReflect.Descriptor instead.
 func (*ReportUsesRequest) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{4}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReportUsesRequest) GetUses() []*CredentialUse {
@@ -540,7 +757,7 @@ type ReportUsesResponse struct {
 
 func (x *ReportUsesResponse) Reset() {
 	*x = ReportUsesResponse{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[5]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -552,7 +769,7 @@ func (x *ReportUsesResponse) String() string {
 func (*ReportUsesResponse) ProtoMessage() {}
 
 func (x *ReportUsesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[5]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -565,7 +782,7 @@ func (x *ReportUsesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportUsesResponse.ProtoReflect.Descriptor instead.
 func (*ReportUsesResponse) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{5}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{8}
 }
 
 // Request of ReportRefusals.
@@ -579,7 +796,7 @@ type ReportRefusalsRequest struct {
 
 func (x *ReportRefusalsRequest) Reset() {
 	*x = ReportRefusalsRequest{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[6]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -591,7 +808,7 @@ func (x *ReportRefusalsRequest) String() string {
 func (*ReportRefusalsRequest) ProtoMessage() {}
 
 func (x *ReportRefusalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[6]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -604,7 +821,7 @@ func (x *ReportRefusalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRefusalsRequest.ProtoReflect.Descriptor instead.
 func (*ReportRefusalsRequest) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{6}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReportRefusalsRequest) GetRefusals() []*CallerRefusals {
@@ -623,7 +840,7 @@ type ReportRefusalsResponse struct {
 
 func (x *ReportRefusalsResponse) Reset() {
 	*x = ReportRefusalsResponse{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[7]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -635,7 +852,7 @@ func (x *ReportRefusalsResponse) String() string {
 func (*ReportRefusalsResponse) ProtoMessage() {}
 
 func (x *ReportRefusalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[7]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -648,7 +865,7 @@ func (x *ReportRefusalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRefusalsResponse.ProtoReflect.Descriptor instead.
 func (*ReportRefusalsResponse) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{7}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{10}
 }
 
 // Callers of one method that were refused for one cause since the last report.
@@ -669,7 +886,7 @@ type CallerRefusals struct {
 
 func (x *CallerRefusals) Reset() {
 	*x = CallerRefusals{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[8]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -681,7 +898,7 @@ func (x *CallerRefusals) String() string {
 func (*CallerRefusals) ProtoMessage() {}
 
 func (x *CallerRefusals) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[8]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -694,7 +911,7 @@ func (x *CallerRefusals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallerRefusals.ProtoReflect.Descriptor instead.
 func (*CallerRefusals) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{8}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CallerRefusals) GetMethod() string {
@@ -738,7 +955,7 @@ type ReportTestRequest struct {
 
 func (x *ReportTestRequest) Reset() {
 	*x = ReportTestRequest{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[9]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -750,7 +967,7 @@ func (x *ReportTestRequest) String() string {
 func (*ReportTestRequest) ProtoMessage() {}
 
 func (x *ReportTestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[9]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -763,7 +980,7 @@ func (x *ReportTestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportTestRequest.ProtoReflect.Descriptor instead.
 func (*ReportTestRequest) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{9}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReportTestRequest) GetLeaseId() string {
@@ -791,7 +1008,7 @@ type ReportTestResponse struct {
 
 func (x *ReportTestResponse) Reset() {
 	*x = ReportTestResponse{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[10]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +1020,7 @@ func (x *ReportTestResponse) String() string {
 func (*ReportTestResponse) ProtoMessage() {}
 
 func (x *ReportTestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[10]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +1033,7 @@ func (x *ReportTestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportTestResponse.ProtoReflect.Descriptor instead.
 func (*ReportTestResponse) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{10}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReportTestResponse) GetCredentialVersion() *CredentialVersion {
@@ -838,7 +1055,7 @@ type WatchCredentialChangesRequest struct {
 
 func (x *WatchCredentialChangesRequest) Reset() {
 	*x = WatchCredentialChangesRequest{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[11]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -850,7 +1067,7 @@ func (x *WatchCredentialChangesRequest) String() string {
 func (*WatchCredentialChangesRequest) ProtoMessage() {}
 
 func (x *WatchCredentialChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[11]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -863,7 +1080,7 @@ func (x *WatchCredentialChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCredentialChangesRequest.ProtoReflect.Descriptor instead.
 func (*WatchCredentialChangesRequest) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{11}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WatchCredentialChangesRequest) GetAfterRevision() int64 {
@@ -892,7 +1109,7 @@ type WatchCredentialChangesResponse struct {
 
 func (x *WatchCredentialChangesResponse) Reset() {
 	*x = WatchCredentialChangesResponse{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[12]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -904,7 +1121,7 @@ func (x *WatchCredentialChangesResponse) String() string {
 func (*WatchCredentialChangesResponse) ProtoMessage() {}
 
 func (x *WatchCredentialChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[12]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,7 +1134,7 @@ func (x *WatchCredentialChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCredentialChangesResponse.ProtoReflect.Descriptor instead.
 func (*WatchCredentialChangesResponse) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{12}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WatchCredentialChangesResponse) GetRevision() int64 {
@@ -970,7 +1187,7 @@ type CredentialChange struct {
 
 func (x *CredentialChange) Reset() {
 	*x = CredentialChange{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[13]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1199,7 @@ func (x *CredentialChange) String() string {
 func (*CredentialChange) ProtoMessage() {}
 
 func (x *CredentialChange) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[13]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1212,7 @@ func (x *CredentialChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CredentialChange.ProtoReflect.Descriptor instead.
 func (*CredentialChange) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{13}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CredentialChange) GetRevision() int64 {
@@ -1108,7 +1325,7 @@ type CredentialUpdate struct {
 
 func (x *CredentialUpdate) Reset() {
 	*x = CredentialUpdate{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[14]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1120,7 +1337,7 @@ func (x *CredentialUpdate) String() string {
 func (*CredentialUpdate) ProtoMessage() {}
 
 func (x *CredentialUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[14]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1133,7 +1350,7 @@ func (x *CredentialUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CredentialUpdate.ProtoReflect.Descriptor instead.
 func (*CredentialUpdate) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{14}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CredentialUpdate) GetType() CredentialChangeType {
@@ -1192,7 +1409,7 @@ type OwnerRevocation struct {
 
 func (x *OwnerRevocation) Reset() {
 	*x = OwnerRevocation{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[15]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1204,7 +1421,7 @@ func (x *OwnerRevocation) String() string {
 func (*OwnerRevocation) ProtoMessage() {}
 
 func (x *OwnerRevocation) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[15]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1217,7 +1434,7 @@ func (x *OwnerRevocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OwnerRevocation.ProtoReflect.Descriptor instead.
 func (*OwnerRevocation) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{15}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *OwnerRevocation) GetOwner() string {
@@ -1247,7 +1464,7 @@ type TokenRevocation struct {
 
 func (x *TokenRevocation) Reset() {
 	*x = TokenRevocation{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[16]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1259,7 +1476,7 @@ func (x *TokenRevocation) String() string {
 func (*TokenRevocation) ProtoMessage() {}
 
 func (x *TokenRevocation) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[16]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1272,7 +1489,7 @@ func (x *TokenRevocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenRevocation.ProtoReflect.Descriptor instead.
 func (*TokenRevocation) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{16}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TokenRevocation) GetTokenId() string {
@@ -1300,7 +1517,7 @@ type CredentialPolicyUpdate struct {
 
 func (x *CredentialPolicyUpdate) Reset() {
 	*x = CredentialPolicyUpdate{}
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[17]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1529,7 @@ func (x *CredentialPolicyUpdate) String() string {
 func (*CredentialPolicyUpdate) ProtoMessage() {}
 
 func (x *CredentialPolicyUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[17]
+	mi := &file_keyswitch_vault_v1_lease_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1542,7 @@ func (x *CredentialPolicyUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CredentialPolicyUpdate.ProtoReflect.Descriptor instead.
 func (*CredentialPolicyUpdate) Descriptor() ([]byte, []int) {
-	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{17}
+	return file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CredentialPolicyUpdate) GetOwner() string {
@@ -1360,7 +1577,19 @@ const file_keyswitch_vault_v1_lease_service_proto_rawDesc = "" +
 	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12,\n" +
 	"\x0fsealed_material\x18\x05 \x01(\fB\x03\x80\x01\x01R\x0esealedMaterial\x12!\n" +
-	"\faudit_record\x18\x06 \x01(\tR\vauditRecord\"\x91\x01\n" +
+	"\faudit_record\x18\x06 \x01(\tR\vauditRecord\"\x90\x02\n" +
+	"\x1cBatchLeaseCredentialsRequest\x12F\n" +
+	"\brequests\x18\x01 \x03(\v2*.keyswitch.vault.v1.LeaseCredentialRequestR\brequests\x120\n" +
+	"\x14recipient_public_key\x18\x02 \x01(\fR\x12recipientPublicKey\x126\n" +
+	"\x17recipient_key_signature\x18\x03 \x01(\fR\x15recipientKeySignature\x12>\n" +
+	"\x1brecipient_certificate_chain\x18\x04 \x03(\fR\x19recipientCertificateChain\"Z\n" +
+	"\x1dBatchLeaseCredentialsResponse\x129\n" +
+	"\aresults\x18\x01 \x03(\v2\x1f.keyswitch.vault.v1.LeaseResultR\aresults\"\x8c\x01\n" +
+	"\vLeaseResult\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x05R\x05index\x12C\n" +
+	"\x05lease\x18\x02 \x01(\v2+.keyswitch.vault.v1.LeaseCredentialResponseH\x00R\x05lease\x12\x18\n" +
+	"\x06status\x18\x03 \x01(\fH\x00R\x06statusB\b\n" +
+	"\x06result\"\x91\x01\n" +
 	"\x13ListLeasableRequest\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\tR\x06parent\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -1431,9 +1660,10 @@ const file_keyswitch_vault_v1_lease_service_proto_rawDesc = "" +
 	"\x1eCREDENTIAL_CHANGE_TYPE_ENABLED\x10\x03\x12#\n" +
 	"\x1fCREDENTIAL_CHANGE_TYPE_DISABLED\x10\x04\x12*\n" +
 	"&CREDENTIAL_CHANGE_TYPE_VERSION_REVOKED\x10\x05\x12\"\n" +
-	"\x1eCREDENTIAL_CHANGE_TYPE_DELETED\x10\x062\x84\x05\n" +
+	"\x1eCREDENTIAL_CHANGE_TYPE_DELETED\x10\x062\x84\x06\n" +
 	"\fLeaseService\x12j\n" +
-	"\x0fLeaseCredential\x12*.keyswitch.vault.v1.LeaseCredentialRequest\x1a+.keyswitch.vault.v1.LeaseCredentialResponse\x12a\n" +
+	"\x0fLeaseCredential\x12*.keyswitch.vault.v1.LeaseCredentialRequest\x1a+.keyswitch.vault.v1.LeaseCredentialResponse\x12~\n" +
+	"\x15BatchLeaseCredentials\x120.keyswitch.vault.v1.BatchLeaseCredentialsRequest\x1a1.keyswitch.vault.v1.BatchLeaseCredentialsResponse0\x01\x12a\n" +
 	"\fListLeasable\x12'.keyswitch.vault.v1.ListLeasableRequest\x1a(.keyswitch.vault.v1.ListLeasableResponse\x12[\n" +
 	"\n" +
 	"ReportUses\x12%.keyswitch.vault.v1.ReportUsesRequest\x1a&.keyswitch.vault.v1.ReportUsesResponse\x12g\n" +
@@ -1455,69 +1685,77 @@ func file_keyswitch_vault_v1_lease_service_proto_rawDescGZIP() []byte {
 }
 
 var file_keyswitch_vault_v1_lease_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_keyswitch_vault_v1_lease_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_keyswitch_vault_v1_lease_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_keyswitch_vault_v1_lease_service_proto_goTypes = []any{
 	(CredentialChangeType)(0),              // 0: keyswitch.vault.v1.CredentialChangeType
 	(*LeaseCredentialRequest)(nil),         // 1: keyswitch.vault.v1.LeaseCredentialRequest
 	(*LeaseCredentialResponse)(nil),        // 2: keyswitch.vault.v1.LeaseCredentialResponse
-	(*ListLeasableRequest)(nil),            // 3: keyswitch.vault.v1.ListLeasableRequest
-	(*ListLeasableResponse)(nil),           // 4: keyswitch.vault.v1.ListLeasableResponse
-	(*ReportUsesRequest)(nil),              // 5: keyswitch.vault.v1.ReportUsesRequest
-	(*ReportUsesResponse)(nil),             // 6: keyswitch.vault.v1.ReportUsesResponse
-	(*ReportRefusalsRequest)(nil),          // 7: keyswitch.vault.v1.ReportRefusalsRequest
-	(*ReportRefusalsResponse)(nil),         // 8: keyswitch.vault.v1.ReportRefusalsResponse
-	(*CallerRefusals)(nil),                 // 9: keyswitch.vault.v1.CallerRefusals
-	(*ReportTestRequest)(nil),              // 10: keyswitch.vault.v1.ReportTestRequest
-	(*ReportTestResponse)(nil),             // 11: keyswitch.vault.v1.ReportTestResponse
-	(*WatchCredentialChangesRequest)(nil),  // 12: keyswitch.vault.v1.WatchCredentialChangesRequest
-	(*WatchCredentialChangesResponse)(nil), // 13: keyswitch.vault.v1.WatchCredentialChangesResponse
-	(*CredentialChange)(nil),               // 14: keyswitch.vault.v1.CredentialChange
-	(*CredentialUpdate)(nil),               // 15: keyswitch.vault.v1.CredentialUpdate
-	(*OwnerRevocation)(nil),                // 16: keyswitch.vault.v1.OwnerRevocation
-	(*TokenRevocation)(nil),                // 17: keyswitch.vault.v1.TokenRevocation
-	(*CredentialPolicyUpdate)(nil),         // 18: keyswitch.vault.v1.CredentialPolicyUpdate
-	(LeasePurpose)(0),                      // 19: keyswitch.vault.v1.LeasePurpose
-	(*timestamppb.Timestamp)(nil),          // 20: google.protobuf.Timestamp
-	(*Credential)(nil),                     // 21: keyswitch.vault.v1.Credential
-	(*CredentialUse)(nil),                  // 22: keyswitch.vault.v1.CredentialUse
-	(*CredentialTest)(nil),                 // 23: keyswitch.vault.v1.CredentialTest
-	(*CredentialVersion)(nil),              // 24: keyswitch.vault.v1.CredentialVersion
-	(*durationpb.Duration)(nil),            // 25: google.protobuf.Duration
+	(*BatchLeaseCredentialsRequest)(nil),   // 3: keyswitch.vault.v1.BatchLeaseCredentialsRequest
+	(*BatchLeaseCredentialsResponse)(nil),  // 4: keyswitch.vault.v1.BatchLeaseCredentialsResponse
+	(*LeaseResult)(nil),                    // 5: keyswitch.vault.v1.LeaseResult
+	(*ListLeasableRequest)(nil),            // 6: keyswitch.vault.v1.ListLeasableRequest
+	(*ListLeasableResponse)(nil),           // 7: keyswitch.vault.v1.ListLeasableResponse
+	(*ReportUsesRequest)(nil),              // 8: keyswitch.vault.v1.ReportUsesRequest
+	(*ReportUsesResponse)(nil),             // 9: keyswitch.vault.v1.ReportUsesResponse
+	(*ReportRefusalsRequest)(nil),          // 10: keyswitch.vault.v1.ReportRefusalsRequest
+	(*ReportRefusalsResponse)(nil),         // 11: keyswitch.vault.v1.ReportRefusalsResponse
+	(*CallerRefusals)(nil),                 // 12: keyswitch.vault.v1.CallerRefusals
+	(*ReportTestRequest)(nil),              // 13: keyswitch.vault.v1.ReportTestRequest
+	(*ReportTestResponse)(nil),             // 14: keyswitch.vault.v1.ReportTestResponse
+	(*WatchCredentialChangesRequest)(nil),  // 15: keyswitch.vault.v1.WatchCredentialChangesRequest
+	(*WatchCredentialChangesResponse)(nil), // 16: keyswitch.vault.v1.WatchCredentialChangesResponse
+	(*CredentialChange)(nil),               // 17: keyswitch.vault.v1.CredentialChange
+	(*CredentialUpdate)(nil),               // 18: keyswitch.vault.v1.CredentialUpdate
+	(*OwnerRevocation)(nil),                // 19: keyswitch.vault.v1.OwnerRevocation
+	(*TokenRevocation)(nil),                // 20: keyswitch.vault.v1.TokenRevocation
+	(*CredentialPolicyUpdate)(nil),         // 21: keyswitch.vault.v1.CredentialPolicyUpdate
+	(LeasePurpose)(0),                      // 22: keyswitch.vault.v1.LeasePurpose
+	(*timestamppb.Timestamp)(nil),          // 23: google.protobuf.Timestamp
+	(*Credential)(nil),                     // 24: keyswitch.vault.v1.Credential
+	(*CredentialUse)(nil),                  // 25: keyswitch.vault.v1.CredentialUse
+	(*CredentialTest)(nil),                 // 26: keyswitch.vault.v1.CredentialTest
+	(*CredentialVersion)(nil),              // 27: keyswitch.vault.v1.CredentialVersion
+	(*durationpb.Duration)(nil),            // 28: google.protobuf.Duration
 }
 var file_keyswitch_vault_v1_lease_service_proto_depIdxs = []int32{
-	19, // 0: keyswitch.vault.v1.LeaseCredentialRequest.purpose:type_name -> keyswitch.vault.v1.LeasePurpose
-	20, // 1: keyswitch.vault.v1.LeaseCredentialResponse.expire_time:type_name -> google.protobuf.Timestamp
-	21, // 2: keyswitch.vault.v1.ListLeasableResponse.credentials:type_name -> keyswitch.vault.v1.Credential
-	22, // 3: keyswitch.vault.v1.ReportUsesRequest.uses:type_name -> keyswitch.vault.v1.CredentialUse
-	9,  // 4: keyswitch.vault.v1.ReportRefusalsRequest.refusals:type_name -> keyswitch.vault.v1.CallerRefusals
-	23, // 5: keyswitch.vault.v1.ReportTestRequest.test:type_name -> keyswitch.vault.v1.CredentialTest
-	24, // 6: keyswitch.vault.v1.ReportTestResponse.credential_version:type_name -> keyswitch.vault.v1.CredentialVersion
-	14, // 7: keyswitch.vault.v1.WatchCredentialChangesResponse.changes:type_name -> keyswitch.vault.v1.CredentialChange
-	25, // 8: keyswitch.vault.v1.WatchCredentialChangesResponse.heartbeat_interval:type_name -> google.protobuf.Duration
-	20, // 9: keyswitch.vault.v1.CredentialChange.change_time:type_name -> google.protobuf.Timestamp
-	15, // 10: keyswitch.vault.v1.CredentialChange.credential:type_name -> keyswitch.vault.v1.CredentialUpdate
-	16, // 11: keyswitch.vault.v1.CredentialChange.owner_revocation:type_name -> keyswitch.vault.v1.OwnerRevocation
-	17, // 12: keyswitch.vault.v1.CredentialChange.token_revocation:type_name -> keyswitch.vault.v1.TokenRevocation
-	18, // 13: keyswitch.vault.v1.CredentialChange.credential_policy:type_name -> keyswitch.vault.v1.CredentialPolicyUpdate
-	0,  // 14: keyswitch.vault.v1.CredentialUpdate.type:type_name -> keyswitch.vault.v1.CredentialChangeType
-	20, // 15: keyswitch.vault.v1.TokenRevocation.expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 16: keyswitch.vault.v1.LeaseService.LeaseCredential:input_type -> keyswitch.vault.v1.LeaseCredentialRequest
-	3,  // 17: keyswitch.vault.v1.LeaseService.ListLeasable:input_type -> keyswitch.vault.v1.ListLeasableRequest
-	5,  // 18: keyswitch.vault.v1.LeaseService.ReportUses:input_type -> keyswitch.vault.v1.ReportUsesRequest
-	7,  // 19: keyswitch.vault.v1.LeaseService.ReportRefusals:input_type -> keyswitch.vault.v1.ReportRefusalsRequest
-	10, // 20: keyswitch.vault.v1.LeaseService.ReportTest:input_type -> keyswitch.vault.v1.ReportTestRequest
-	12, // 21: keyswitch.vault.v1.LeaseService.WatchCredentialChanges:input_type -> keyswitch.vault.v1.WatchCredentialChangesRequest
-	2,  // 22: keyswitch.vault.v1.LeaseService.LeaseCredential:output_type -> keyswitch.vault.v1.LeaseCredentialResponse
-	4,  // 23: keyswitch.vault.v1.LeaseService.ListLeasable:output_type -> keyswitch.vault.v1.ListLeasableResponse
-	6,  // 24: keyswitch.vault.v1.LeaseService.ReportUses:output_type -> keyswitch.vault.v1.ReportUsesResponse
-	8,  // 25: keyswitch.vault.v1.LeaseService.ReportRefusals:output_type -> keyswitch.vault.v1.ReportRefusalsResponse
-	11, // 26: keyswitch.vault.v1.LeaseService.ReportTest:output_type -> keyswitch.vault.v1.ReportTestResponse
-	13, // 27: keyswitch.vault.v1.LeaseService.WatchCredentialChanges:output_type -> keyswitch.vault.v1.WatchCredentialChangesResponse
-	22, // [22:28] is the sub-list for method output_type
-	16, // [16:22] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	22, // 0: keyswitch.vault.v1.LeaseCredentialRequest.purpose:type_name -> keyswitch.vault.v1.LeasePurpose
+	23, // 1: keyswitch.vault.v1.LeaseCredentialResponse.expire_time:type_name -> google.protobuf.Timestamp
+	1,  // 2: keyswitch.vault.v1.BatchLeaseCredentialsRequest.requests:type_name -> keyswitch.vault.v1.LeaseCredentialRequest
+	5,  // 3: keyswitch.vault.v1.BatchLeaseCredentialsResponse.results:type_name -> keyswitch.vault.v1.LeaseResult
+	2,  // 4: keyswitch.vault.v1.LeaseResult.lease:type_name -> keyswitch.vault.v1.LeaseCredentialResponse
+	24, // 5: keyswitch.vault.v1.ListLeasableResponse.credentials:type_name -> keyswitch.vault.v1.Credential
+	25, // 6: keyswitch.vault.v1.ReportUsesRequest.uses:type_name -> keyswitch.vault.v1.CredentialUse
+	12, // 7: keyswitch.vault.v1.ReportRefusalsRequest.refusals:type_name -> keyswitch.vault.v1.CallerRefusals
+	26, // 8: keyswitch.vault.v1.ReportTestRequest.test:type_name -> keyswitch.vault.v1.CredentialTest
+	27, // 9: keyswitch.vault.v1.ReportTestResponse.credential_version:type_name -> keyswitch.vault.v1.CredentialVersion
+	17, // 10: keyswitch.vault.v1.WatchCredentialChangesResponse.changes:type_name -> keyswitch.vault.v1.CredentialChange
+	28, // 11: keyswitch.vault.v1.WatchCredentialChangesResponse.heartbeat_interval:type_name -> google.protobuf.Duration
+	23, // 12: keyswitch.vault.v1.CredentialChange.change_time:type_name -> google.protobuf.Timestamp
+	18, // 13: keyswitch.vault.v1.CredentialChange.credential:type_name -> keyswitch.vault.v1.CredentialUpdate
+	19, // 14: keyswitch.vault.v1.CredentialChange.owner_revocation:type_name -> keyswitch.vault.v1.OwnerRevocation
+	20, // 15: keyswitch.vault.v1.CredentialChange.token_revocation:type_name -> keyswitch.vault.v1.TokenRevocation
+	21, // 16: keyswitch.vault.v1.CredentialChange.credential_policy:type_name -> keyswitch.vault.v1.CredentialPolicyUpdate
+	0,  // 17: keyswitch.vault.v1.CredentialUpdate.type:type_name -> keyswitch.vault.v1.CredentialChangeType
+	23, // 18: keyswitch.vault.v1.TokenRevocation.expire_time:type_name -> google.protobuf.Timestamp
+	1,  // 19: keyswitch.vault.v1.LeaseService.LeaseCredential:input_type -> keyswitch.vault.v1.LeaseCredentialRequest
+	3,  // 20: keyswitch.vault.v1.LeaseService.BatchLeaseCredentials:input_type -> keyswitch.vault.v1.BatchLeaseCredentialsRequest
+	6,  // 21: keyswitch.vault.v1.LeaseService.ListLeasable:input_type -> keyswitch.vault.v1.ListLeasableRequest
+	8,  // 22: keyswitch.vault.v1.LeaseService.ReportUses:input_type -> keyswitch.vault.v1.ReportUsesRequest
+	10, // 23: keyswitch.vault.v1.LeaseService.ReportRefusals:input_type -> keyswitch.vault.v1.ReportRefusalsRequest
+	13, // 24: keyswitch.vault.v1.LeaseService.ReportTest:input_type -> keyswitch.vault.v1.ReportTestRequest
+	15, // 25: keyswitch.vault.v1.LeaseService.WatchCredentialChanges:input_type -> keyswitch.vault.v1.WatchCredentialChangesRequest
+	2,  // 26: keyswitch.vault.v1.LeaseService.LeaseCredential:output_type -> keyswitch.vault.v1.LeaseCredentialResponse
+	4,  // 27: keyswitch.vault.v1.LeaseService.BatchLeaseCredentials:output_type -> keyswitch.vault.v1.BatchLeaseCredentialsResponse
+	7,  // 28: keyswitch.vault.v1.LeaseService.ListLeasable:output_type -> keyswitch.vault.v1.ListLeasableResponse
+	9,  // 29: keyswitch.vault.v1.LeaseService.ReportUses:output_type -> keyswitch.vault.v1.ReportUsesResponse
+	11, // 30: keyswitch.vault.v1.LeaseService.ReportRefusals:output_type -> keyswitch.vault.v1.ReportRefusalsResponse
+	14, // 31: keyswitch.vault.v1.LeaseService.ReportTest:output_type -> keyswitch.vault.v1.ReportTestResponse
+	16, // 32: keyswitch.vault.v1.LeaseService.WatchCredentialChanges:output_type -> keyswitch.vault.v1.WatchCredentialChangesResponse
+	26, // [26:33] is the sub-list for method output_type
+	19, // [19:26] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_keyswitch_vault_v1_lease_service_proto_init() }
@@ -1528,7 +1766,11 @@ func file_keyswitch_vault_v1_lease_service_proto_init() {
 	file_keyswitch_vault_v1_credential_proto_init()
 	file_keyswitch_vault_v1_credential_test_proto_init()
 	file_keyswitch_vault_v1_lease_proto_init()
-	file_keyswitch_vault_v1_lease_service_proto_msgTypes[13].OneofWrappers = []any{
+	file_keyswitch_vault_v1_lease_service_proto_msgTypes[4].OneofWrappers = []any{
+		(*LeaseResult_Lease)(nil),
+		(*LeaseResult_Status)(nil),
+	}
+	file_keyswitch_vault_v1_lease_service_proto_msgTypes[16].OneofWrappers = []any{
 		(*CredentialChange_Credential)(nil),
 		(*CredentialChange_OwnerRevocation)(nil),
 		(*CredentialChange_TokenRevocation)(nil),
@@ -1540,7 +1782,7 @@ func file_keyswitch_vault_v1_lease_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyswitch_vault_v1_lease_service_proto_rawDesc), len(file_keyswitch_vault_v1_lease_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   18,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

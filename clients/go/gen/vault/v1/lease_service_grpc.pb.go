@@ -20,6 +20,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	LeaseService_LeaseCredential_FullMethodName        = "/keyswitch.vault.v1.LeaseService/LeaseCredential"
+	LeaseService_BatchLeaseCredentials_FullMethodName  = "/keyswitch.vault.v1.LeaseService/BatchLeaseCredentials"
 	LeaseService_ListLeasable_FullMethodName           = "/keyswitch.vault.v1.LeaseService/ListLeasable"
 	LeaseService_ReportUses_FullMethodName             = "/keyswitch.vault.v1.LeaseService/ReportUses"
 	LeaseService_ReportRefusals_FullMethodName         = "/keyswitch.vault.v1.LeaseService/ReportRefusals"
@@ -37,6 +38,11 @@ const (
 type LeaseServiceClient interface {
 	// Leases one version for one origin. Refused without a deadline.
 	LeaseCredential(ctx context.Context, in *LeaseCredentialRequest, opts ...grpc.CallOption) (*LeaseCredentialResponse, error)
+	// Leases many at once, for a router that starts or that many tenants call: each
+	// as LeaseCredential would, with records of its own and refused by itself. An
+	// answer comes as soon as there is one, so none waits for a slow one. Refused
+	// as a whole only where the call itself is wrong. Refused without a deadline.
+	BatchLeaseCredentials(ctx context.Context, in *BatchLeaseCredentialsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BatchLeaseCredentialsResponse], error)
 	// Says what exists, without secrets, so that a router can plan.
 	ListLeasable(ctx context.Context, in *ListLeasableRequest, opts ...grpc.CallOption) (*ListLeasableResponse, error)
 	// Puts every use into the audit log, although a warm lease needs no call.
@@ -69,6 +75,25 @@ func (c *leaseServiceClient) LeaseCredential(ctx context.Context, in *LeaseCrede
 	}
 	return out, nil
 }
+
+func (c *leaseServiceClient) BatchLeaseCredentials(ctx context.Context, in *BatchLeaseCredentialsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BatchLeaseCredentialsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &LeaseService_ServiceDesc.Streams[0], LeaseService_BatchLeaseCredentials_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BatchLeaseCredentialsRequest, BatchLeaseCredentialsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LeaseService_BatchLeaseCredentialsClient = grpc.ServerStreamingClient[BatchLeaseCredentialsResponse]
 
 func (c *leaseServiceClient) ListLeasable(ctx context.Context, in *ListLeasableRequest, opts ...grpc.CallOption) (*ListLeasableResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -112,7 +137,7 @@ func (c *leaseServiceClient) ReportTest(ctx context.Context, in *ReportTestReque
 
 func (c *leaseServiceClient) WatchCredentialChanges(ctx context.Context, in *WatchCredentialChangesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchCredentialChangesResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &LeaseService_ServiceDesc.Streams[0], LeaseService_WatchCredentialChanges_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &LeaseService_ServiceDesc.Streams[1], LeaseService_WatchCredentialChanges_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -139,6 +164,11 @@ type LeaseService_WatchCredentialChangesClient = grpc.ServerStreamingClient[Watc
 type LeaseServiceServer interface {
 	// Leases one version for one origin. Refused without a deadline.
 	LeaseCredential(context.Context, *LeaseCredentialRequest) (*LeaseCredentialResponse, error)
+	// Leases many at once, for a router that starts or that many tenants call: each
+	// as LeaseCredential would, with records of its own and refused by itself. An
+	// answer comes as soon as there is one, so none waits for a slow one. Refused
+	// as a whole only where the call itself is wrong. Refused without a deadline.
+	BatchLeaseCredentials(*BatchLeaseCredentialsRequest, grpc.ServerStreamingServer[BatchLeaseCredentialsResponse]) error
 	// Says what exists, without secrets, so that a router can plan.
 	ListLeasable(context.Context, *ListLeasableRequest) (*ListLeasableResponse, error)
 	// Puts every use into the audit log, although a warm lease needs no call.
@@ -164,6 +194,9 @@ type UnimplementedLeaseServiceServer struct{}
 
 func (UnimplementedLeaseServiceServer) LeaseCredential(context.Context, *LeaseCredentialRequest) (*LeaseCredentialResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method LeaseCredential not implemented")
+}
+func (UnimplementedLeaseServiceServer) BatchLeaseCredentials(*BatchLeaseCredentialsRequest, grpc.ServerStreamingServer[BatchLeaseCredentialsResponse]) error {
+	return status.Error(codes.Unimplemented, "method BatchLeaseCredentials not implemented")
 }
 func (UnimplementedLeaseServiceServer) ListLeasable(context.Context, *ListLeasableRequest) (*ListLeasableResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListLeasable not implemented")
@@ -218,6 +251,17 @@ func _LeaseService_LeaseCredential_Handler(srv interface{}, ctx context.Context,
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _LeaseService_BatchLeaseCredentials_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(BatchLeaseCredentialsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(LeaseServiceServer).BatchLeaseCredentials(m, &grpc.GenericServerStream[BatchLeaseCredentialsRequest, BatchLeaseCredentialsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LeaseService_BatchLeaseCredentialsServer = grpc.ServerStreamingServer[BatchLeaseCredentialsResponse]
 
 func _LeaseService_ListLeasable_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListLeasableRequest)
@@ -331,6 +375,11 @@ var LeaseService_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "BatchLeaseCredentials",
+			Handler:       _LeaseService_BatchLeaseCredentials_Handler,
+			ServerStreams: true,
+		},
 		{
 			StreamName:    "WatchCredentialChanges",
 			Handler:       _LeaseService_WatchCredentialChanges_Handler,

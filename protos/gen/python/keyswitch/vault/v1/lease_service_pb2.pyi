@@ -205,6 +205,106 @@ class LeaseCredentialResponse(_message.Message):
 Global___LeaseCredentialResponse: _TypeAlias = LeaseCredentialResponse  # noqa: Y015
 
 @_typing.final
+class BatchLeaseCredentialsRequest(_message.Message):
+    """Request of BatchLeaseCredentials."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    RECIPIENT_PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    RECIPIENT_KEY_SIGNATURE_FIELD_NUMBER: _builtins.int
+    RECIPIENT_CERTIFICATE_CHAIN_FIELD_NUMBER: _builtins.int
+    recipient_public_key: _builtins.bytes
+    """Required. See LeaseCredentialRequest.recipient_public_key."""
+    recipient_key_signature: _builtins.bytes
+    """Required. See LeaseCredentialRequest.recipient_key_signature."""
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseCredentialRequest]:
+        """Required. From 1 to 64. Their recipient_public_key, recipient_key_signature
+        and recipient_certificate_chain are empty: those of the batch count.
+        """
+
+    @_builtins.property
+    def recipient_certificate_chain(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """See LeaseCredentialRequest.recipient_certificate_chain."""
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___LeaseCredentialRequest] | None = ...,
+        recipient_public_key: _builtins.bytes = ...,
+        recipient_key_signature: _builtins.bytes = ...,
+        recipient_certificate_chain: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recipient_certificate_chain", b"recipient_certificate_chain", "recipient_key_signature", b"recipient_key_signature", "recipient_public_key", b"recipient_public_key", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchLeaseCredentialsRequest: _TypeAlias = BatchLeaseCredentialsRequest  # noqa: Y015
+
+@_typing.final
+class BatchLeaseCredentialsResponse(_message.Message):
+    """Response of BatchLeaseCredentials."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseResult]:
+        """At least one, in no order. Over the whole stream one for each request."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___LeaseResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchLeaseCredentialsResponse: _TypeAlias = BatchLeaseCredentialsResponse  # noqa: Y015
+
+@_typing.final
+class LeaseResult(_message.Message):
+    """What became of one request of a batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Which of `requests`, from 0."""
+    status: _builtins.bytes
+    """It was not: a serialized google.rpc.Status, the bytes that
+    grpc-status-details-bin would carry as the answer of LeaseCredential.
+    """
+    @_builtins.property
+    def lease(self) -> Global___LeaseCredentialResponse:
+        """It was given."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        lease: Global___LeaseCredentialResponse | None = ...,
+        status: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "result", b"result", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "lease", b"lease", "result", b"result", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["lease", "status"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___LeaseResult: _TypeAlias = LeaseResult  # noqa: Y015
+
+@_typing.final
 class ListLeasableRequest(_message.Message):
     """Request of ListLeasable."""
 

@@ -42,6 +42,11 @@ class LeaseServiceStub:
                 request_serializer=keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.LeaseCredentialRequest.SerializeToString,
                 response_deserializer=keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.LeaseCredentialResponse.FromString,
                 _registered_method=True)
+        self.BatchLeaseCredentials = channel.unary_stream(
+                '/keyswitch.vault.v1.LeaseService/BatchLeaseCredentials',
+                request_serializer=keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.BatchLeaseCredentialsRequest.SerializeToString,
+                response_deserializer=keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.BatchLeaseCredentialsResponse.FromString,
+                _registered_method=True)
         self.ListLeasable = channel.unary_unary(
                 '/keyswitch.vault.v1.LeaseService/ListLeasable',
                 request_serializer=keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.ListLeasableRequest.SerializeToString,
@@ -77,6 +82,16 @@ class LeaseServiceServicer:
 
     def LeaseCredential(self, request, context):
         """Leases one version for one origin. Refused without a deadline.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchLeaseCredentials(self, request, context):
+        """Leases many at once, for a router that starts or that many tenants call: each
+        as LeaseCredential would, with records of its own and refused by itself. An
+        answer comes as soon as there is one, so none waits for a slow one. Refused
+        as a whole only where the call itself is wrong. Refused without a deadline.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,6 +142,11 @@ def add_LeaseServiceServicer_to_server(servicer, server):
                     servicer.LeaseCredential,
                     request_deserializer=keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.LeaseCredentialRequest.FromString,
                     response_serializer=keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.LeaseCredentialResponse.SerializeToString,
+            ),
+            'BatchLeaseCredentials': grpc.unary_stream_rpc_method_handler(
+                    servicer.BatchLeaseCredentials,
+                    request_deserializer=keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.BatchLeaseCredentialsRequest.FromString,
+                    response_serializer=keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.BatchLeaseCredentialsResponse.SerializeToString,
             ),
             'ListLeasable': grpc.unary_unary_rpc_method_handler(
                     servicer.ListLeasable,
@@ -184,6 +204,33 @@ class LeaseService:
             '/keyswitch.vault.v1.LeaseService/LeaseCredential',
             keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.LeaseCredentialRequest.SerializeToString,
             keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.LeaseCredentialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchLeaseCredentials(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/keyswitch.vault.v1.LeaseService/BatchLeaseCredentials',
+            keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.BatchLeaseCredentialsRequest.SerializeToString,
+            keyswitch_dot_vault_dot_v1_dot_lease__service__pb2.BatchLeaseCredentialsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,12 @@ class LeaseServiceStub:
     def __new__(cls, channel: _aio.Channel) -> LeaseServiceAsyncStub: ...
     LeaseCredential: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.LeaseCredentialRequest, _lease_service_pb2.LeaseCredentialResponse]
     """Leases one version for one origin. Refused without a deadline."""
+    BatchLeaseCredentials: _grpc.UnaryStreamMultiCallable[_lease_service_pb2.BatchLeaseCredentialsRequest, _lease_service_pb2.BatchLeaseCredentialsResponse]
+    """Leases many at once, for a router that starts or that many tenants call: each
+    as LeaseCredential would, with records of its own and refused by itself. An
+    answer comes as soon as there is one, so none waits for a slow one. Refused
+    as a whole only where the call itself is wrong. Refused without a deadline.
+    """
     ListLeasable: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.ListLeasableRequest, _lease_service_pb2.ListLeasableResponse]
     """Says what exists, without secrets, so that a router can plan."""
     ReportUses: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.ReportUsesRequest, _lease_service_pb2.ReportUsesResponse]
@@ -64,6 +70,12 @@ class LeaseServiceAsyncStub(LeaseServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     LeaseCredential: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.LeaseCredentialRequest, _lease_service_pb2.LeaseCredentialResponse]  # type: ignore[assignment]
     """Leases one version for one origin. Refused without a deadline."""
+    BatchLeaseCredentials: _aio.UnaryStreamMultiCallable[_lease_service_pb2.BatchLeaseCredentialsRequest, _lease_service_pb2.BatchLeaseCredentialsResponse]  # type: ignore[assignment]
+    """Leases many at once, for a router that starts or that many tenants call: each
+    as LeaseCredential would, with records of its own and refused by itself. An
+    answer comes as soon as there is one, so none waits for a slow one. Refused
+    as a whole only where the call itself is wrong. Refused without a deadline.
+    """
     ListLeasable: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.ListLeasableRequest, _lease_service_pb2.ListLeasableResponse]  # type: ignore[assignment]
     """Says what exists, without secrets, so that a router can plan."""
     ReportUses: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.ReportUsesRequest, _lease_service_pb2.ReportUsesResponse]  # type: ignore[assignment]
@@ -93,6 +105,18 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_lease_service_pb2.LeaseCredentialResponse, _abc.Awaitable[_lease_service_pb2.LeaseCredentialResponse]]:
         """Leases one version for one origin. Refused without a deadline."""
+
+    @_abc_1.abstractmethod
+    def BatchLeaseCredentials(
+        self,
+        request: _lease_service_pb2.BatchLeaseCredentialsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_lease_service_pb2.BatchLeaseCredentialsResponse], _abc.AsyncIterator[_lease_service_pb2.BatchLeaseCredentialsResponse]]:
+        """Leases many at once, for a router that starts or that many tenants call: each
+        as LeaseCredential would, with records of its own and refused by itself. An
+        answer comes as soon as there is one, so none waits for a slow one. Refused
+        as a whole only where the call itself is wrong. Refused without a deadline.
+        """
 
     @_abc_1.abstractmethod
     def ListLeasable(

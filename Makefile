@@ -47,6 +47,8 @@ gen-check: gen ## Fails when the committed stubs are not what the contract gener
 
 lint-contract: $(BUF)
 	@cd protos && ./node_modules/.bin/buf lint
+	@if [ "$(CONTRACT_MAY_BREAK)" != 1 ] && git rev-parse -q --verify main >/dev/null; then \
+		cd protos && ./node_modules/.bin/buf breaking --against "$$(git rev-parse --path-format=absolute --git-common-dir)#branch=main,subdir=protos"; fi
 
 lock: $(TOOLS)/uv/bin/uv ## Pins the Python dependencies anew
 	@for f in requirements requirements-dev tests/tools/litellm/requirements; do $(TOOLS)/uv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --python-version 3.11 $$f.in -o $$f.txt; done
@@ -110,6 +112,10 @@ fuzz: $(VENV)/.dev ## Feeds every decoder with bytes that a fuzzer grows out of 
 
 security: $(VENV)/.dev vault-server ## Tries the security promises at length and prints what was found
 	@KEYSWITCH_THOROUGH=1 VAULT_BIN="$$(tests/tools/vault/build 2>/dev/null)" $(PY) -m pytest -q -s --timeout=1800 tests/security
+
+.PHONY: bench-timing
+bench-timing: $(VENV)/.dev ## Measures whether time tells what is another's from what is not there (minutes, on a quiet machine)
+	@$(PY) -m tests.bench.timing
 
 .PHONY: catalog-check
 catalog-check: $(VENV)/.run ## Says which entries of the built-in catalog have not been checked for 90 days

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from router_service.core.faults import Fault
 from router_service.core.secret import Secret
 from router_service.credentials.errors import unavailable
+from router_service.credentials.waiting import wait_for
 
 MARGIN_SECONDS = 2.0
 """A lease is not used for a new attempt in its last moments."""
@@ -69,7 +70,7 @@ class Leases:
                 self._loading[key] = task
                 task.add_done_callback(lambda done, key=key: self._loaded(key, done))  # type: ignore[misc]
             try:
-                lease = await asyncio.shield(task)
+                lease = await wait_for(task)
             except _OvertakenError:
                 continue
             if self._held.get((credential, origin)) is lease:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from router_service.core.caller import Credential
+from router_service.credentials.waiting import wait_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Owners:
             task = asyncio.ensure_future(self._load(owner, load))
             self._loading[key] = task
             task.add_done_callback(lambda done: self._loaded(key, done))
-        return await asyncio.shield(task)
+        return await wait_for(task)
 
     def _loaded(self, key: tuple[str, str], done: asyncio.Task[Owned]) -> None:
         if self._loading.get(key) is done:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import random
+import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ import grpc
 import pytest
 
 from tests.fakes.scripted_upstream import Action, Received, Send, Stall, chunk, head
-from tests.security.promises import count, tried
+from tests.security.promises import count, is_thorough, tried
 from tests.service.router_answers import Json, answer, answer_events
 from tests.service.router_harness import DEMO, Caller, Stack, make_call, make_policy, running_stack
 from tests.service.vault_harness import open_channel
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.timeout(count(400, 1700))
 
 OWN, SHARED = f"{DEMO}/credentials/first", "deployment/credentials/first"
 WORKERS = 16
+FREE_SECONDS = 0.1
 WAYS = ("cancels at once", "cancels after a while", "cancels after a message", "does not read", "deadline", "channel")
 FLOOD = [Send(chunk(event)) for event in answer_events(*["x" * 32_768] * 64)]
 STALLED: list[Action] = [Send(head()), *(Send(chunk(event)) for event in answer_events("Hello")[:2]), Stall()]
@@ -140,3 +142,55 @@ async def check_nothing_is_held(stack: Stack) -> None:
     assert await router.ledger.expired_reservations() == ()
     assert not any(router.credentials.leases._streams.values()), "what a revocation would cut"
     assert (await router.ledger.verify()).is_right
+
+
+def is_holding(stack: Stack, slots: tuple[int, int]) -> bool:
+    """Whether something is still held for a call: its connection to the provider, its slot, what a revocation cuts."""
+    leases: Any = stack.router.credentials.leases
+    return bool(stack.first.open_connections or any(slots) or any(leases._streams.values()))
+
+
+async def test_what_a_call_held_is_free_at_once(tmp_path: Path) -> None:
+    """One call after the other, as callers that leave together would wait for one another here."""
+    calls, chance, seconds = count(15, 600), random.Random(100), list[float]()
+    # More than all windows take, and no end: one that had ended would be read to its end, for half a second at most.
+    endless = [Send(chunk(event)) for event in answer_events(*["x" * 32_768] * 256)[:-3]]
+    scripts: list[list[Action]] = [[Stall()], STALLED, [Send(head()), *endless, Stall()]]
+    async with running_stack(tmp_path, configuration=configure) as stack:
+        await stack.save_key(OWN)
+        await stack.save_key(SHARED)
+        await stack.add_credits(10**15)
+        for number in range(calls):
+            payer, credential = (("ORGANIZATION_KEY", OWN), ("CREDITS", SHARED))[number % 2]
+            script = chance.choice(scripts)
+            stack.first.script(script)
+            call = make_call(route_policy=make_policy(payers=[f"PAYER_{payer}"]))
+            stream, seen = stack.member.open(call, timeout=60.0), len(stack.first.received)
+            async with asyncio.timeout(30):
+                while len(stack.first.received) == seen:
+                    await asyncio.sleep(0.001)
+                if script is not scripts[0]:
+                    await stream.read()
+            if script is scripts[2]:
+                await asyncio.sleep(0.05)  # the windows fill, and the router's write blocks
+            stream.cancel()
+            began = time.monotonic()
+            async with asyncio.timeout(30):
+                while is_holding(stack, await stack.router.limits.count_slots(credential)):
+                    await asyncio.sleep(0.001)
+            seconds.append(time.monotonic() - began)
+        await stack.rest()
+        await check_nothing_is_held(stack)
+    seconds.sort()
+    late = sum(one > FREE_SECONDS for one in seconds)
+    if is_thorough():
+        assert late <= calls // 100, seconds[-10:]
+    tried(
+        17,
+        "calls left one by one, until connection, slot and lease's use were free",
+        calls=calls,
+        median_milliseconds_max=round(1000 * seconds[calls // 2], 1),
+        milliseconds_of_99_in_100_max=round(1000 * seconds[calls * 99 // 100], 1),
+        milliseconds_max=round(1000 * seconds[-1], 1),
+        later_than_100_milliseconds=late,
+    )

@@ -96,8 +96,8 @@ class World:
 
 
 @asynccontextmanager
-async def running_world(home: Path) -> AsyncIterator[World]:
-    store = MemoryStore()
+async def running_world(home: Path, store: Any = None) -> AsyncIterator[World]:
+    store = MemoryStore() if store is None else store
     work = Work(Counter())
     async with running_in_process(home, vault_changes={"store": store}) as both:
         vault = both.stack.vault

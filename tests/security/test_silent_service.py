@@ -14,13 +14,14 @@ from tests.fakes.fault_proxy import FaultProxy, Way, WayFault
 from tests.fakes.scripted_upstream import Action, Received
 from tests.security.promises import count, is_thorough, tried
 from tests.service.router_answers import answer
-from tests.service.router_harness import DEMO, Caller, Stack, running_stack
+from tests.service.router_harness import DEMO, Answer, Caller, Stack, running_stack
 from tests.service.two_routers import second_router
 from tests.service.vault_harness import running_vault
 from vault_service.store.memory import MemoryStore
 
 MAIN = f"{DEMO}/credentials/first"
 DEADLINE_SECONDS = 10.0
+SHORT_SECONDS, LATE_SECONDS = 3.0, 0.05
 FAILOVER_SECONDS = 4.0
 SILENT = [WayFault.BLACKHOLE, WayFault.DEAF, WayFault.MUTE, WayFault.DRIP]
 FAULTS = [WayFault.REFUSED, WayFault.RESET, WayFault.CUT, *SILENT, WayFault.LATE, WayFault.NARROW]
@@ -104,6 +105,39 @@ async def call_until_left(site: Site, left: object) -> int:
             await call(site, is_cold=False)
             served += 1
     return served
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, WayFault.SNAP])
+async def test_with_the_only_service_out_of_reach_calls_end_in_time(
+    fault_proxy: FaultProxy, tmp_path: Path, fault: WayFault
+) -> None:
+    """From the first moment on and after the grace: each call ends by its own deadline, with the reason, or is served
+    by the lease in hand."""
+    calls, latest = 0, 0.0
+    async with running_site(fault_proxy, tmp_path, is_alone=True) as site:
+        await call(site, is_cold=True)
+        found: list[Answer] = []
+        await site.way.impair(fault)
+        is_silent = fault is not WayFault.NARROW  # which is slow, and a service like any other
+        end = time.monotonic() + 2 * SHORT_SECONDS
+        while time.monotonic() < end:
+            if calls % 8:
+                site.stack.router.credentials.leases.drop_all()
+            began = time.monotonic()
+            found = await asyncio.gather(*(site.caller.stream(timeout=SHORT_SECONDS) for _ in range(4)))
+            latest = max(latest, time.monotonic() - began)
+            calls += len(found)
+            assert {one.error.reason for one in found if one.error} <= {"CREDENTIALS_UNAVAILABLE"}
+        if is_silent:
+            assert all(one.error for one in found), "the grace is over"
+        await site.way.heal()
+        async with asyncio.timeout(30):
+            await site.stack.router.credentials.connected.wait()
+        await call(site, is_cold=True)
+    if is_thorough():
+        assert latest <= SHORT_SECONDS + LATE_SECONDS
+    text = "the only service out of reach in every way; calls with three seconds, with and without a lease in hand"
+    tried(13, text, faults=1, calls=calls, seconds_max=round(latest, 3))
 
 
 @pytest.mark.parametrize("fault", SILENT)

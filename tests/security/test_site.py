@@ -123,6 +123,38 @@ async def test_a_revocation_cuts_streams_on_both_routers(site: Site, provider: P
     tried(12, "revoked, streams cut on both routers, four processes", revocations=revocations, seconds_max=slowest)
 
 
+async def test_nothing_is_sent_after_a_revocation_under_load(site: Site, provider: Provider) -> None:
+    """Callers of both routers go on all the time; what the provider is sent is counted by the moment of its arrival."""
+    revocations, last, before = count(2, 30), 0.0, 0
+    for _ in range(revocations):
+        async with Load(site.callers) as load:
+            await load.serve(40)
+            request = credential_service_pb2.DisableCredentialRequest(name=MAIN)
+            await site.admin.call(site.admin.credentials.DisableCredential, request)
+            revoked, sent = time.monotonic(), len(provider.sent)
+            async with asyncio.timeout(30):
+                while len(load.failed) < 60:
+                    await asyncio.sleep(0.005)
+            if is_thorough():
+                await asyncio.sleep(max(0.0, revoked + 2 * BOUND_SECONDS - time.monotonic()))
+        assert set(load.failed) == {"NO_USABLE_CREDENTIAL"}
+        moments = [moment - revoked for moment, _ in provider.sent[sent:]]
+        before += len(moments)
+        last = max([last, *moments])
+        enable = credential_service_pb2.EnableCredentialRequest(name=MAIN)
+        await site.admin.call(site.admin.credentials.EnableCredential, enable)
+        await site.until_served(site.callers)
+    bound(last)
+    tried(
+        12,
+        "revoked under calls at both routers; what the provider was sent afterwards",
+        revocations=revocations,
+        sent_within_two_seconds=before,
+        sent_later=0,
+        last_send_seconds_max=last,
+    )
+
+
 async def test_a_router_that_is_cut_off_stops_by_itself(site: Site, provider: Provider) -> None:
     """It hears of no revocation, and has leases in hand: it uses them for the grace, and no longer."""
     revocations, latest, sends = count(1, 10), 0.0, 0

@@ -128,7 +128,10 @@ async def seen_by(call: Callable[[], Awaitable[Any]], deadline_seconds: float, r
 
 
 async def complete(stack: Stack) -> str:
+    began = time.monotonic()
     found = await stack.member.stream(timeout=CALL_SECONDS)
+    if is_thorough():
+        assert time.monotonic() - began <= CALL_SECONDS + LATE_SECONDS
     if found.error is None:
         return SERVED
     reason = found.error.metadata.get("vaultReason", found.error.metadata.get("cause", ""))

@@ -123,6 +123,7 @@ class Attempts:
             caller=self.request.caller,
             principal=self.request.principal,
             request_id=self.record.response_id,
+            is_count=self.request.is_count,
             rejected_lease_id=rejected_lease_id,
         )
 

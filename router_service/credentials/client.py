@@ -247,10 +247,13 @@ class Credentials:
         caller: Caller,
         principal: str,
         request_id: str,
-        purpose: "lease_pb2.LeasePurpose.ValueType" = lease_pb2.LEASE_PURPOSE_COMPLETION,
+        is_count: bool = False,
         rejected_lease_id: str = "",
     ) -> Lease:
-        """The secret of the active version, from the cache or freshly leased. Raises Fault or StaleCredential."""
+        """The secret of the active version, from the cache or freshly leased. Raises Fault or StaleCredential.
+
+        A count of tokens has no receipt. Its lease says what it is for and is of its own, so that the books agree.
+        """
         self._demand_fresh()
 
         async def load() -> Lease:
@@ -260,10 +263,12 @@ class Credentials:
                 caller=caller,
                 principal=principal,
                 request_id=request_id,
-                purpose=purpose,
+                purpose=lease_pb2.LEASE_PURPOSE_TOKEN_COUNT if is_count else lease_pb2.LEASE_PURPOSE_COMPLETION,
                 rejected_lease_id=rejected_lease_id,
             )
 
+        if is_count:
+            return await load()
         held = self.leases.held(credential, origin)
         lease = held if held is not None else await self.leases.get(credential, origin, caller.token_id, load)
         self._demand_fresh()

@@ -166,6 +166,21 @@ def test_books_that_agree_leave_nothing() -> None:
     assert run(books()).orphans == []
 
 
+@pytest.mark.parametrize("purpose", ["TEST", "DISCOVERY", "TOKEN_COUNT", "LIMITS"])
+def test_what_is_no_call_has_no_receipt(purpose: str) -> None:
+    tested = books()
+    tested["records"][3]["purpose"] = f"LEASE_PURPOSE_{purpose}"
+    use = record(6, "USE", resource=VERSION, leaseId="l2", requestId="r2", attempt=1)
+    tested["records"].append(use)
+    result = run(tested)
+    assert result.orphans == []
+    assert result.matched["tests and counts"] == 1
+    completed = books()
+    completed["records"][3]["purpose"] = "LEASE_PURPOSE_COMPLETION"
+    completed["records"].append(use)
+    assert [one.kind for one in run(completed).orphans] == ["use_without_ledger"]
+
+
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_each_kind_of_orphan_is_found(kind: str) -> None:
     seeded = books()

@@ -46,6 +46,18 @@ def test_verify_says_whether_and_where(terminal: Terminal, log: Log, keys: Path,
     assert said["findings"][0]["where"] == f"{name}:2"
 
 
+def test_a_record_that_is_missing_is_no_finding_of_each_later_one(
+    terminal: Terminal, log: Log, keys: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "log:100:.jsonl"  # what stands between two colons is no name of a picture
+    lines = [line for name in sorted(log.files) if name[0].isdigit() for line in log.files[name].splitlines(True)]
+    file.write_bytes(b"".join([*lines[:3], *lines[4:], *log.checkpoints]))
+    found = terminal.run("audit", "verify", str(file), "--key", str(keys))
+    assert found.exit_code == 1
+    at_four = [line for line in found.stdout.splitlines() if line.startswith("log:100:.jsonl:")]
+    assert [line.partition(":4: ")[2].partition(" ")[0] for line in at_four] == ["should", "does"], found.stdout
+
+
 def test_a_kept_checkpoint_shows_a_cut(terminal: Terminal, log: Log, keys: Path, tmp_path: Path) -> None:
     file, kept = tmp_path / "export.jsonl", tmp_path / "kept.jsonl"
     lines = [line for name in sorted(log.files) if name[0].isdigit() for line in log.files[name].splitlines(True)]

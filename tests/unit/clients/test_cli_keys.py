@@ -163,14 +163,14 @@ def test_keys_add_to_a_key_that_exists_is_a_rotation(terminal: Terminal) -> None
     assert "AddCredentialVersion" not in [name for name, _ in terminal.services.requests]
 
 
-def test_keys_add_needs_a_known_provider_and_a_key(terminal: Terminal, tmp_path: Path) -> None:
+def test_keys_add_needs_a_known_provider_and_a_key(terminal: Terminal) -> None:
     unknown = terminal.run("keys", "add", "nobody", given=KEY)
     assert unknown.exit_code == 4
     assert "Known are: practice." in unknown.stderr
     assert terminal.run("keys", "add", "practice", given="\n").exit_code == 2
-    missing = terminal.run("keys", "add", "practice", "--from-file", str(tmp_path / "none"))
+    missing = terminal.run("keys", "add", "practice", "--from-file", "nofile")
     assert missing.exit_code == 2
-    assert "cannot be read" in missing.stderr
+    assert "✗ nofile cannot be read" in missing.stderr
 
 
 def test_key_life(terminal: Terminal, tmp_path: Path) -> None:
@@ -223,6 +223,11 @@ def test_key_life(terminal: Terminal, tmp_path: Path) -> None:
     assert terminal.services.asked("DeleteCredential").name == OWN
     revoked = terminal.run("keys", "revoke-all", "organization", "--yes")
     assert "3 keys of organizations/demo are disabled" in revoked.stderr
+    terminal.services.requests.clear()
+    assert terminal.run("keys", "revoke-all", "--yes").exit_code == 2
+    assert terminal.services.requests == []
+    assert terminal.run("keys", "revoke-all", "--owner", "organization", "--yes").exit_code == 0
+    assert terminal.services.asked("RevokeAllCredentials").parent == "organizations/demo"
 
 
 def test_key_status(terminal: Terminal) -> None:

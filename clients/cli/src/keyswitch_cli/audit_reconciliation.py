@@ -27,6 +27,10 @@ KINDS = {
 Json = Mapping[str, Any]
 
 
+_WITHOUT_RECEIPT = frozenset(f"LEASE_PURPOSE_{purpose}" for purpose in ("TEST", "DISCOVERY", "TOKEN_COUNT", "LIMITS"))
+"""What costs nothing and is on no receipt. The purpose is in the record of the lease, which comes first."""
+
+
 @dataclass(frozen=True)
 class Orphan:
     """What one book has and the other has not."""
@@ -199,6 +203,8 @@ def _join_ledger(log: _Log, receipts: Iterable[Json], settled_before: str, resul
     for key, record in log.uses.items():
         if key in booked:
             result.matched["receipts' attempts"] += 1
+        elif log.leases.get(key[2], {}).get("purpose") in _WITHOUT_RECEIPT:
+            result.matched["tests and counts"] += 1
         elif _is_settled(record, settled_before):
             result.add("use_without_ledger", key[0], f"attempt {key[1]} under {key[2]} in {record.get('name')}")
     for call, number, lease in booked - set(log.uses):

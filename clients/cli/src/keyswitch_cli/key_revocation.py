@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from keyswitch.vault.v1 import credential_service_pb2
 
+from keyswitch_cli.problem import Problem
 from keyswitch_cli.session import Json, Note, OverrideEnvironment, Owner, Session, Yes, confirm, session_of
 
 Key = Annotated[str, typer.Argument(help="A key's id, or its whole name as `keyswitch keys list` shows it.")]
@@ -123,9 +124,10 @@ def delete(
 
 def revoke_all(
     context: typer.Context,
-    owner: Annotated[
+    whose: Annotated[
         str, typer.Argument(help="deployment, organization, me, a user's id, or a whole name.", show_default=False)
-    ],
+    ] = "",
+    owner: Annotated[str, typer.Option("--owner", help="The same.", show_default=False)] = "",
     kill_in_flight: Kill = False,
     deny_locally: Locally = False,
     note: Note = "",
@@ -134,7 +136,9 @@ def revoke_all(
 ) -> None:
     """Break the glass: disable every key of an owner and of those below it, at once."""
     session = session_of(context, is_json=is_json)
-    parent = session.settings.owner(owner)
+    if bool(whose) == bool(owner):  # never by itself the token's own: in a hurry that may be everybody
+        raise Problem("Say whose keys: once.", advice="keyswitch keys revoke-all organizations/ID")
+    parent = session.settings.owner(whose or owner)
     confirm(session, f"Disable every key of {parent} and of those below it?", yes=yes)
     request = credential_service_pb2.RevokeAllCredentialsRequest(
         parent=parent, revocation=_revocation(kill_in_flight, deny_locally, note)

@@ -9,7 +9,7 @@ import typer
 from keyswitch.router.v1 import credential_test_service_pb2
 from keyswitch.vault.v1 import credential_pb2, credential_service_pb2
 
-from keyswitch_cli import key_add, key_revocation, key_update, key_views
+from keyswitch_cli import key_add, key_revocation, key_update, key_views, words
 from keyswitch_cli.key_input import AwsRegion, FromFile, read_key
 from keyswitch_cli.key_versions import Version, find_version, list_versions
 from keyswitch_cli.problem import EXIT_REFUSED
@@ -76,7 +76,8 @@ def add_version(
         session.print_json(version)
         return
     session.out.print(version.name, soft_wrap=True)
-    session.say(f"Next: keyswitch keys test {name} and keyswitch keys activate {name}", "dim")
+    which = f"{name} --version {words.last(version.name)}"
+    session.say(f"Next: keyswitch keys test {which} and keyswitch keys activate {which}", "dim")
 
 
 @app.command("test")

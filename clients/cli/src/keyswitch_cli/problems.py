@@ -112,7 +112,8 @@ def show_error(console: Console, error: KeyswitchError) -> None:
     lines.append(("next", _advice(error)))
     if error.response_id:
         lines.append(("receipt", words.receipt_command(error.response_id)))
-    _show(console, error.message, lines)
+    is_word = error.message.partition(" ")[0].isalpha()  # and no name, whose letters matter
+    _show(console, error.message[:1].upper() + error.message[1:] if is_word else error.message, lines)
 
 
 def error_json(error: KeyswitchError) -> dict[str, object]:
@@ -161,8 +162,7 @@ def _history(receipt: receipt_pb2.Receipt) -> list[tuple[str, str]]:
 
 
 def _show(console: Console, message: str, lines: list[tuple[str, str]]) -> None:
-    is_word = message.partition(" ")[0].isalpha()  # and no name, whose letters matter
-    sentence = words.harmless(message[:1].upper() + message[1:] if is_word else message)
+    sentence = words.harmless(message)
     if sentence and sentence[-1] not in ".?!)":
         sentence += "."
     console.print(Text.assemble(("✗ ", "bold red"), (sentence or "The call failed.", "bold")), soft_wrap=True)

@@ -44,7 +44,7 @@ Note = Annotated[str, typer.Option("--note", help="Why, for the audit log.", sho
 
 def console(stream: TextIO) -> Console:
     """A console on a stream. What is piped or kept in a file is not cut to the width of a screen."""
-    made = Console(file=stream, highlight=False)
+    made = Console(file=stream, highlight=False, emoji=False)  # a line 1234 of a file, `log:1234:`, would be one
     if not made.is_terminal and "COLUMNS" not in os.environ:
         made.width = _WIDE
     return made

@@ -6,6 +6,8 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from router_service.catalog.problems import ConfigurationError
 from router_service.config import Config, SettingsError, load_config
@@ -13,6 +15,9 @@ from router_service.core.faults import Fault
 from router_service.external import ExternalSettingsError
 from router_service.observe.logs import set_up
 from router_service.workloads import WorkloadsError
+
+if TYPE_CHECKING:
+    from router_service.app import RunningRouter
 
 _PR_SET_DUMPABLE = 4
 
@@ -44,17 +49,32 @@ async def _run(config: Config) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        router = await serve(config)
+        router = await _unless(stop, serve(config))
     except (ConfigurationError, ExternalSettingsError, WorkloadsError, OSError, RuntimeError) as error:
         print(f"The router cannot start: {error}", file=sys.stderr)  # noqa: T201 # for whoever started it
         return 2
     except Fault as fault:
         print(f"The router cannot start: {fault.message}", file=sys.stderr)  # noqa: T201 # for whoever started it
         return 2
+    if router is None:
+        return 0
     loop.add_signal_handler(signal.SIGHUP, router.reload)
     await stop.wait()
     await router.stop()
     return 0
+
+
+async def _unless(stop: asyncio.Event, start: "Coroutine[Any, Any, RunningRouter]") -> "RunningRouter | None":
+    """What was started; None where a signal came first. A start may wait for its database for a while."""
+    starting, stopping = asyncio.create_task(start), asyncio.create_task(stop.wait())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait({starting})
+        if starting.cancelled():
+            return None
+    stopping.cancel()
+    return await starting
 
 
 def _forbid_dumps() -> None:

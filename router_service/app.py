@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,6 +18,7 @@ from router_service.catalog.catalog import Snapshot
 from router_service.catalog.problems import ConfigurationError
 from router_service.catalog.reload import Configuration
 from router_service.config import MEMORY, Config
+from router_service.core.database import Database
 from router_service.core.faults import Fault
 from router_service.core.refusal_limit import RefusalLimit
 from router_service.credentials.certificate import Certificate, read_certificate
@@ -31,6 +32,7 @@ from router_service.ledger.ledger import Ledger
 from router_service.ledger.sql_ledger import open_ledger
 from router_service.ledger_watch import LedgerWatch
 from router_service.observe.metrics import Metrics
+from router_service.patient_start import Opened, open_patiently
 from router_service.prober import Prober
 from router_service.state.documents import DocumentStore
 from router_service.state.limits import Limits
@@ -201,8 +203,7 @@ async def serve(
     """Starts a router; it listens when this returns. Raises ConfigurationError and OSError."""
     configuration = Configuration(config.configuration)
     certificate = _read_certificate(config)
-    ledger = await open_ledger(config.database, clock, outbox=config.outbox)
-    documents = await open_documents(config.configuration_store)
+    ledger, documents = await _open_databases(config, clock, monotonic)
     editor = Editor(configuration, documents)
     await editor.refresh()
     _tell_left_out(configuration)
@@ -314,6 +315,23 @@ async def serve(
     await running.follow()
     log.info("listening", grpc=port, http=http_port, revision=configuration.current.revision)
     return running
+
+
+async def _open_databases(
+    config: Config, clock: Callable[[], float], monotonic: Callable[[], float]
+) -> tuple[Ledger, DocumentStore]:
+    """The ledger and the store of the configuration; PostgreSQL may still be starting."""
+
+    async def keep_trying(opens: Callable[[], Awaitable[Opened]], database: Database) -> Opened:
+        return await open_patiently(opens, database, config.database_wait_seconds, monotonic, asyncio.sleep)
+
+    ledger = await keep_trying(partial(open_ledger, config.database, clock, outbox=config.outbox), config.database)
+    try:
+        documents = await keep_trying(partial(open_documents, config.configuration_store), config.configuration_store)
+    except BaseException:  # also a start that is given up: the ledger's file and threads are let go of
+        await ledger.close()
+        raise
+    return ledger, documents
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -57,6 +57,7 @@ class Config:
     configuration: Path = _HOME / "keyswitch.yaml"
     configuration_store: Database = _CONFIGURATION_STORE
     database: Database = _DATABASE
+    database_wait_seconds: float = 60.0
     outbox: Path = _HOME / "outbox"
     ledger_away: str = "serve"
     ledger_sweep_seconds: float = 2.0
@@ -129,6 +130,7 @@ def load_config(environ: Mapping[str, str]) -> Config:
         configuration=reader.read("CONFIG", default.configuration, _parse_path),
         configuration_store=databases[1],
         database=databases[0],
+        database_wait_seconds=reader.read("DATABASE_WAIT_SECONDS", default.database_wait_seconds, _seconds(0, 3600)),
         outbox=reader.read("OUTBOX", default.outbox, _parse_path),
         ledger_away=reader.read("LEDGER_AWAY", default.ledger_away, _parse_ledger_away),
         ledger_sweep_seconds=reader.read("LEDGER_SWEEP_SECONDS", default.ledger_sweep_seconds, _seconds(0.1, 3600)),

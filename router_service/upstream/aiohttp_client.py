@@ -34,6 +34,9 @@ from router_service.upstream.client import (
 _IDLE_SECONDS = 60.0  # common servers keep an idle connection for 60 to 75 s; ours ends first
 _AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 _LARGE_BYTES = 512 * 1024
+_PIECE_BYTES = 16 * 1024  # decoding keeps about eight copies of a piece for as long as its caller does not read
+_AHEAD_BYTES = 64 * 1024  # what the system takes of a stream ahead of us; one read of ours may take all of it
+_WHOLE_BYTES = 1024 * 1024  # of an answer that is read whole: a small window would make it slow on a long way
 _IDENTITY = ("accept-encoding", "identity")
 
 _TROUBLES: TroubleTable = {
@@ -87,6 +90,7 @@ class AiohttpUpstream:
             if response_timeout.expired() and isinstance(exc, TimeoutError):
                 raise trouble_fault(Trouble.RESPONSE_TIMEOUT) from exc
             raise network_fault(exc, Phase.HEAD, _TROUBLES) from exc
+        _bound(response)
         result = AiohttpResponse(response)
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             result.abort()
@@ -115,6 +119,7 @@ class AiohttpUpstream:
             auto_decompress=False,
             skip_auto_headers=_AUTOMATIC,
             raise_for_status=False,
+            read_bufsize=_PIECE_BYTES,
         )
         self._sessions[allowed] = session
         return session
@@ -146,7 +151,7 @@ class AiohttpResponse:
         if self._is_aborted:
             raise trouble_fault(Trouble.ABORTED)
         try:
-            return await self._response.content.readany()
+            return await self._response.content.read(_PIECE_BYTES)
         except _KINDS as exc:
             raise self._fault(exc) from exc
 
@@ -216,7 +221,21 @@ class _Guard(AbstractResolver):
         opened = socket.socket(family, kind, proto)
         opened.setblocking(False)
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _AHEAD_BYTES)  # before there is a window to fill
         return opened
+
+
+def _bound(response: aiohttp.ClientResponse) -> None:
+    """Before a caller that does not read its stream, only so much of it is taken from the provider (decision 0120)."""
+    transport = None if response.connection is None else response.connection.transport
+    if transport is None:
+        return  # all of it has arrived
+    is_whole = response.content_type == "application/json"
+    opened = transport.get_extra_info("socket")
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _WHOLE_BYTES if is_whole else _AHEAD_BYTES)
+    limit = getattr(transport, "set_read_buffer_limits", None)  # TLS has a buffer of its own, of 256 KiB by default
+    if limit is not None:
+        limit(_PIECE_BYTES)
 
 
 def _payload(body: bytes) -> bytes | BytesIO | None:

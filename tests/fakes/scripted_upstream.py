@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import struct
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -224,11 +225,11 @@ async def _wait(event: asyncio.Event, reader: asyncio.StreamReader) -> bool:
 
 
 @asynccontextmanager
-async def scripted_upstream(*scripts: Script) -> AsyncIterator[ScriptedUpstream]:
+async def scripted_upstream(*scripts: Script, secured: ssl.SSLContext | None = None) -> AsyncIterator[ScriptedUpstream]:
     """An upstream that listens on a free port of the loopback until the block ends."""
     upstream = ScriptedUpstream()
     upstream.script(*scripts)
-    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, ssl=secured)
     upstream.port = server.sockets[0].getsockname()[1]
     try:
         yield upstream

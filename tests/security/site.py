@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -169,6 +170,7 @@ class Site:
     gates: list[Gate]
     upstream: ScriptedUpstream
     ways: list[Vault] = field(default_factory=list)
+    origin_start: str = "http://127.0.0.1"
     callers: list[Caller] = field(default_factory=list)
     admin: Client = field(init=False)
     member: Client = field(init=False)
@@ -180,7 +182,7 @@ class Site:
 
     @property
     def origin(self) -> str:
-        return f"http://127.0.0.1:{self.upstream.port}"
+        return f"{self.origin_start}:{self.upstream.port}"
 
     async def save_key(self, client: Client, name: str, key: str, *, provider: str = "first") -> str:
         """Creates a credential with an active key; gives the version's name."""
@@ -347,25 +349,32 @@ async def _meet_routers(site: Site, exits: AsyncExitStack) -> None:
     site.callers = site.at_routers(site.member.token)
 
 
+SECURED_ORIGIN = "https://localhost"
+
+
 @asynccontextmanager
 async def running_router(
     base: Path,
     configure: Callable[[Json], None] = lambda _: None,
     launch: Callable[[Path], Sequence[str]] = lambda _: (),
 ) -> AsyncIterator[Site]:
-    """One router as a process of its own, before a credential service in this one. `launch` gives what starts it, of
-    its home."""
+    """One router as a process of its own, before a credential service in this one and a provider that speaks TLS.
+    `launch` gives what starts it, of its home."""
     async with AsyncExitStack() as exits:
         make_home(base)
-        upstream = await exits.enter_async_context(scripted_upstream())
+        secured = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        secured.load_cert_chain(base / "vault.pem", base / "vault-key.pem")
+        upstream = await exits.enter_async_context(scripted_upstream(secured=secured))
         made = make_configuration(upstream.port, upstream.port)
+        made["providers"]["first"]["base_url"] = f"{SECURED_ORIGIN}:{upstream.port}/v1"
         configure(made)
         (base / "keyswitch.yaml").write_text(json.dumps(made))
         vault = await exits.enter_async_context(running_vault(base))
         router = _router_program(base, 0, [vault.service.lease_port])
         router.launcher = launch(router.home)
+        router.environment["SSL_CERT_FILE"] = str(base / "ca.pem")
         exits.push_async_callback(router.stop)
         await router.start()
-        site = Site(base, [], [router], [], upstream, ways=[vault])
+        site = Site(base, [], [router], [], upstream, ways=[vault], origin_start=SECURED_ORIGIN)
         await _meet_routers(site, exits)
         yield site

@@ -46,19 +46,41 @@ async def provider(site: Site) -> Provider:
 
 
 async def test_readers_that_stall_take_bounded_memory(site: Site, provider: Provider) -> None:
-    """Each is sent four mebibytes and reads one message. What the router holds of the rest is little, and goes."""
+    """Each is sent four mebibytes over TLS and reads one message. What the router holds of the rest is little, and what
+    it held is used again for the next ones."""
     readers, router = count(50, 1_000), site.routers[0]
     before = router.resident_bytes
+    held, waited = await _stall(site, provider, readers)
+    left = await _until_steady(router)
+    again, waited_again = await _stall(site, provider, readers)
+    each = (held - before) / readers
+    assert each < 800 * 1024
+    assert again - before < 1.5 * (held - before)
+    tried(
+        18,
+        "readers that stall; a router's memory for each, and for all",
+        readers=2 * readers,
+        kibibytes_each_max=round(each / 1024),
+        mebibytes_max=round(held / MEBIBYTE),
+        mebibytes_before_max=round(before / MEBIBYTE),
+        mebibytes_after_max=round(left / MEBIBYTE),
+        mebibytes_the_second_time_max=round(again / MEBIBYTE),
+        seconds_for_another_call_max=round(max(waited, waited_again), 3),
+    )
+
+
+async def _stall(site: Site, provider: Provider, readers: int) -> tuple[int, float]:
+    """What the router holds while so many do not read, and how long another call takes meanwhile; then they leave."""
     provider.script = FLOOD
     async with AsyncExitStack() as exits:
         streams: list[Any] = []
         for _ in range(-(-readers // 100)):  # as many connections as readers behind a proxy would have
             channel = await exits.enter_async_context(site.open_channel())
             caller = Caller(channel, site.member.token)
-            streams += [caller.open(timeout=600.0) for _ in range(min(100, readers - len(streams)))]
-        await asyncio.gather(*(stream.read() for stream in streams))
+            for _ in range(0, min(100, readers - len(streams)), 10):
+                streams += await asyncio.gather(*(_begin(caller) for _ in range(10)))
         provider.script = None
-        held = await _until_steady(router)
+        held = await _until_steady(site.routers[0])
         began = time.monotonic()
         assert (await site.callers[0].stream()).error is None, "others are served meanwhile"
         waited = time.monotonic() - began
@@ -67,17 +89,22 @@ async def test_readers_that_stall_take_bounded_memory(site: Site, provider: Prov
     async with asyncio.timeout(60):
         while site.upstream.open_connections > 8:
             await asyncio.sleep(0.05)
-    each = (held - before) / readers
-    assert each < 4 * MEBIBYTE
-    assert held < 4 * 1024 * MEBIBYTE
-    tried(
-        18,
-        "readers that stall; a router's memory for each, and for all",
-        readers=readers,
-        kibibytes_each_max=round(each / 1024),
-        mebibytes_max=round(held / MEBIBYTE),
-        seconds_for_another_call_max=round(waited, 3),
-    )
+    return held, waited
+
+
+async def _begin(caller: Caller) -> Any:
+    """A stream of which one message was read. The credential service shares this process with all of the load."""
+    async with asyncio.timeout(60):
+        while True:
+            stream = caller.open(timeout=600.0)
+            try:
+                await stream.read()
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                await asyncio.sleep(0.1)
+            else:
+                return stream
 
 
 async def _until_steady(router: Any) -> int:

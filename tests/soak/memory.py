@@ -1,6 +1,8 @@
 """`make soak-memory`: whether a router keeps anything of calls that have ended, over 100,000 and 10,000 that were left.
 
-The router is a process of its own, as its users start it. Exit status 1: it grew for as long as it was called.
+The router is a process of its own, as its users start it. What gRPC and the allocator keep of a stream that was left
+is not the router's, so a bare pipe on the same libraries is left as often; what the router keeps beyond that counts.
+Exit status 1: it grew for as long as it was called.
 """
 
 import argparse
@@ -11,7 +13,7 @@ from contextlib import AsyncExitStack, aclosing
 
 from tests.bench import load
 from tests.bench.keyswitch_peer import KeyswitchPeer
-from tests.bench.peers import Peer
+from tests.bench.peers import Peer, PipePeer
 from tests.bench.processes import WORK, free_port, start_program, wait_for_port
 
 STEPS = 20
@@ -40,7 +42,7 @@ async def leave(peer: Peer, count: int) -> None:
         await asyncio.gather(*(one() for _ in range(min(AT_ONCE, count - first))))
 
 
-async def weigh(peer: KeyswitchPeer, calls: int, *, is_left: bool) -> list[tuple[int, int]]:
+async def weigh(peer: Peer, calls: int, *, is_left: bool) -> list[tuple[int, int]]:
     """How much memory the router has after each step of so many calls."""
     assert peer.program is not None
     weights = [(0, peer.program.rss_bytes())]
@@ -54,15 +56,15 @@ async def weigh(peer: KeyswitchPeer, calls: int, *, is_left: bool) -> list[tuple
     return weights
 
 
-def report(what: str, weights: Weights) -> bool:
-    """Prints a line; whether it stayed flat. The first fifth is the allocator's and the caches' warming up."""
+def report(what: str, weights: Weights) -> float:
+    """Prints a line; the bytes kept of each. The first fifth is the allocator's and the caches' warming up."""
     later = weights[STEPS // 5 :]
     kept = slope(later)
     print(
         f"{weights[-1][0]:,} {what}: {weights[0][1] / 1e6:.1f} MB before, {later[0][1] / 1e6:.1f} MB after a fifth, "
         f"{weights[-1][1] / 1e6:.1f} MB at the end, {kept:+.1f} bytes for each"
     )
-    return kept <= KEPT_BYTES_MAX
+    return kept
 
 
 async def measure(completions: int, cancels: int) -> int:
@@ -76,9 +78,13 @@ async def measure(completions: int, cancels: int) -> int:
         stack.push_async_callback(peer.stop)
         await peer.start(port)
         await load.measure_unary(peer, 500, AT_ONCE)
-        is_flat = [report("completions", await weigh(peer, completions, is_left=False))]
-        is_flat.append(report("streams that were left", await weigh(peer, cancels, is_left=True)))
-    return 0 if all(is_flat) else 1
+        pipe = PipePeer()
+        await pipe.start(port)
+        stack.push_async_callback(pipe.stop)
+        kept_of_completions = report("completions", await weigh(peer, completions, is_left=False))
+        floor = report("streams of a bare pipe that were left", await weigh(pipe, cancels, is_left=True))
+        kept_of_left = report("streams that were left", await weigh(peer, cancels, is_left=True)) - max(0.0, floor)
+    return 0 if max(kept_of_completions, kept_of_left) <= KEPT_BYTES_MAX else 1
 
 
 def main() -> int:

@@ -27,6 +27,7 @@ ORDER = (
     ("engine",),
     ("config",),
     ("transport",),
+    ("patient_start",),
     ("app",),
     ("__main__",),
 )

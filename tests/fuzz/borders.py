@@ -5,8 +5,7 @@ configuration. Each has the errors that it may raise; anything else, ten seconds
 """
 
 import json
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import atheris
 
@@ -24,6 +23,7 @@ with atheris.instrument_imports(include=["vault_service.core", "vault_service.tr
 
 from google.protobuf.message import DecodeError
 
+from tests.fuzz.dispatch import Targets, fuzz
 from vault_service.store.hvac_session import _errors, _json_object
 from vault_service.store.store import StoreError
 from vault_service.store.vault_errors import error_of
@@ -86,7 +86,7 @@ def _configuration(data: bytes) -> None:
     load_snapshot(_text(data), source="fuzz", builtin=False)
 
 
-TARGETS: Mapping[Callable[[bytes], None], tuple[type[Exception], ...]] = {
+TARGETS: Targets = {
     _names: (),
     _page_token: (Fault,),
     _chain: (Fault,),
@@ -103,35 +103,7 @@ SEEDS = (
     b'{"errors":["Vault is sealed"],"request_id":"x","data":{"data":{"value":"eA=="},"metadata":{"version":1}}}',
     b"deployment:\n  name: keyswitch\norganizations:\n  acme:\n    users: [ada]\n",
 )
-_RUNS: dict[str, int] = {}
-
-
-def read(data: bytes) -> None:
-    """Reads bytes as what the first one says."""
-    if not data:
-        return
-    target, allowed = list(TARGETS.items())[data[0] % len(TARGETS)]
-    _RUNS[target.__name__] = _RUNS.get(target.__name__, 0) + 1
-    try:
-        target(data[1:])
-    except allowed:
-        return
-
-
-def main() -> None:
-    """Fuzzes for so many seconds."""
-    import tempfile
-    from pathlib import Path
-
-    seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 60
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(len(TARGETS)):
-            for at, seed in enumerate(SEEDS):
-                (Path(folder) / f"{number}-{at}").write_bytes(bytes([number]) + seed)
-        options = [f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=2048", "-max_len=65536", "-verbosity=0"]
-        atheris.Setup([sys.argv[0], *options, "-print_final_stats=1", folder], read)
-        atheris.Fuzz()
 
 
 if __name__ == "__main__":
-    main()
+    fuzz(TARGETS, SEEDS, most_bytes=65536)

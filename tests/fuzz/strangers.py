@@ -8,10 +8,9 @@ import asyncio
 import base64
 import contextlib
 import json
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,7 @@ from cryptography.x509 import load_pem_x509_certificate
 from keyswitch.vault.v1 import lease_service_pb2, token_service_pb2
 
 from tests.fakes.caller_certificates import DOMAIN, CallerAuthority, write_workloads
+from tests.fuzz.dispatch import Targets, fuzz
 from vault_service.store.store import StoreError
 
 NOW = 1_795_000_000.0
@@ -193,7 +193,7 @@ def _audit_log(data: bytes) -> None:
 
 
 REFUSALS = (workloads.CertificateRefused, external.ExternalTokenRefused, external.IssuerUnavailable)
-TARGETS: Mapping[Callable[[bytes], None], tuple[type[Exception], ...]] = {
+TARGETS: Targets = {
     _bare_token: (router_faults.Fault,),
     _signed_claims: REFUSALS,
     _signed_proof: REFUSALS,
@@ -228,32 +228,5 @@ def _seeds() -> Iterator[bytes]:
     yield b"[" * 3000
 
 
-_RUNS: dict[str, int] = {}
-
-
-def read(data: bytes) -> None:
-    """Reads bytes as what the first one says."""
-    if not data:
-        return
-    target, allowed = list(TARGETS.items())[data[0] % len(TARGETS)]
-    _RUNS[target.__name__] = _RUNS.get(target.__name__, 0) + 1
-    try:
-        target(data[1:])
-    except allowed:
-        return
-
-
-def main() -> None:
-    """Fuzzes for so many seconds."""
-    seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 60
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(len(TARGETS)):
-            for at, seed in enumerate(_seeds()):
-                (Path(folder) / f"{number}-{at}").write_bytes(bytes([number]) + seed)
-        options = [f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=2048", "-max_len=8192", "-verbosity=0"]
-        atheris.Setup([sys.argv[0], *options, "-print_final_stats=1", folder], read)
-        atheris.Fuzz()
-
-
 if __name__ == "__main__":
-    main()
+    fuzz(TARGETS, _seeds(), most_bytes=8192)

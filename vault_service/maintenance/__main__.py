@@ -20,7 +20,7 @@ from vault_service.audit.recorder import SERVICE
 from vault_service.config import Config, ConfigError, load_config
 from vault_service.core.changes import ChangeLog
 from vault_service.core.credentials import Credentials
-from vault_service.core.faults import Fault
+from vault_service.core.faults import Fault, Reason
 from vault_service.core.names import Owner, parse_tenant
 from vault_service.core.policies import Policies
 from vault_service.maintenance.materials import list_tenants
@@ -56,7 +56,8 @@ def _explain(error: StoreError | Fault | ChainBroken) -> str:
     if not isinstance(error, Fault):
         return str(error)
     if isinstance(error.__cause__, StoreError):
-        return f"{error.reason.value}: {error.__cause__}"
+        words = error.__cause__.detail
+        return words if words and error.reason is Reason.INTERNAL else f"{error.reason.value}: {words}"
     return f"{error.reason.value} {dict(error.metadata)}"
 
 

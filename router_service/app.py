@@ -31,6 +31,7 @@ from router_service.external import Issuers, fetch_document, read_settings
 from router_service.ledger.ledger import Ledger
 from router_service.ledger.sql_ledger import open_ledger
 from router_service.ledger_watch import LedgerWatch
+from router_service.observe.allocator import give_back
 from router_service.observe.metrics import Metrics
 from router_service.patient_start import Opened, open_patiently
 from router_service.prober import Prober
@@ -66,6 +67,9 @@ from router_service.workloads import Workloads
 
 STORE_POLL_SECONDS = 0.5
 """How often a router looks whether another one has stored a change."""
+
+MEMORY_LOOK_SECONDS = 30.0
+"""How often unused memory is given back to the system."""
 
 log = structlog.get_logger(__name__)
 
@@ -113,6 +117,7 @@ class RunningRouter:
             self._tasks.append(asyncio.create_task(self._follow_configuration()))
             self._tasks.append(asyncio.create_task(self._follow_certificate()))
         self._tasks.append(asyncio.create_task(self._follow_documents()))
+        self._tasks.append(asyncio.create_task(_follow_memory()))
 
     async def _follow_health(self) -> None:
         was_serving: bool | None = None
@@ -315,6 +320,12 @@ async def serve(
     await running.follow()
     log.info("listening", grpc=port, http=http_port, revision=configuration.current.revision)
     return running
+
+
+async def _follow_memory() -> None:
+    while True:
+        await asyncio.sleep(MEMORY_LOOK_SECONDS)
+        await asyncio.to_thread(give_back)
 
 
 async def _open_databases(

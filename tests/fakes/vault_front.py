@@ -21,9 +21,12 @@ ANSWERS: Mapping[str, tuple[int, Sequence[str]]] = {
     "disaster recovery secondary": (472, ()),
     "performance standby": (473, ()),
     "standby without its leader": (474, ()),
-    "no audit device can write": (500, ("1 error occurred:\n\t* no audit backend succeeded in logging the request",)),
-    "failing": (500, ("internal error",)),
-    "never initialised": (501, ("Vault is not initialized",)),
+    "failing, and naming its audit devices": (
+        500,
+        ("1 error occurred:\n\t* no audit backend succeeded in logging the request",),
+    ),
+    "failing, as when no audit device can write": (500, ("internal error",)),
+    "never initialised": SEALED,  # and its seal's status says which of both
     "gateway, no backend": (502, ()),
     "gateway, overloaded": (503, ()),
     "gateway, time-out": (504, ()),
@@ -38,6 +41,7 @@ class VaultFront:
     server_port: int
     port: int = 0
     answer: tuple[int, Sequence[str]] | None = None
+    is_initialised: bool = True
     answered: int = 0
     _serving: "dict[asyncio.Task[None], asyncio.StreamWriter]" = field(default_factory=dict)
 
@@ -59,9 +63,10 @@ class VaultFront:
         if self.answer is None or b" /v1/auth/" in head.partition(b"\r\n")[0]:
             return await self._pass_on(head, body)
         self.answered += 1
+        if not self.is_initialised and b" /v1/sys/seal-status " in head.partition(b"\r\n")[0]:
+            return _answer(200, {"initialized": False, "sealed": True})
         status, errors = self.answer
-        text = json.dumps({"errors": list(errors)}).encode()
-        return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(text), text)
+        return _answer(status, {"errors": list(errors)})
 
     async def _pass_on(self, head: bytes, body: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.server_port)
@@ -78,6 +83,11 @@ class VaultFront:
         for writer in serving.values():
             writer.close()
         await asyncio.gather(*serving)
+
+
+def _answer(status: int, body: Mapping[str, object]) -> bytes:
+    text = json.dumps(body).encode()
+    return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(text), text)
 
 
 def _length(head: bytes) -> int:

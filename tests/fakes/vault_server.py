@@ -198,7 +198,7 @@ def set_up_namespace(server: VaultServer) -> None:
     server.make_role(MAINTENANCE, POLICY, MAINTENANCE)
 
 
-def _await_ready(server: VaultServer) -> None:
+def _await_ready(server: VaultServer, *, status: int = 200) -> None:
     pause = Event()
     for _ in range(START_TIMEOUT_SECONDS * 20):
         if server.process.poll() is not None:
@@ -206,10 +206,29 @@ def _await_ready(server: VaultServer) -> None:
                 "the Vault server ended at once: " + (server.folder / "server.log").read_text()[-2000:]
             )
         with suppress(requests.RequestException, OSError):  # OSError: the CA's file is not written yet
-            if server.ask("GET", "sys/health").status_code == 200:
+            if server.ask("GET", "sys/health").status_code == status:
                 return
         pause.wait(0.05)
     raise AssertionError(f"the Vault server was not ready after {START_TIMEOUT_SECONDS} s")
+
+
+@contextmanager
+def running_uninitialised(binary: str) -> Iterator[VaultServer]:
+    """A server that nobody has initialised."""
+    with tempfile.TemporaryDirectory(prefix="keyswitch-vault-") as name:
+        folder, port = Path(name), free_port()
+        listener = f'listener "tcp" {{\n  address = "127.0.0.1:{port}"\n  tls_disable = true\n}}\n'
+        (folder / "server.hcl").write_text(f'storage "inmem" {{}}\ndisable_mlock = true\n{listener}')
+        with (folder / "server.log").open("wb") as log:
+            command = [binary, "server", f"-config={folder / 'server.hcl'}"]
+            environment = {"PATH": os.environ["PATH"], "HOME": name}
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env=environment)
+        server = VaultServer(f"http://127.0.0.1:{port}", "none", folder, None, process)
+        try:
+            _await_ready(server, status=501)
+            yield server
+        finally:
+            stop(server)
 
 
 def _await_answer(server: VaultServer, path: str) -> None:

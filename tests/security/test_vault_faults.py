@@ -17,15 +17,18 @@ import pytest
 from keyswitch.vault.v1 import credential_service_pb2 as credentials_pb
 
 from tests.fakes.fault_proxy import FaultProxy, Way, WayFault
+from tests.fakes.openbao_server import openbao_binary, running_openbao
 from tests.fakes.scripted_upstream import Action, Received
 from tests.fakes.vault_front import ANSWERS, DENIED, RATE_LIMITED, SEALED, VaultFront, running_front
-from tests.fakes.vault_server import VaultServer
+from tests.fakes.vault_server import VaultServer, running_uninitialised
 from tests.security.promises import is_thorough, tried
 from tests.service.router_answers import answer
 from tests.service.router_harness import ADA, DEMO, Stack, running_stack
 from tests.service.vault_harness import Refused, Router
 from vault_service.store.hashicorp import HashiCorpStore
 from vault_service.store.vault_settings import KV_MOUNT, TRANSIT_MOUNT, AppRoleFiles, VaultSettings
+
+__all__ = ["openbao_binary"]
 
 pytestmark = [pytest.mark.vault, pytest.mark.timeout(1200)]
 
@@ -69,6 +72,7 @@ class Site:
             await asyncio.to_thread(self._limit_rates)
         else:
             self.front.answer = ANSWERS[row]
+            self.front.is_initialised = row != "never initialised"
 
     def _limit_rates(self) -> None:
         """Of documents and of keys: a lease whose documents are remembered needs only the latter, and only one request.
@@ -82,7 +86,7 @@ class Site:
                 pass
 
     async def heal(self, row: str) -> None:
-        self.front.answer = None
+        self.front.answer, self.front.is_initialised = None, True
         await self.way.heal()
         if row == "sealed":
             key = re.search(r"Unseal Key: (\S+)", (self.server.folder / "server.log").read_text())
@@ -264,7 +268,7 @@ async def test_every_status_of_vault(own_vault_server: VaultServer, fault_proxy:
     tried(13, "statuses of Vault from 400 to 530, each with its reason", statuses=len(statuses))
 
 
-async def test_the_fake_answers_as_the_real_server_does(own_vault_server: VaultServer) -> None:
+async def test_the_fake_answers_as_the_real_server_does(own_vault_server: VaultServer, vault_binary: str) -> None:
     server = own_vault_server
     path = "keyswitch/data/changes/log"
     token = server.login()
@@ -282,4 +286,29 @@ async def test_the_fake_answers_as_the_real_server_does(own_vault_server: VaultS
     server.require("DELETE", QUOTA)
     server.require("PUT", "sys/seal")
     assert asked(token=token) == SEALED
-    tried(20, "answers of the fake Vault, compared with the real one", answers=3)
+    with running_uninitialised(vault_binary) as other:
+        never = other.ask("GET", path)
+        status = other.ask("GET", "sys/seal-status").json()
+    assert (never.status_code, tuple(never.json()["errors"])) == ANSWERS["never initialised"]
+    assert (status["initialized"], status["sealed"]) == (False, True)
+    tried(20, "answers of the fake Vault, compared with the real one", answers=5)
+
+
+def check_unaudited(server: VaultServer, name: str) -> None:
+    """Neither server names its audit devices when none of them can write."""
+    token = server.login()
+    full = {"type": "file", "options": {"file_path": "/dev/full", "skip_test": "true"}}
+    server.require("PUT", "sys/audit/full", full)
+    server.ask("DELETE", "sys/audit/file")
+    found = server.ask("GET", "keyswitch/data/changes/log", token=token)
+    assert (found.status_code, tuple(found.json()["errors"])) == ANSWERS["failing, as when no audit device can write"]
+    tried(20, f"an answer of the fake without an audit device, compared with a real {name}", answers=1)
+
+
+async def test_without_an_audit_device_vault_answers_as_the_fake_does(own_vault_server: VaultServer) -> None:
+    check_unaudited(own_vault_server, "Vault")
+
+
+async def test_without_an_audit_device_openbao_answers_as_the_fake_does(openbao_binary: str) -> None:
+    with running_openbao(openbao_binary) as server:
+        check_unaudited(server, "OpenBao")

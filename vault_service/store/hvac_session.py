@@ -19,7 +19,7 @@ import certifi
 import urllib3
 from hvac.adapters import JSONAdapter
 
-from vault_service.store.store import StoreError
+from vault_service.store.store import Sealed, StoreError
 from vault_service.store.vault_errors import error_of, error_of_transport
 from vault_service.store.vault_settings import VaultSettings
 
@@ -177,8 +177,17 @@ class VaultAdapter(JSONAdapter):  # type: ignore[misc]  # hvac ships no type inf
         if isinstance(vault_request_id, str) and vault_request_id:
             exchange.vault_request_ids.append(vault_request_id)
         if response.status >= 300:
-            raise error_of(response.status, _errors(body), exchange.vault_request_ids)
+            raise self._told_apart(error_of(response.status, _errors(body), exchange.vault_request_ids))
         return body
+
+    def _told_apart(self, error: StoreError) -> StoreError:
+        """Vault says of a server that was never initialised that it is sealed; only its seal's status tells."""
+        if isinstance(error, Sealed):
+            with contextlib.suppress(StoreError):
+                status = self._send("GET", self.urljoin(self.base_uri, "/v1/sys/seal-status"), {}, {})
+                if status.status == 200 and _json_object(status.data).get("initialized") is False:
+                    return error_of(501, (), error.vault_request_ids)
+        return error
 
     def _headers(self, exchange: Exchange) -> dict[str, str]:
         headers = {"X-Vault-Request": "true"}

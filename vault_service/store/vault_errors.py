@@ -66,7 +66,7 @@ def _kind_of(status: int, text: str) -> tuple[type[StoreError], str]:
         case 500 if "no audit backend succeeded" in text:
             return AuditFailed, "no audit device of the Vault server could record the request"
         case 500 if "internal error" in text:
-            # All that Vault 1.21 says when its audit devices fail, and it says the same of other failures.
+            # All that Vault and OpenBao say when their audit devices fail, and they say the same of other failures.
             return Unavailable, "the Vault server failed; it does so when no audit device can write: look at its log"
         case 501:
             return Uninitialised, "the Vault server was never initialised"

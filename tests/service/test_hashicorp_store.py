@@ -17,23 +17,13 @@ from tests.fakes.vault_server import (
     TRANSIT_MOUNT,
     VaultServer,
     running_server,
-    running_uninitialised,
     stop,
 )
 from tests.suites.credential_store import Harness, PersistentStoreSuite
 from tests.suites.key_maintenance import KeyMaintenanceSuite
 from tests.suites.vault_openings import OpeningsSuite
 from vault_service.store.hashicorp import HashiCorpStore
-from vault_service.store.store import (
-    Denied,
-    MaintainedStore,
-    Purpose,
-    Sealed,
-    Store,
-    Unavailable,
-    Uninitialised,
-    Unsealable,
-)
+from vault_service.store.store import Denied, MaintainedStore, Purpose, Sealed, Store, Unavailable, Unsealable
 from vault_service.store.vault_settings import AppRoleFiles, TokenFile, VaultSettings
 
 pytestmark = pytest.mark.vault
@@ -411,21 +401,6 @@ async def test_a_sealed_server_is_sealed_and_comes_back(own_vault_server: VaultS
     finally:
         await store.close()
         await late.close()
-
-
-async def test_a_server_that_was_never_initialised_says_so(vault_binary: str, tmp_path: Path) -> None:
-    """Vault itself says of it that it is sealed."""
-    for name in ("role-id", "secret-id"):
-        (tmp_path / name).touch(mode=0o600)
-        (tmp_path / name).write_text("any")
-    with running_uninitialised(vault_binary) as server:
-        store = HashiCorpStore(VaultSettings(server.url, AppRoleFiles(tmp_path / "role-id", tmp_path / "secret-id")))
-        try:
-            for call in _calls(store):
-                with pytest.raises(Uninitialised):
-                    await call()
-        finally:
-            await store.close()
 
 
 async def test_a_stopped_server_is_unavailable(own_vault_server: VaultServer, tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from vault_service.store.store import Unavailable
 from vault_service.store.vault_settings import AppRoleFiles, TokenFile, VaultSettings
 
 Answer = Callable[[bytes], bytes]
-HELD_BACK_SECONDS = 1.0
 REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -114,16 +113,14 @@ async def test_no_variable_of_the_environment_sees_the_token(
 
 @asynccontextmanager
 async def flaky_way_to(server: VaultServer, chance: random.Random) -> AsyncIterator[str]:
-    """A way to the server on which connections are cut, and answers held back, now and then; gives its URL."""
+    """A way to the server on which connections are cut now and then; gives its URL."""
     port = int(server.url.rpartition(":")[2])
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, held_back: float) -> None:
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(65536):
                 if chance.random() < 0.02:
                     break
-                if chance.random() < held_back:
-                    await asyncio.sleep(HELD_BACK_SECONDS)
                 writer.write(data)
                 await writer.drain()
         except ConnectionError:
@@ -136,7 +133,7 @@ async def flaky_way_to(server: VaultServer, chance: random.Random) -> AsyncItera
             writer.close()
             return
         inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(pump(reader, inner_writer, 0.0), pump(inner_reader, writer, 0.005), return_exceptions=True)
+        await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer), return_exceptions=True)
 
     front = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with front:
@@ -144,7 +141,6 @@ async def flaky_way_to(server: VaultServer, chance: random.Random) -> AsyncItera
 
 
 @pytest.mark.vault
-@pytest.mark.timeout(count(120, 900))
 async def test_short_tokens_are_renewed_and_replaced_over_a_flaky_way(
     vault_server: VaultServer, tmp_path: Path
 ) -> None:
@@ -153,7 +149,7 @@ async def test_short_tokens_are_renewed_and_replaced_over_a_flaky_way(
     vault_server.make_role(role, ttl="2s", max_ttl="5s")
     files = AppRoleFiles(*vault_server.write_credentials(tmp_path, role))
     request_id = f"gap-{uuid.uuid4()}"
-    instances, seconds = count(3, 12), count(6, 600)  # more would be late for want of CPU in this one process
+    instances, seconds = count(3, 12), count(6, 60)  # more would be late for want of CPU in this one process
     loop = asyncio.get_running_loop()
     calls = cuts = 0
     async with flaky_way_to(vault_server, random.Random(7)) as url:
@@ -184,7 +180,7 @@ async def test_short_tokens_are_renewed_and_replaced_over_a_flaky_way(
     assert len(set(logins)) == len(logins), "no two instances log in at the same moment"
     tried(
         15,
-        "tokens of 2 to 5 s over a way that cuts connections and holds answers back",
+        "tokens of 2 to 5 s over a way that cuts connections",
         seconds=seconds,
         instances=instances,
         calls=calls,

@@ -59,7 +59,7 @@ async def test_both_services_change_their_certificates_under_calls(tmp_path: Pat
         async def keep_calling() -> None:
             nonlocal calls
             while not is_over.is_set():
-                stack.router.credentials.leases.drop_all()  # each call gets a lease of its own
+                stack.end_leases()  # each call gets a lease of its own
                 assert (await stack.member.stream()).text == "Hello world"
                 calls += 1
 
@@ -72,7 +72,7 @@ async def test_both_services_change_their_certificates_under_calls(tmp_path: Pat
                 await asyncio.sleep(0)
         is_over.set()
         await asyncio.gather(*callers)
-        stack.router.credentials.leases.drop_all()
+        stack.end_leases()
         await stack.member.stream()
         assert (await lease_certificates(stack))[0] == certificate_hash(tmp_path)
         assert await shown_to_callers(stack) == certificate_hash(tmp_path)

@@ -92,7 +92,7 @@ class Load:
 
     async def fetch_anew(self) -> None:
         """Drops the leases in hand, so that new ones are taken."""
-        self.callers.stack.router.credentials.leases.drop_all()
+        self.callers.stack.end_leases()
         await self.until_each_called()
 
     async def until_each_called(self) -> None:

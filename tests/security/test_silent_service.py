@@ -62,7 +62,7 @@ def always_answers(_: Received) -> list[Action]:
 async def call(site: Site, *, is_cold: bool) -> float:
     """A call that must be answered; gives how long that took."""
     if is_cold:
-        site.stack.router.credentials.leases.drop_all()
+        site.stack.end_leases()
     began = time.monotonic()
     found = await site.caller.stream(timeout=DEADLINE_SECONDS)
     assert found.error is None, found.error
@@ -122,7 +122,7 @@ async def test_with_the_only_service_out_of_reach_calls_end_in_time(
         end = time.monotonic() + 2 * SHORT_SECONDS
         while time.monotonic() < end:
             if calls % 8:
-                site.stack.router.credentials.leases.drop_all()
+                site.stack.end_leases()
             began = time.monotonic()
             found = await asyncio.gather(*(site.caller.stream(timeout=SHORT_SECONDS) for _ in range(4)))
             latest = max(latest, time.monotonic() - began)

@@ -15,8 +15,9 @@ _MAX_MESSAGE_BYTES = 33 * 1024 * 1024
 _CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-    # gRPC must not repeat a completion by itself: only the caller knows whether it may be billed twice.
-    ("grpc.enable_retries", 0),
+    # gRPC asks again only what the service has never seen, as when a connection comes of age under a new call. Anything
+    # else would need a policy, and nobody sets one in a name server: only the caller knows what may be billed twice.
+    ("grpc.service_config_disable_resolution", 1),
 )
 
 PROBES = ("/keyswitch.router.v1.ModelService/GetModel", "/keyswitch.vault.v1.CredentialService/GetCredential")

@@ -7,10 +7,11 @@ come from the call's context, and never from the request.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
 
 from keyswitch.vault.v1 import audit_pb2, error_reason_pb2
@@ -75,24 +76,17 @@ class Recorder:
         self._sink = sink
         self._last_request_ids = last_request_ids
 
-    @asynccontextmanager
-    async def doing(
+    def doing(
         self, actor: Actor, action: audit_pb2.AuditAction.ValueType, resource: str, **fields: Any
-    ) -> AsyncIterator[Act]:
+    ) -> AbstractAsyncContextManager[Act]:
         """Records the intent, lets it be done, records the outcome; `record_name` is then the outcome's."""
-        intent = await self._append(_record(actor, Act(action, resource, fields), audit_pb2.AUDIT_OUTCOME_INTENDED))
-        act = Act(action, resource, dict(fields))
-        async with self._outcome(actor, act, intent):
-            yield act
+        return _Recorded(self, actor, Act(action, resource, fields), has_intent=True)
 
-    @asynccontextmanager
-    async def reading(
+    def reading(
         self, actor: Actor, action: audit_pb2.AuditAction.ValueType, resource: str, **fields: Any
-    ) -> AsyncIterator[Act]:
+    ) -> AbstractAsyncContextManager[Act]:
         """Records the outcome only."""
-        act = Act(action, resource, dict(fields))
-        async with self._outcome(actor, act, ""):
-            yield act
+        return _Recorded(self, actor, Act(action, resource, fields), has_intent=False)
 
     async def note(
         self,
@@ -105,9 +99,10 @@ class Recorder:
         """Records what has already happened."""
         record = _record(actor, Act(action, resource, fields), audit_pb2.AUDIT_OUTCOME_SUCCEEDED)
         _set_fault(record, fault)
-        return await self._append(record)
+        return await self.append(record)
 
-    async def _append(self, record: audit_pb2.AuditRecord) -> str:
+    async def append(self, record: audit_pb2.AuditRecord) -> str:
+        """Gives the record's name when it is durable, with the id of the call that this task serves."""
         trace = _TRACE.get()
         if trace is not None:
             record.call_id = trace.call_id
@@ -116,45 +111,56 @@ class Recorder:
             trace.records += 1
         return name
 
-    @asynccontextmanager
-    async def _outcome(self, actor: Actor, act: Act, intent: str) -> AsyncIterator[None]:
-        self._last_request_ids()  # those of whatever this task did before are not of this act
-        try:
-            yield
-        except StoreError as error:
-            fault = from_store(error, act.resource)
-            await self._end(actor, act, intent, fault)
-            raise fault from error
-        except Fault as fault:
-            await self._end(actor, act, intent, fault)
-            raise
-        except asyncio.CancelledError:
-            # The caller went away. The record is written although nobody waits for it any longer.
-            made = self._last_request_ids()  # they belong to this task, and the record is written by another one
-            await asyncio.shield(asyncio.ensure_future(self._end(actor, act, intent, None, left_requests=made)))
-            raise
-        except Exception:  # whatever it was, the intent gets its outcome
-            await self._end(actor, act, intent, Fault(Reason.INTERNAL))
-            raise
-        await self._end(actor, act, intent, None)
+    def take_request_ids(self) -> Sequence[str]:
+        """Gives Vault's ids of what this task has done since they were taken last."""
+        return self._last_request_ids()
 
-    async def _end(
-        self,
-        actor: Actor,
-        act: Act,
-        intent: str,
-        fault: Fault | None,
-        *,
-        left_requests: Sequence[str] | None = None,
+
+class _Recorded(AbstractAsyncContextManager[Act]):
+    """What is done between its records. A class, as two of them are entered for each lease."""
+
+    def __init__(self, recorder: Recorder, actor: Actor, act: Act, *, has_intent: bool) -> None:
+        self._recorder = recorder
+        self._actor = actor
+        self._act = act
+        self._has_intent = has_intent
+        self._intent = ""
+
+    async def __aenter__(self) -> Act:
+        if self._has_intent:
+            record = _record(self._actor, self._act, audit_pb2.AUDIT_OUTCOME_INTENDED)
+            self._intent = await self._recorder.append(record)
+        self._recorder.take_request_ids()  # those of whatever this task did before are not of this act
+        return self._act
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        match error:
+            case None:
+                await self._end(None)
+            case StoreError():
+                fault = from_store(error, self._act.resource)
+                await self._end(fault)
+                raise fault from error
+            case Fault():
+                await self._end(error)
+            case asyncio.CancelledError():
+                # The caller went away. The record is written although nobody waits for it any longer.
+                made = self._recorder.take_request_ids()  # this task's: the record is written by another one
+                await asyncio.shield(asyncio.ensure_future(self._end(None, left_requests=made)))
+            case Exception():  # whatever it was, the intent gets its outcome
+                await self._end(Fault(Reason.INTERNAL))
+
+    async def _end(self, fault: Fault | None, *, left_requests: Sequence[str] | None = None) -> None:
         """Records the outcome. `left_requests` are Vault's ids of an act whose caller went away."""
         was_left = left_requests is not None
         outcome = audit_pb2.AUDIT_OUTCOME_FAILED if was_left else audit_pb2.AUDIT_OUTCOME_SUCCEEDED
-        record = _record(actor, act, outcome)
+        record = _record(self._actor, self._act, outcome)
         _set_fault(record, fault)
-        record.intent_record = intent
-        record.vault_request_ids.extend(self._last_request_ids() if left_requests is None else left_requests)
-        act.record_name = await self._append(record)
+        record.intent_record = self._intent
+        record.vault_request_ids.extend(self._recorder.take_request_ids() if left_requests is None else left_requests)
+        self._act.record_name = await self._recorder.append(record)
 
 
 def _record(actor: Actor, act: Act, outcome: audit_pb2.AuditOutcome.ValueType) -> audit_pb2.AuditRecord:

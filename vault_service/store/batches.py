@@ -26,6 +26,10 @@ class _Waiter(Generic[Item, Answer]):
     done: "asyncio.Future[Answer]"
     batch: "_Batch[Item, Answer] | None" = None
 
+    def give_up(self) -> None:
+        if not self.done.done():
+            self.done.set_exception(TimeoutError())
+
 
 @dataclass(slots=True, eq=False)
 class _Batch(Generic[Item, Answer]):
@@ -59,17 +63,23 @@ class Batches(Generic[Item, Answer]):
         self._patience_seconds = patience_seconds
         self._queues: dict[str, _Queue[Item, Answer]] = {}
 
-    async def ask(self, key: str, item: Item) -> Answer:
-        """Gives the item's answer. Who is cancelled leaves alone; a batch that nobody waits for is cancelled too."""
+    async def ask(self, key: str, item: Item, seconds: float) -> Answer:
+        """Gives the item's answer, or raises TimeoutError after so many seconds.
+
+        Who is cancelled leaves alone; a batch that nobody waits for is cancelled too.
+        """
         loop = asyncio.get_running_loop()
         waiter: _Waiter[Item, Answer] = _Waiter(item, loop.create_future())
         queue = self._queues.setdefault(key, _Queue())
         queue.waiting.append(waiter)
         if queue.next_send is None:
             queue.next_send = loop.call_soon(self._send, key, queue)  # who comes in this round of the loop goes along
+        # A timer costs a fifth of a time-out of asyncio's, and each lease waits here.
+        timer = loop.call_later(seconds, waiter.give_up)
         try:
             return await waiter.done
         finally:
+            timer.cancel()
             batch = waiter.batch
             if batch is not None and batch.task is not None and all(one.done.done() for one in batch.waiters):
                 batch.task.cancel()

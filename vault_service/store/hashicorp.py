@@ -171,8 +171,7 @@ class HashiCorpStore:
 
     async def _open_with_others(self, name: str, sealed: SealedItem) -> OpenedItem:
         try:
-            async with asyncio.timeout(left_seconds(self._settings.call_timeout_seconds)):
-                return await self._openings.ask(name, sealed)
+            return await self._openings.ask(name, sealed, left_seconds(self._settings.call_timeout_seconds))
         except TimeoutError:
             raise Unavailable("the Vault server did not answer in time") from None
 

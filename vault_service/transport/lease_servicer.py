@@ -95,7 +95,7 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
         _check_batch(request)
         recipient = _read_recipient(request)
         call = current()
-        pending: set[asyncio.Task[pb.LeaseResult]] = {
+        pending = {
             asyncio.create_task(self._lease_of_batch(index, one, recipient, call))
             for index, one in enumerate(request.requests)
         }

@@ -8,6 +8,7 @@ import pytest
 
 from vault_service.store.batches import Batches
 
+SECONDS = 60.0
 DEADLINE: ContextVar[str] = ContextVar("deadline", default="none")
 
 
@@ -45,7 +46,7 @@ def new_batches(server: Server, *, patience_seconds: float = 60.0, max_items: in
 
 
 def ask(batches: Batches[str, str], *items: str, key: str = "k") -> list[asyncio.Task[str]]:
-    return [asyncio.create_task(batches.ask(key, item)) for item in items]
+    return [asyncio.create_task(batches.ask(key, item, SECONDS)) for item in items]
 
 
 async def test_who_comes_while_one_is_under_way_goes_with_the_next() -> None:
@@ -173,3 +174,15 @@ async def test_what_one_caller_has_set_holds_for_nobody_else(deadline: str) -> N
     server.answer(0)
     await asyncio.gather(*tasks)
     assert server.deadlines == ["none"]
+
+
+async def test_each_waits_for_as_long_as_it_said_and_takes_nobody_with_it() -> None:
+    server = Server()
+    batches = new_batches(server)
+    patient, hasty = ask(batches, "a")[0], asyncio.create_task(batches.ask("k", "b", 0.0))
+    with pytest.raises(TimeoutError):
+        await hasty
+    await settle()
+    assert not patient.done()
+    server.answer(0)
+    assert await patient == "A"

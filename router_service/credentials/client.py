@@ -164,6 +164,10 @@ class Credentials:
             except TermOver:
                 if self._monotonic() >= end:
                     raise _disconnected() from None
+            except grpc.aio.UsageError:
+                if term is self._term:
+                    raise
+                # What waited to be sent when the certificate was renewed: its connection was closed before it began.
 
     async def _await_watch(self, end: float) -> None:
         """Returns when the watch speaks. Raises once it was silent for the grace, or when the time is up.

@@ -12,18 +12,10 @@ from keyswitch.vault.v1 import audit_pb2, audit_service_pb2
 from tests.security.promises import count, tried
 from tests.service.router_answers import answer
 from tests.service.router_harness import DEMO, Stack, running_stack
-from tests.service.vault_harness import make_home
+from tests.service.vault_harness import renew_leaves
 
 MAIN = f"{DEMO}/credentials/main"
 CALLERS = 4
-
-
-def renew_leaves(home: Path) -> None:
-    """New certificates of both services, from the same authority."""
-    for name in ("router", "vault"):
-        for path in (home / f"{name}.pem", home / f"{name}-key.pem"):
-            path.unlink()
-    make_home(home)
 
 
 async def lease_certificates(stack: Stack) -> list[bytes]:
@@ -60,7 +52,8 @@ async def test_both_services_change_their_certificates_under_calls(tmp_path: Pat
             nonlocal calls
             while not is_over.is_set():
                 stack.end_leases()  # each call gets a lease of its own
-                assert (await stack.member.stream()).text == "Hello world"
+                found = await stack.member.stream()
+                assert (found.text, found.error) == ("Hello world", None)
                 calls += 1
 
         callers = [asyncio.create_task(keep_calling()) for _ in range(CALLERS)]

@@ -12,8 +12,7 @@ import pytest
 from deploy.local.stack import Stack, free_ports
 from router_service.transport import handshakes as router_handshakes
 from tests.security.promises import count, tried
-from tests.security.test_certificates import renew_leaves
-from tests.service.vault_harness import make_home
+from tests.service.vault_harness import make_home, renew_leaves
 from vault_service.transport import handshakes as vault_handshakes
 
 AT_ONCE = 32

@@ -13,9 +13,10 @@ from tests.fakes.scripted_upstream import Action, Send, Stall, chunk, head
 from tests.fakes.vault_server import running_server
 from tests.security.promises import count, is_thorough, tried
 from tests.security.site import EVE, MAIN, OTHER, Load, Provider, Site, running_site
-from tests.security.test_certificates import certificate_hash, renew_leaves
+from tests.security.test_certificates import certificate_hash
 from tests.service.router_answers import answer_events
 from tests.service.router_harness import ADA, CHAT, DEMO, Caller, copy_certificates, follow
+from tests.service.vault_harness import renew_leaves
 
 pytestmark = [pytest.mark.vault, pytest.mark.timeout(count(400, 1700))]
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import grpc
@@ -27,6 +28,7 @@ from tests.service.router_harness import (
     revoke_token_request,
     running_stack,
 )
+from tests.service.vault_harness import renew_leaves
 
 MAIN = f"{DEMO}/credentials/first"
 OWN = f"{ADA}/credentials/mine"
@@ -316,3 +318,22 @@ async def test_many_cold_keys_are_leased_together(stack: Stack) -> None:
     async with aiohttp.ClientSession() as session, session.get(url) as response:
         calls = [line for line in (await response.text()).splitlines() if "BatchLeaseCredentials" in line]
     assert any(line.startswith("keyswitch_vault_calls_total") and 'code="OK"' in line for line in calls)
+
+
+async def test_what_waits_to_be_sent_when_the_certificate_is_renewed_goes_over_the_new_connection(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease that came too soon after the one before waits for its turn; its connection is closed in between."""
+    await stack.save_key(MAIN)
+    stack.first.script(answer("one"), answer("two"))
+    await stack.member.stream()
+    queue: Any = stack.router.credentials._link.leases
+    sent, send = asyncio.Event(), queue._send
+    monkeypatch.setattr(queue, "_send", sent.set)
+    stack.end_leases()
+    waiting = asyncio.create_task(stack.member.stream())
+    await sent.wait()
+    renew_leaves(stack.home)
+    assert await stack.router.renew_certificate()
+    send()
+    assert (await waiting).text == "two"

@@ -247,6 +247,14 @@ def make_home(home: Path) -> Path:
     return home
 
 
+def renew_leaves(home: Path) -> None:
+    """New certificates of both services, from the same authority."""
+    for name in ("router", "vault"):
+        for path in (home / f"{name}.pem", home / f"{name}-key.pem"):
+            path.unlink()
+    make_home(home)
+
+
 def make_test_config(home: Path, **changes: Any) -> Config:
     """Gives the configuration of a service on free ports."""
     addresses = {

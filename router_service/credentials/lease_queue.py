@@ -1,7 +1,8 @@
 """Leases that are asked of one instance at about the same time go in one call; who comes alone asks at once.
 
-While many come, a few thousandths of a second lie between two calls, or they would be many and small. No call waits
-for the answer of another one, and no lease for another one of its call: the service gives each when it has it.
+While many come, a few thousandths of a second lie between two calls, and what comes while two calls have no answer yet
+goes together in the next one, or calls would be many and small. Nothing waits long for another one: a call whose
+answers take their time is not waited for, and within a call the service gives each lease when it has it.
 """
 
 import asyncio
@@ -19,7 +20,10 @@ from router_service.credentials.errors import LeaseRefused, unavailable
 from router_service.credentials.recipient import Recipient
 
 MAX_BATCH = 64
+MAX_UNANSWERED = 2
 SPACING_SECONDS = 0.005
+PATIENCE_SECONDS = 0.05
+"""How long after the last call the next one goes in any case."""
 
 Request = TypeVar("Request", pb.LeaseCredentialRequest, pb.BatchLeaseCredentialsRequest)
 
@@ -36,6 +40,7 @@ class _Asker:
 class _Call:
     askers: Sequence[_Asker]
     task: "asyncio.Task[None] | None" = None
+    is_answered: bool = False
 
     def fail(self, error: Exception) -> None:
         """Whoever still waits hears of it, and raises it."""
@@ -58,13 +63,16 @@ class LeaseQueue:
         recipient: Recipient,
         *,
         spacing_seconds: float = SPACING_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._stub = stub
         self._recipient = recipient
         self._spacing_seconds = spacing_seconds
+        self._patience_seconds = patience_seconds
         self._waiting: list[_Asker] = []
         self._send_time = float("-inf")
-        self._is_due = False
+        self._next_send: asyncio.TimerHandle | None = None
+        self._unanswered = 0
         self._takes_batches = True
 
     async def ask(self, request: pb.LeaseCredentialRequest, seconds: float) -> pb.LeaseCredentialResponse:
@@ -75,10 +83,8 @@ class LeaseQueue:
         loop = asyncio.get_running_loop()
         asker = _Asker(request, loop.time() + seconds, loop.create_future())
         self._waiting.append(asker)
-        if not self._is_due:
-            self._is_due = True
-            # The round of the loop that is under way may bring more: they go along.
-            loop.call_at(max(loop.time(), self._send_time + self._spacing_seconds), self._send)
+        if self._next_send is None:
+            self._plan()
         try:
             async with asyncio.timeout_at(asker.end_time):
                 return await asker.answer
@@ -86,20 +92,38 @@ class LeaseQueue:
             if asker.call is not None:
                 asker.call.leave()
 
-    def _send(self) -> None:
+    def _plan(self) -> None:
+        """Sets when what waits goes. The round of the loop that is under way may bring more: they go along."""
         loop = asyncio.get_running_loop()
+        is_busy = self._unanswered >= MAX_UNANSWERED
+        pause = self._patience_seconds if is_busy else self._spacing_seconds
+        if self._next_send is not None:
+            self._next_send.cancel()
+        self._next_send = loop.call_at(max(loop.time(), self._send_time + pause), self._send)
+
+    def _send(self) -> None:
+        self._next_send = None
         waiting = [asker for asker in self._waiting if not asker.answer.done()]
         askers, self._waiting = waiting[:MAX_BATCH], waiting[MAX_BATCH:]
-        self._is_due = bool(self._waiting)
-        if self._is_due:
-            loop.call_soon(self._send)
-        if not askers:
+        if askers:
+            self._send_time = asyncio.get_running_loop().time()
+            self._unanswered += 1
+            call = _Call(askers)
+            for asker in askers:
+                asker.call = call
+            call.task = asyncio.create_task(self._run(call))
+            call.task.add_done_callback(lambda _: self._note_answer(call))  # also where it is cancelled before it runs
+        if self._waiting:
+            self._plan()
+
+    def _note_answer(self, call: _Call) -> None:
+        """The first answer of a call, or its end: what waits need not wait for it any longer."""
+        if call.is_answered:
             return
-        self._send_time = loop.time()
-        call = _Call(askers)
-        for asker in askers:
-            asker.call = call
-        call.task = asyncio.create_task(self._run(call))
+        call.is_answered = True
+        self._unanswered -= 1
+        if self._next_send is not None:
+            self._plan()
 
     async def _run(self, call: _Call) -> None:
         try:
@@ -131,6 +155,7 @@ class LeaseQueue:
         stream = self._stub.BatchLeaseCredentials(self._sealed_to(request), timeout=left)
         try:
             async for message in stream:
+                self._note_answer(call)
                 for result in message.results:
                     if 0 <= result.index < len(call.askers):
                         _settle(call.askers[result.index].answer, result)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-MAX_ITEMS = 32
+MAX_ITEMS = 64
 SPACING_SECONDS = 0.004
 PATIENCE_SECONDS = 0.05
 

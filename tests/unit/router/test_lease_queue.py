@@ -86,8 +86,15 @@ def leases(count: int) -> list[pb.LeaseResult]:
     return [lease(index) for index in range(count)]
 
 
-def queue_over(stub: Stub) -> LeaseQueue:
-    return LeaseQueue(stub, Recipient())  # type: ignore[arg-type] # what a queue needs of them
+def queue_over(stub: Any, patience_seconds: float = 60.0) -> LeaseQueue:
+    recipient: Any = Recipient()
+    return LeaseQueue(stub, recipient, spacing_seconds=0.0, patience_seconds=patience_seconds)
+
+
+async def turn() -> None:
+    """Lets everything run that can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 def rpc_error(code: grpc.StatusCode) -> grpc.aio.AioRpcError:
@@ -144,6 +151,53 @@ async def test_those_who_come_while_a_call_is_on_its_way_do_not_wait_for_its_ans
     assert not first.done()
     stub.gate.set()
     assert (await first).lease_id == "lease-of-0"
+
+
+async def begin_two(queue: LeaseQueue, stub: Stub) -> list["asyncio.Task[pb.LeaseCredentialResponse]"]:
+    """Two calls that have no answer yet."""
+    stub.gate = asyncio.Event()
+    begun: list[asyncio.Task[pb.LeaseCredentialResponse]] = []
+    for number in (1, 2):
+        begun += ask(queue, 1)
+        while len(stub.alone) < number:
+            await asyncio.sleep(0)
+    return begun
+
+
+async def test_what_comes_while_two_calls_have_no_answer_goes_together_once_one_has() -> None:
+    stub = Stub()
+    queue = queue_over(stub)
+    begun = await begin_two(queue, stub)
+    later = ask(queue, 2)
+    await turn()
+    later += ask(queue, 1)
+    await turn()
+    assert (len(stub.alone), len(stub.together)) == (2, 0)
+    assert stub.gate is not None
+    stub.gate.set()
+    await asyncio.gather(*begun)
+    assert [one.lease_id for one in await asyncio.gather(*later)] == ["lease-0", "lease-1", "lease-2"]
+    assert len(stub.together) == 1
+
+
+async def test_calls_whose_answers_take_their_time_are_not_waited_for() -> None:
+    stub = Stub()
+    queue = queue_over(stub, patience_seconds=0.0)
+    begun = await begin_two(queue, stub)
+    assert len(await asyncio.gather(*ask(queue, 2))) == 2
+    assert not any(task.done() for task in begun)
+    for task in begun:
+        task.cancel()
+    await asyncio.gather(*begun, return_exceptions=True)
+
+
+async def test_calls_that_nobody_waits_for_any_longer_hold_up_nobody() -> None:
+    stub = Stub()
+    queue = queue_over(stub)
+    for task in await begin_two(queue, stub):
+        task.cancel()
+    stub.gate = None
+    assert (await queue.ask(pb.LeaseCredentialRequest(name="next"), SECONDS)).lease_id == "lease-of-next"
 
 
 async def test_each_gets_its_own_refusal() -> None:

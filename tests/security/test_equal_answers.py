@@ -7,9 +7,10 @@ answers and the work that is done must be the same; ids are put back before they
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ class World:
         await self.both.run(step, token)  # what is remembered of the caller is remembered now
         self.work.counts.clear()
         outcome = await self.both.run(step, token)
-        answers = tuple(one.SerializeToString(deterministic=True) for one in outcome.answers)
+        answers = in_order(outcome.answers)
         return outcome.code, outcome.reason, outcome.message, outcome.details, answers, dict(self.work.counts)
 
 
@@ -131,7 +132,18 @@ def as_stranger(step: Step, token: str) -> Step:
     if isinstance(request, lease_service_pb2.LeaseCredentialRequest | lease_service_pb2.ListLeasableRequest):
         request = renamed(request, {})
         request.caller_proof = token
+    elif isinstance(request, lease_service_pb2.BatchLeaseCredentialsRequest):
+        request = renamed(request, {})
+        for one in request.requests:
+            one.caller_proof = token
     return replace(step, request=request)
+
+
+def in_order(answers: Sequence[Message]) -> tuple[bytes, ...]:
+    """The answers as bytes. Those of a batch come as they are there, and are put into the order of its requests."""
+    results: list[Any] = [one for answer in answers for one in getattr(answer, "results", ())]
+    found: Sequence[Message] = sorted(results, key=attrgetter("index")) if results else answers
+    return tuple(one.SerializeToString(deterministic=True) for one in found)
 
 
 def changed(step: Step, names: dict[str, str]) -> Step | None:

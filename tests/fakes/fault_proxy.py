@@ -96,8 +96,16 @@ class Way:
         # Closed first: a fault is not taken off a connection in which bytes still wait for it.
         self.proxy.ask("POST", f"proxies/{self.name}", {"enabled": False})
         for toxic in self.proxy.ask("GET", f"proxies/{self.name}/toxics"):
-            self.proxy.ask("DELETE", f"proxies/{self.name}/toxics/{toxic['name']}")
+            self._take_off(toxic["name"])
         self.proxy.ask("POST", f"proxies/{self.name}", {"enabled": True})
+
+    def _take_off(self, toxic: str) -> None:
+        """Where bytes are still under way the proxy says that it is unavailable, and takes the fault off later."""
+        try:
+            self.proxy.ask("DELETE", f"proxies/{self.name}/toxics/{toxic}")
+        except requests.HTTPError as error:
+            if error.response.status_code != requests.codes.unavailable:
+                raise
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ MASKS = (
     (re.compile(r"keyswitch receipt -- <id>"), "keyswitch receipt <id>"),
     (re.compile(r"Did you mean .*\?"), "<nearest names of the catalog>"),
     (re.compile(r"…[\w-]{4}"), "<ending>"),
+    (re.compile(r"\b[0-9a-f]{16}\b"), "<etag>"),
+    (re.compile(r"(last use +)(?:never\b|<time>)"), r"\1<time>"),  # it is told within five seconds
 )
 
 

@@ -278,7 +278,7 @@ def _whole_json(block: _OpenBlock) -> str:
         raise violation("malformed", "The provider sent the input of its own tool as broken JSON.")
     whole = dict(read_object(block.raw) or {})
     whole["input"] = msgspec.Raw(streamed.encode())
-    return msgspec.json.encode(whole).decode()
+    return msgspec.json.encode(whole).decode("utf-8", "replace")
 
 
 def _citation(wire: CitationWire) -> Citation:

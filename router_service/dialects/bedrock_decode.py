@@ -204,7 +204,10 @@ class BedrockConverseDecoder:
             self._end_block(out, number)
         if says_something(trace):
             index = self._begin(out, ProviderStart(DIALECT, TRACE))
-            out += [ProviderDelta(index, msgspec.json.encode({TRACE: trace}).decode()), PartEnded(index)]
+            out += [
+                ProviderDelta(index, msgspec.json.encode({TRACE: trace}).decode("utf-8", "replace")),
+                PartEnded(index),
+            ]
         if says_something(usage):
             out.append(usage_of(usage))
 
@@ -376,7 +379,7 @@ def _whole_json(block: _OpenBlock) -> str:
         whole["input"] = msgspec.Raw(streamed.encode())
     if block.results:
         whole["content"] = msgspec.Raw(msgspec.json.encode(block.results))
-    return msgspec.json.encode({block.kind.value: whole}).decode()
+    return msgspec.json.encode({block.kind.value: whole}).decode("utf-8", "replace")
 
 
 def _bytes_of(text: str) -> bytes:

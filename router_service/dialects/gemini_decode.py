@@ -281,7 +281,7 @@ class GeminiDecoder:
         out: list[Event] = []
         self._end_partial(out)
         for kind, raw in self._metadata.items():
-            self._parts.add_block(out, DIALECT, kind, msgspec.json.encode({kind: raw}).decode())
+            self._parts.add_block(out, DIALECT, kind, msgspec.json.encode({kind: raw}).decode("utf-8", "replace"))
         self._parts.end(out)
         reason = _FINISH_REASONS.get(self._finish_word, FinishReason.UNKNOWN)
         if self._is_blocked:

@@ -125,6 +125,14 @@ def test_other_candidates_are_not_read() -> None:
     assert [part.kind for part in answer_of(first).parts] == [Text("a")]
 
 
+def test_sources_with_a_broken_character_keep_all_others() -> None:
+    body = stream(
+        chunk({"text": "Ja"}, groundingMetadata={"searchEntryPoint": {"renderedContent": "a@b"}}, finish="STOP")
+    )
+    events = decode(DIALECT, [body.replace(b"a@b", b"a\x80b")])
+    assert any('"a\N{REPLACEMENT CHARACTER}b"' in repr(event) for event in events)
+
+
 def test_sources_are_given_once_and_searches_counted() -> None:
     grounding = {
         "webSearchQueries": ["a", "b"],

@@ -30,7 +30,6 @@ from tests.service.vault_harness import ACME, ADA, ORIGIN, Client, Router, Vault
 from vault_service.audit.sink import Sink
 
 CREDENTIALS = 20
-CHANNELS = 1
 LEASES_PER_SECOND = 1000
 
 
@@ -147,8 +146,8 @@ class Load:
 
     async def measure(self, program: Program, server: VaultServer, leases: int, at_once: int) -> Figures:
         """One at a time, and then as many as it takes."""
-        channels = [open_channel(self.home, self.port, "router") for _ in range(CHANNELS)]
-        queues = [LeaseQueue(Client(channel).leases, self.router) for channel in channels]  # type: ignore[arg-type] # has what it reads
+        channel = open_channel(self.home, self.port, "router")
+        queue = LeaseQueue(Client(channel).leases, self.router)  # type: ignore[arg-type] # it has what is read of it
 
         async def take(number: int) -> float:
             request = lease_service_pb2.LeaseCredentialRequest(
@@ -160,7 +159,7 @@ class Load:
                 origin=ORIGIN,
             )
             began = time.perf_counter()
-            await queues[number % CHANNELS].ask(request, 10)
+            await queue.ask(request, 10)
             return time.perf_counter() - began
 
         async def worker(numbers: range) -> None:
@@ -182,8 +181,7 @@ class Load:
             (_cpu_seconds(server) - vault_busy) / leases * 1e6,
             (time.process_time() - load_busy) / leases * 1e6,
         )
-        for channel in channels:
-            await channel.close()
+        await channel.close()
         return figures
 
 

@@ -63,7 +63,7 @@ class EmbeddedDatabase:
             self._root_key_path = folder / "root.key"
             self._root_key = self._load_root_key(self._root_key_path)
             self._verify_root_key()
-        except BaseException:
+        except BaseException:  # whatever it was, the file is let go of
             self._connection.close()
             raise
 
@@ -252,7 +252,7 @@ class EmbeddedDatabase:
         try:
             yield
             self._connection.execute("COMMIT")
-        except BaseException:
+        except BaseException:  # whatever it was, half a change must not stay open
             # A full disk or a failing one has ended the transaction already.
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")

@@ -276,7 +276,7 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
                 lease_id=use.lease_id,
                 use_outcome=use.outcome,
             )
-        except BaseException:
+        except BaseException:  # also a caller that left: what is not recorded may be reported again
             self._reported.give_back(_key(use))
             raise
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from keyswitch.vault.v1 import audit_pb2
 
@@ -29,9 +30,14 @@ from vault_service.maintenance.recording import recording
 from vault_service.maintenance.rotation import rotate_tenant
 from vault_service.maintenance.shredding import shred_tenant
 from vault_service.store.embedded import EmbeddedStore
+from vault_service.store.hashicorp import HashiCorpStore
 from vault_service.store.store import MaintainedStore, StoreError
+from vault_service.store.vault_settings import VaultSettings
 
 _EXIT_CONFIGURATION = 78
+_PATIENCE_SECONDS = 60.0
+"""For each question to Vault. Nobody's call waits here, and the first import makes Vault find an RSA key of 4,096 bits,
+which takes a slow machine many seconds."""
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -127,10 +133,8 @@ async def _rotate_root_key(config: Config) -> None:
 async def _migrate(config: Config) -> None:
     if config.hashicorp is None:
         raise ConfigError("KEYSWITCH_VAULT_STORE must be hashicorp, with the Vault that is to take over")
-    from vault_service.store.hashicorp import HashiCorpStore
-
     source = await EmbeddedStore.open(config.store_folder)
-    target = HashiCorpStore(config.hashicorp)
+    target = _store_in_vault(config.hashicorp)
     try:
         async with (
             recording(config.audit_folder, target) as recorder,
@@ -152,9 +156,7 @@ async def _migrate(config: Config) -> None:
 async def _opened(config: Config) -> AsyncIterator[MaintainedStore]:
     store: MaintainedStore
     if config.hashicorp is not None:
-        from vault_service.store.hashicorp import HashiCorpStore
-
-        store = HashiCorpStore(config.hashicorp)
+        store = _store_in_vault(config.hashicorp)
     elif config.store == "embedded":
         store = await EmbeddedStore.open(config.store_folder)
     else:
@@ -164,6 +166,11 @@ async def _opened(config: Config) -> AsyncIterator[MaintainedStore]:
         yield store
     finally:
         await store.close()
+
+
+def _store_in_vault(settings: VaultSettings) -> HashiCorpStore:
+    patient = replace(settings, read_timeout_seconds=_PATIENCE_SECONDS, call_timeout_seconds=_PATIENCE_SECONDS)
+    return HashiCorpStore(patient)
 
 
 def _say(text: str) -> None:

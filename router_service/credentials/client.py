@@ -308,7 +308,7 @@ class Credentials:
             answer, recipient = await self._ask(ask)
         except (grpc.aio.AioRpcError, LeaseRefused, TimeoutError) as error:
             raise fault_of(error, credential) from None
-        secret = recipient.open(answer, origin)
+        secret = recipient.open(answer, name, origin)
         return Lease(answer.lease_id, credential, answer.credential_version, origin, answer.expire_time.seconds, secret)
 
     async def report_test(self, lease_id: str, test: credential_test_pb2.CredentialTest) -> None:

@@ -30,8 +30,12 @@ class Recipient:
             for certificate in x509.load_pem_x509_certificates(certificate_chain_pem)
         )
 
-    def open(self, lease: lease_service_pb2.LeaseCredentialResponse, origin: str) -> Secret:
-        """The material of a lease. Opens only what was sealed to this process for this origin."""
+    def open(self, lease: lease_service_pb2.LeaseCredentialResponse, name: str, origin: str) -> Secret:
+        """The material of a lease. Opens only what was sealed to this process for this origin, and is of the version
+        that was asked for by `name`: an answer to another question is as well sealed as this one's."""
+        if not _answers(lease.credential_version, name):
+            message = "The credential service's answer is to another question; it was not used."
+            raise Fault(Reason.CREDENTIALS_UNAVAILABLE, message, metadata={"cause": "other_version"})
         binding = encode_binding(
             lease.lease_id,
             lease.credential_version,
@@ -62,6 +66,12 @@ class Recipient:
                 message = "The credential is of a kind that this router cannot use; upgrade the router."
                 metadata = {"cause": "material_kind"}
                 raise Fault(Reason.CREDENTIALS_UNAVAILABLE, message, metadata=metadata)
+
+
+def _answers(version: str, name: str) -> bool:
+    """Whether this version is what was asked for: by its number, or as the active one of its credential."""
+    credential, _, wanted = name.rpartition("/")
+    return version == name or (wanted == "active" and version.rpartition("/")[0] == credential)
 
 
 def encode_binding(

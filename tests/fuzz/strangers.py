@@ -163,7 +163,7 @@ def _lease(data: bytes) -> None:
     binding = encode_binding("l", "v", "p", "https://o", 0, WORLD.recipient.public_key)
     for lease.sealed_material in (data, _SUITE.encrypt(data, key, info=binding)):
         with contextlib.suppress(router_faults.Fault):
-            WORLD.recipient.open(lease, "https://o")
+            WORLD.recipient.open(lease, lease.credential_version, "https://o")
 
 
 def _page_token(data: bytes) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import grpc
 import jwt
 import pytest
 from keyswitch.router.v1 import payer_pb2
-from keyswitch.vault.v1 import credential_service_pb2
+from keyswitch.vault.v1 import credential_service_pb2, lease_service_pb2
 
 from router_service.core.caller import Caller
 from router_service.transport.interceptors.tokens import Verifier
@@ -337,3 +337,66 @@ async def test_what_waits_to_be_sent_when_the_certificate_is_renewed_goes_over_t
     assert await stack.router.renew_certificate()
     send()
     assert (await waiting).text == "two"
+
+
+def copied(lease: lease_service_pb2.LeaseCredentialResponse) -> lease_service_pb2.LeaseCredentialResponse:
+    copy = lease_service_pb2.LeaseCredentialResponse()
+    copy.CopyFrom(lease)
+    return copy
+
+
+class LyingService:
+    """What comes to the router in place of the credential service's answers, from somebody who stands between them and
+    holds the lease's bytes, or from a service that mixes its answers up."""
+
+    def __init__(self, stack: Stack) -> None:
+        queue: Any = stack.router.credentials._link.leases
+        self._ask = queue.ask
+        self.heard: dict[str, lease_service_pb2.LeaseCredentialResponse] = {}
+        self.change: Callable[[lease_service_pb2.LeaseCredentialResponse], Any] = lambda lease: lease
+        queue.ask = self.ask
+
+    async def ask(self, request: lease_service_pb2.LeaseCredentialRequest, seconds: float) -> Any:
+        lease = await self._ask(request, seconds)
+        self.heard[request.name.partition("/versions/")[0]] = copied(lease)
+        return self.change(copied(lease))
+
+
+async def test_a_lease_answer_that_was_replayed_swapped_or_cut_is_not_used(stack: Stack) -> None:
+    shared = "deployment/credentials/first"
+    await stack.save_key(MAIN, "sk-own-0123456789")
+    await stack.save_key(shared, "sk-shared-0123456789")
+    await stack.add_credits(10**9)
+    between = LyingService(stack)
+    stack.first.choose = lambda _: answer("Hello")
+    own, on_credits = (
+        make_call(route_policy=make_policy(payers=[one])) for one in ("PAYER_ORGANIZATION_KEY", "PAYER_CREDITS")
+    )
+    for call in (own, on_credits):
+        assert (await stack.member.stream(call)).error is None
+
+    def cut(lease: lease_service_pb2.LeaseCredentialResponse) -> lease_service_pb2.LeaseCredentialResponse:
+        lease.sealed_material = lease.sealed_material[:-1]
+        return lease
+
+    def renamed(lease: lease_service_pb2.LeaseCredentialResponse) -> lease_service_pb2.LeaseCredentialResponse:
+        other = copied(between.heard[shared])
+        other.credential_version = lease.credential_version
+        return other
+
+    lies: dict[str, Callable[[Any], Any]] = {
+        "the deployment's, for the organization's": lambda _: copied(between.heard[shared]),
+        "the same under the right name": renamed,
+        "cut": cut,
+        "empty": lambda _: lease_service_pb2.LeaseCredentialResponse(),
+    }
+    sent = len(stack.first.received)
+    for how, lie in lies.items():
+        stack.end_leases()
+        between.change = lie
+        refused = (await stack.member.stream(own)).refused
+        assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "CREDENTIALS_UNAVAILABLE"), how
+        assert len(stack.first.received) == sent, how
+    between.change = lambda lease: lease
+    assert (await stack.member.stream(own)).error is None
+    assert keys_used(stack)[-1] == "sk-own-0123456789"

@@ -32,7 +32,9 @@ class Credentials:
 
     def __init__(self, store: Store, changes: ChangeLog, policies: Policies, *, clock: Callable[[], float]) -> None:
         self._store = store
-        self._documents: Documents[Credential] = Documents(store, encode=encode, decode=decode)
+        self._documents: Documents[Credential] = Documents(
+            store, encode=encode, decode=decode, name=lambda credential: credential.name
+        )
         self._changes = changes
         self._policies = policies
         self._clock = clock

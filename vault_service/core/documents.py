@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
-from vault_service.store.store import Conflict, Store
+from vault_service.store.store import Conflict, Store, Unsealable
 
 Value = TypeVar("Value")
 
@@ -13,18 +13,30 @@ MAX_ATTEMPTS = 32
 
 
 class Documents(Generic[Value]):
-    """Documents of one kind. Writers in this process take turns per path; others are met with compare-and-set."""
+    """Documents of one kind. Writers in this process take turns per path; others are met with compare-and-set.
 
-    def __init__(self, store: Store, *, encode: Callable[[Value], bytes], decode: Callable[[bytes], Value]) -> None:
+    `name` gives the path that a value says it is from. Documents are not sealed, so whoever may write the store may put
+    one where another belongs: what is not from where it stands is not taken for what stands there.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        encode: Callable[[Value], bytes],
+        decode: Callable[[bytes], Value],
+        name: Callable[[Value], object] | None = None,
+    ) -> None:
         self._store = store
         self._encode = encode
-        self._decode = decode
+        self._decode_bytes = decode
+        self._name = name
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def read(self, path: str, *, request_id: str = "") -> Value | None:
         """Gives what stands there."""
         document = await self._store.read(path, request_id=request_id)
-        return self._decode(document.value) if document else None
+        return self._decode(path, document.value) if document else None
 
     async def change(
         self,
@@ -41,7 +53,7 @@ class Documents(Generic[Value]):
         async with turn:
             for _ in range(MAX_ATTEMPTS):
                 document = await self._store.read(path, request_id=request_id)
-                before = self._decode(document.value) if document else None
+                before = self._decode(path, document.value) if document else None
                 after = change(before)
                 if after is before:
                     return before, after
@@ -56,3 +68,9 @@ class Documents(Generic[Value]):
                     continue
                 return before, after
             raise Conflict("the document is written too often")
+
+    def _decode(self, path: str, stored: bytes) -> Value:
+        value = self._decode_bytes(stored)
+        if self._name is not None and str(self._name(value)) != path:
+            raise Unsealable("the document is another's: it was moved")
+        return value

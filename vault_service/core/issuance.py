@@ -76,7 +76,9 @@ class Issuance:
         self._issuer = issuer
         self._clock = clock
         self._new_id = new_id
-        self._tokens: Documents[IssuedToken] = Documents(store, encode=_encode, decode=_decode)
+        self._tokens: Documents[IssuedToken] = Documents(
+            store, encode=_encode, decode=_decode, name=lambda token: _path(token.name)
+        )
         self._requests: Documents[dict[str, float]] = Documents(
             store, encode=lambda ids: json.dumps(ids).encode(), decode=json.loads
         )

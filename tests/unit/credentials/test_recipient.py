@@ -96,12 +96,13 @@ def test_no_two_bindings_read_the_same() -> None:
 )
 def test_what_was_sealed_to_this_process_opens(recipient: Recipient, material: lease_pb2.LeasedMaterial) -> None:
     answer = seal(recipient, material=material.SerializeToString())
-    assert recipient.open(answer, ORIGIN) == Secret("sk-canary")
+    assert recipient.open(answer, VERSION, ORIGIN) == Secret("sk-canary")
+    assert recipient.open(answer, f"{VERSION.rpartition('/')[0]}/active", ORIGIN) == Secret("sk-canary")
 
 
 def refuse(recipient: Recipient, answer: lease_service_pb2.LeaseCredentialResponse, origin: str = ORIGIN) -> Fault:
     with pytest.raises(Fault) as raised:
-        recipient.open(answer, origin)
+        recipient.open(answer, answer.credential_version, origin)
     assert raised.value.reason is Reason.CREDENTIALS_UNAVAILABLE
     assert "sk-canary" not in str(raised.value)
     assert raised.value.__cause__ is None
@@ -129,6 +130,26 @@ def test_a_changed_answer_does_not_open(recipient: Recipient, name: str, value: 
     answer = seal(recipient)
     setattr(answer, name, value)
     refuse(recipient, answer)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "organizations/acme/credentials/main/versions/4",
+        "organizations/acme/credentials/other/versions/3",
+        "organizations/acme/credentials/other/versions/active",
+        "organizations/harbor/credentials/main/versions/active",
+        "organizations/acme/users/ada/credentials/main/versions/active",
+        "organizations/acme/credentials/main",
+        "",
+    ],
+)
+def test_the_answer_to_another_question_is_not_used(recipient: Recipient, name: str) -> None:
+    """It is well sealed: an answer that was given before, or one of a batch, may come in another's place."""
+    with pytest.raises(Fault) as raised:
+        recipient.open(seal(recipient), name, ORIGIN)
+    assert raised.value.reason is Reason.CREDENTIALS_UNAVAILABLE
+    assert raised.value.metadata == {"cause": "other_version"}
 
 
 def test_a_longer_life_does_not_open(recipient: Recipient) -> None:

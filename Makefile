@@ -51,7 +51,7 @@ lint-contract: $(BUF)
 		cd protos && ./node_modules/.bin/buf breaking --against "$$(git rev-parse --path-format=absolute --git-common-dir)#branch=main,subdir=protos"; fi
 
 lock: $(TOOLS)/uv/bin/uv ## Pins the Python dependencies anew
-	@for f in requirements requirements-dev tests/tools/litellm/requirements; do $(TOOLS)/uv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --python-version 3.11 $$f.in -o $$f.txt; done
+	@for f in requirements requirements-dev tests/tools/litellm/requirements tests/tools/moto/requirements; do $(TOOLS)/uv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --python-version 3.11 $$f.in -o $$f.txt; done
 
 # --- running ------------------------------------------------------------------------
 .PHONY: run
@@ -77,8 +77,8 @@ vault-server: ## Finds or builds the real Vault and OpenBao servers that tests u
 	@tests/tools/openbao/build >/dev/null || echo "without OpenBao: its tests skip"
 	@tests/tools/vault/build >/dev/null && { ! command -v go >/dev/null || tests/tools/vault/build --kubernetes >/dev/null; }
 
-model-servers: $(TOOLS)/uv/bin/uv ## Installs llama.cpp's server with a small model and a LiteLLM proxy, which tests use (once, 800 MB)
-	@for name in llama litellm; do tests/tools/install-python $$name >/dev/null || echo "without $$name: its tests skip"; done
+model-servers: $(TOOLS)/uv/bin/uv ## Installs llama.cpp's server with a small model, a LiteLLM proxy and an AWS of one machine, which tests use (once, 900 MB)
+	@for name in llama litellm moto; do tests/tools/install-python $$name >/dev/null || echo "without $$name: its tests skip"; done
 
 ollama-server: model-servers ## Finds or builds a real Ollama server, and runs the tests that use it (once, up to half an hour)
 	@OLLAMA_BIN="$$(tests/tools/ollama/build)" $(PY) -m pytest -q tests/service/test_model_servers.py

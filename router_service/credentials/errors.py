@@ -35,6 +35,9 @@ NOT_PROVEN = frozenset(
 BLIND = vault_reasons.ERROR_REASON_VAULT_NOT_READY
 """What ends the watch of an instance that cannot read the change log."""
 
+_OF_TOKEN_ENDPOINTS = frozenset({vault_reasons.ERROR_REASON_MINT_REFUSED, vault_reasons.ERROR_REASON_MINT_UNAVAILABLE})
+_NOT_LISTED = "endpoint_not_allowed"  # a refusal of the deployment's own, and no word about the key
+
 
 class StaleCredential(Exception):
     """A lease was refused because the credential changed since the plan was made. `reason` is the vault's."""
@@ -79,8 +82,24 @@ def fault_of(
     if reason in NOT_PROVEN:
         message = "The credential service does not accept your token for this key; renew the token."
         return Fault(Reason.CALLER_UNKNOWN, message, metadata={"cause": "proof_rejected"})
+    if info is not None and reason in _OF_TOKEN_ENDPOINTS:
+        return _fault_of_minting(info, reason)
     metadata: Mapping[str, str] = {"vaultReason": info.reason} if info is not None else {"cause": _code_name(error)}
     return unavailable("The credential service cannot give the key now; this is not about your key.", metadata)
+
+
+def _fault_of_minting(info: error_details_pb2.ErrorInfo, reason: "vault_reasons.ErrorReason.ValueType") -> Fault:
+    """Of a key that is a grant no token was to be had. The cause is a known word of the endpoint's, or a status."""
+    cause = info.metadata.get("cause", "")
+    metadata = {"vaultReason": info.reason, "cause": cause}
+    if cause == _NOT_LISTED:
+        message = "The credential service may not fetch tokens of this key; the operator lists the endpoint for it."
+        return unavailable(message, metadata)
+    if reason == vault_reasons.ERROR_REASON_MINT_UNAVAILABLE:
+        message = "Where this key's tokens come from cannot be reached or fails; this is not about the key. Try again."
+        return unavailable(message, metadata)
+    message = f"No token is given for this key: its endpoint says {cause}. Its owner should test or replace it."
+    return Fault(Reason.UPSTREAM_CREDENTIAL_REJECTED, message, metadata=metadata)
 
 
 def unavailable(message: str, metadata: Mapping[str, str]) -> Fault:

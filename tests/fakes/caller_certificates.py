@@ -47,9 +47,10 @@ class CallerAuthority:
         names = [x509.UniformResourceIdentifier(uri) for uri in uris]
         return self._sign(names, ExtendedKeyUsageOID.CLIENT_AUTH, (starts, ends), key)
 
-    def issue_for_host(self, host: str, *, ends: dt.timedelta = HOUR) -> tuple[bytes, bytes]:
-        """The same for a server of that name."""
-        return self._sign([x509.DNSName(host)], ExtendedKeyUsageOID.SERVER_AUTH, (-24 * HOUR, ends), None)
+    def issue_for_host(self, *hosts: str, ends: dt.timedelta = HOUR) -> tuple[bytes, bytes]:
+        """The same for a server of those names."""
+        names = [x509.DNSName(host) for host in hosts]
+        return self._sign(names, ExtendedKeyUsageOID.SERVER_AUTH, (-24 * HOUR, ends), None)
 
     def _sign(
         self, names: Sequence[x509.GeneralName], usage: x509.ObjectIdentifier, times: Times, key: Any

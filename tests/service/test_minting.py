@@ -119,6 +119,7 @@ async def keep(client: Client, vault: Vault, material: credential_pb2.SecretMate
     kinds = {
         "oauth": credential_pb2.CREDENTIAL_KIND_OAUTH,
         "entra": credential_pb2.CREDENTIAL_KIND_AZURE_ENTRA,
+        "aws": credential_pb2.CREDENTIAL_KIND_AWS,
     }
     parent, _, credential_id = name.rpartition("/credentials/")
     made = credential_pb2.Credential(

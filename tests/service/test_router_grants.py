@@ -49,15 +49,18 @@ async def stack(tmp_path: Path, oauth: OauthServer) -> AsyncIterator[Stack]:
         yield running
 
 
-async def save_grant(stack: Stack, oauth: OauthServer) -> None:
+async def save_grant(stack: Stack, oauth: OauthServer, refresh_token: str = "") -> None:
     admin, origin = stack.admin, stack.router.configuration.current.providers["claude"].base_url.origin
     made = credential_pb2.Credential(
         provider="providers/claude", kind=credential_pb2.CREDENTIAL_KIND_OAUTH, allowed_origins=[origin]
     )
-    create = credential_service_pb2.CreateCredentialRequest(parent=DEMO, credential_id="plan", credential=made)
-    await admin.call(admin.credentials.CreateCredential, create)
+    if not refresh_token:
+        create = credential_service_pb2.CreateCredentialRequest(parent=DEMO, credential_id="plan", credential=made)
+        await admin.call(admin.credentials.CreateCredential, create)
     grant = credential_pb2.OauthGrant(
-        refresh_token=oauth.grant("subscription"), token_endpoint=f"{oauth.url}/token", client_id="subscription"
+        refresh_token=refresh_token or oauth.grant("subscription"),
+        token_endpoint=f"{oauth.url}/token",
+        client_id="subscription",
     )
     add = credential_service_pb2.AddCredentialVersionRequest(
         parent=CREDENTIAL, secret_material=credential_pb2.SecretMaterial(oauth=grant)
@@ -97,6 +100,33 @@ async def test_a_rejected_token_is_renewed_once_without_the_caller_seeing_it(
     assert found.text == "renewed"
     tokens = [one.headers["authorization"] for one in stack.second.received]
     assert len(set(tokens)) == 2
+
+
+@pytest.mark.parametrize("moves", [False, True])
+async def test_a_grant_that_is_no_more_is_a_rejected_key_and_no_outage(
+    stack: Stack, oauth: OauthServer, moves: bool
+) -> None:
+    def move(made: Json) -> None:
+        made["organizations"]["demo"]["applications"]["chat"]["payer_failover_on"] = ["CREDENTIAL_REJECTED"]
+
+    if moves:
+        stack.reconfigure(move)
+    await save_grant(stack, oauth, "made-up-refresh-token-CANARY")
+    asked = oauth.counts().get("refresh_token 400", 0)
+    stack.first.script(answer("on credits"))
+    found = await stack.member.stream(make_call())
+    assert oauth.counts()["refresh_token 400"] - asked == 1, "a call asks once"
+    assert stack.second.received == []
+    assert "CANARY" not in str(found)
+    if moves:
+        assert found.text == "on credits"
+        return
+    assert found.error is not None
+    assert found.error.reason == "UPSTREAM_CREDENTIAL_REJECTED"
+    assert found.error.metadata["credential"] == CREDENTIAL
+    assert found.error.metadata["cause"] == "invalid_grant"
+    assert "Its owner should test or replace it." in found.error.message
+    assert stack.first.received == []
 
 
 USED_UP = b'{"type":"error","error":{"type":"rate_limit_error","message":"usage limit reached"}}'

@@ -13,7 +13,16 @@ from keyswitch.vault.v1 import credential_pb2
 
 from vault_service.minting.egress import Egress, MintUnavailable
 
-SESSION_SECONDS = 3600
+SESSION_SECONDS = 3600  # the longest that every role grants, and the longest for a pair that is a role's session itself
+_CODES = frozenset(
+    {
+        *("AccessDenied", "AccessDeniedException", "NotAuthorized", "OptInRequired", "RegionDisabledException"),
+        *("InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "IncompleteSignature"),
+        *("ExpiredToken", "ExpiredTokenException", "RequestExpired", "MissingAuthenticationToken"),
+        *("MissingAuthenticationTokenException", "ValidationError", "Throttling", "RequestLimitExceeded"),
+    }
+)
+"""What STS calls its refusals. Rule: https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +54,7 @@ async def assume_role(pair: credential_pb2.AwsKeyPair, egress: Egress, endpoint:
         form["ExternalId"] = pair.external_id
     body = urlencode(form).encode("ascii")
     headers = _sign(pair, endpoint, body)
-    return _read(await egress.post(endpoint, body, headers))
+    return _read(await egress.post(endpoint, body, headers, _read_code))
 
 
 def _sign(pair: credential_pb2.AwsKeyPair, endpoint: str, body: bytes) -> dict[str, str]:
@@ -61,16 +70,34 @@ def _sign(pair: credential_pb2.AwsKeyPair, endpoint: str, body: bytes) -> dict[s
     return dict(request.headers.items())
 
 
-def _read(answer: bytes) -> Session:
+def _parse(answer: bytes, status: int) -> dict[str, Any]:
+    """Raises what a parser raises over text that is none of STS."""
     from botocore.loaders import Loader
     from botocore.model import ServiceModel
-    from botocore.parsers import QueryParser, ResponseParserError
+    from botocore.parsers import QueryParser
 
     model = ServiceModel(Loader().load_service_model("sts", "service-2"), "sts")
     shape: Any = model.operation_model("AssumeRole").output_shape
+    parsed: dict[str, Any] = QueryParser().parse({"status_code": status, "headers": {}, "body": answer}, shape)
+    return parsed
+
+
+def _read_code(answer: bytes) -> str:
+    """Gives the error code of an answer where it is a known one: what it says beside it may repeat the request."""
+    from botocore.parsers import ResponseParserError
+
     try:
-        parsed: dict[str, Any] = QueryParser().parse({"status_code": 200, "headers": {}, "body": answer}, shape)
-        found = parsed["Credentials"]
+        code = _parse(answer, 400)["Error"]["Code"]
+    except (ResponseParserError, KeyError, TypeError, ValueError, AttributeError):
+        return ""
+    return code if isinstance(code, str) and code in _CODES else ""
+
+
+def _read(answer: bytes) -> Session:
+    from botocore.parsers import ResponseParserError
+
+    try:
+        found = _parse(answer, 200)["Credentials"]
         expiration = found["Expiration"]
         end = expiration if isinstance(expiration, datetime) else datetime.fromisoformat(str(expiration))
         return Session(

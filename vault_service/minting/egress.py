@@ -1,7 +1,7 @@
 """The only way out of this service: a POST to a token endpoint, in bounded time and size, with no redirect or proxy."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
@@ -20,6 +20,8 @@ _CODES = frozenset(
     }
 )
 """What RFC 6749 (5.2, 4.1.2.1), Entra and Google call their refusals. Other words stay here: one may be the secret."""
+_PASSING_CODES = frozenset({"server_error", "temporarily_unavailable", "Throttling", "RequestLimitExceeded"})
+"""What is over soon, whatever the status: STS says with 400 that it is asked too often."""
 
 
 class MintRefused(Exception):
@@ -38,6 +40,12 @@ class MintUnavailable(Exception):
         self.cause = cause
 
 
+def read_oauth_code(answer: bytes) -> str:
+    """Gives the error code of an answer (RFC 6749, 5.2) where it is a known one, else nothing."""
+    code = (_read_object(answer) or {}).get("error")
+    return code if isinstance(code, str) and code in _CODES else ""
+
+
 class Egress:
     """A client of token endpoints. Its errors hold no text of an answer: answers hold secrets."""
 
@@ -47,8 +55,14 @@ class Egress:
             trust_env=False, follow_redirects=False, timeout=TIMEOUT_SECONDS, transport=transport
         )
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> bytes:
-        """Gives the body of a 200. Raises MintRefused and MintUnavailable."""
+    async def post(
+        self,
+        url: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        read_code: Callable[[bytes], str] = read_oauth_code,
+    ) -> bytes:
+        """Gives the body of a 200; `read_code` finds what a refusal says. Raises MintRefused and MintUnavailable."""
         if not self.endpoints.allows(url):
             raise MintRefused("endpoint_not_allowed")
         try:
@@ -66,9 +80,12 @@ class Egress:
             raise MintUnavailable("unreachable")
         if status == 200:
             return answer
-        if 400 <= status < 500 and status not in (408, 425, 429):
-            raise MintRefused(_error_code(answer) or f"status_{status}")
-        raise MintUnavailable(f"status_{status}")
+        if not 400 <= status < 500 or status in (408, 425, 429):
+            raise MintUnavailable(f"status_{status}")
+        code = read_code(answer)
+        if code in _PASSING_CODES:
+            raise MintUnavailable(code)
+        raise MintRefused(code or f"status_{status}")
 
     async def post_form(self, url: str, form: Mapping[str, str], headers: Mapping[str, str] | None = None) -> Any:
         """Posts a form and gives the JSON object of the answer, as OAuth's endpoints do (RFC 6749, 5)."""
@@ -97,8 +114,3 @@ def _read_object(answer: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
-
-
-def _error_code(answer: bytes) -> str:
-    code = (_read_object(answer) or {}).get("error")
-    return code if isinstance(code, str) and code in _CODES else ""

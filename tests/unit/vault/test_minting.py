@@ -138,6 +138,7 @@ async def test_a_grant_is_renewed_as_the_standard_says() -> None:
         (answering(401, b'{"error":"invalid_client","error_description":"CANARY"}'), MintRefused, "invalid_client"),
         (answering(400, b'{"error":"sk-CANARY with spaces"}'), MintRefused, "status_400"),
         (answering(403, b"<html>CANARY"), MintRefused, "status_403"),
+        (answering(400, b'{"error":"temporarily_unavailable"}'), MintUnavailable, "temporarily_unavailable"),
         (answering(429, b""), MintUnavailable, "status_429"),
         (answering(500, b""), MintUnavailable, "status_500"),
         (answering(302, b"", location="https://evil.example/"), MintUnavailable, "status_302"),
@@ -300,6 +301,36 @@ async def test_an_answer_of_sts_that_is_none_is_malformed(body: bytes) -> None:
             aws.sts_endpoint("us-east-1"),
             "s",
         )
+
+
+def sts_error(code: str) -> bytes:
+    """An error as STS words it, with text that may repeat what was sent."""
+    namespace = "https://sts.amazonaws.com/doc/2011-06-15/"
+    error = f"<Error><Type>Sender</Type><Code>{code}</Code><Message>CANARY</Message></Error>"
+    return f'<ErrorResponse xmlns="{namespace}">{error}<RequestId>1</RequestId></ErrorResponse>'.encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "cause"),
+    [
+        (403, sts_error("AccessDenied"), MintRefused, "AccessDenied"),
+        (403, sts_error("ExpiredToken"), MintRefused, "ExpiredToken"),
+        (400, sts_error("Throttling"), MintUnavailable, "Throttling"),
+        (403, sts_error("CANARY"), MintRefused, "status_403"),
+        (400, b'{"error":"invalid_grant"}', MintRefused, "status_400"),
+        (400, b"<Error>CANARY</Error>", MintRefused, "status_400"),
+        (400, b"\xff", MintRefused, "status_400"),
+        (503, sts_error("AccessDenied"), MintUnavailable, "status_503"),
+    ],
+)
+async def test_what_sts_says_is_refused_or_unavailable(
+    status: int, body: bytes, error: type[MintRefused] | type[MintUnavailable], cause: str
+) -> None:
+    endpoint = aws.sts_endpoint("us-east-1")
+    with pytest.raises(error) as caught:
+        await aws.assume_role(PAIR, egress(answering(status, body), endpoint), endpoint, "keyswitch-1")
+    assert caught.value.args == (cause,)
+    assert "CANARY" not in repr(caught.value)
 
 
 # --- the door --------------------------------------------------------------------------------------------------------

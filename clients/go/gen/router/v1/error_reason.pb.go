@@ -146,9 +146,9 @@ const (
 	//	  "domain": "router.keyswitch.dev",
 	//	  "metadata": { "model": "anthropic/claude-sonnet-4.6", "limitTokens": "200000" } }
 	ErrorReason_ERROR_REASON_CONTEXT_TOO_LONG ErrorReason = 16
-	// A provider refused our credential (401, 403, Google's 400 API_KEY_INVALID).
-	// Status FAILED_PRECONDITION, never UNAUTHENTICATED, which would send the
-	// caller to renew theirs.
+	// A provider refused our credential (401, 403, Google's 400 API_KEY_INVALID), or
+	// the endpoint of its tokens refused the grant. Status FAILED_PRECONDITION, never
+	// UNAUTHENTICATED, which would send the caller to renew theirs.
 	//
 	//	{ "reason": "ERROR_REASON_UPSTREAM_CREDENTIAL_REJECTED",
 	//	  "domain": "router.keyswitch.dev",

@@ -152,9 +152,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": { "model": "anthropic/claude-sonnet-4.6", "limitTokens": "200000" } }
     """
     ERROR_REASON_UPSTREAM_CREDENTIAL_REJECTED: _ErrorReason.ValueType  # 17
-    """A provider refused our credential (401, 403, Google's 400 API_KEY_INVALID).
-    Status FAILED_PRECONDITION, never UNAUTHENTICATED, which would send the
-    caller to renew theirs.
+    """A provider refused our credential (401, 403, Google's 400 API_KEY_INVALID), or
+    the endpoint of its tokens refused the grant. Status FAILED_PRECONDITION, never
+    UNAUTHENTICATED, which would send the caller to renew theirs.
 
         { "reason": "ERROR_REASON_UPSTREAM_CREDENTIAL_REJECTED",
           "domain": "router.keyswitch.dev",
@@ -460,9 +460,9 @@ ERROR_REASON_CONTEXT_TOO_LONG: ErrorReason.ValueType  # 16
       "metadata": { "model": "anthropic/claude-sonnet-4.6", "limitTokens": "200000" } }
 """
 ERROR_REASON_UPSTREAM_CREDENTIAL_REJECTED: ErrorReason.ValueType  # 17
-"""A provider refused our credential (401, 403, Google's 400 API_KEY_INVALID).
-Status FAILED_PRECONDITION, never UNAUTHENTICATED, which would send the
-caller to renew theirs.
+"""A provider refused our credential (401, 403, Google's 400 API_KEY_INVALID), or
+the endpoint of its tokens refused the grant. Status FAILED_PRECONDITION, never
+UNAUTHENTICATED, which would send the caller to renew theirs.
 
     { "reason": "ERROR_REASON_UPSTREAM_CREDENTIAL_REJECTED",
       "domain": "router.keyswitch.dev",

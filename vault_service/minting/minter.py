@@ -85,8 +85,7 @@ class Minter:
 
     async def lease(self, version: VersionName, *, rejected_lease_id: str = "", call_id: str = "") -> Leasable:
         """Gives what is leased of a version. Raises MINT_REFUSED, MINT_UNAVAILABLE and what reading it raises."""
-        kept = await self._open(version, call_id)
-        material = Material.FromString(kept.reveal())
+        material = await self._open(version, call_id)
         match material.WhichOneof("material"):
             case "api_key":
                 return _leasable(lease_pb2.LeasedMaterial(api_key=material.api_key))
@@ -97,17 +96,18 @@ class Minter:
             case None:
                 raise Fault(Reason.INTERNAL)
 
-    async def _open(self, version: VersionName, call_id: str) -> Secret:
+    async def _open(self, version: VersionName, call_id: str) -> Material:
+        is_remembered_well = True
         try:
             kept = await self._lately.open_material(version, call_id=call_id)
         except Unsealable:  # maintenance has sealed it anew, and tells nobody
             kept = await self._credentials.open_material(version, call_id=call_id)
-        else:
-            if not Material.FromString(kept.reveal()).HasField("oauth"):
-                return kept
+            is_remembered_well = False
+        material = Material.FromString(kept.reveal())
         # A grant renews itself, also at other instances, and no change says so.
-        self._memory.forget(material_path(version.credential, version.number or 0))
-        return kept
+        if material.HasField("oauth") or not is_remembered_well:
+            self._memory.forget(material_path(version.credential, version.number or 0))
+        return material
 
     async def close(self) -> None:
         """Lets renewals end, and lets go of connections."""

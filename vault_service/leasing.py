@@ -38,11 +38,16 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True)
 class LeaseRequest:
-    """What a router asks for, well formed but not yet allowed. `principal` is who is served, or its organization."""
+    """What a router asks for, well formed but not yet allowed. `principal` is who is served, or its organization.
+
+    A trial finds out what a key is good for: a test, or the provider's list of models. The right to test is enough
+    for it, and the version need not be active.
+    """
 
     lease_id: str
     version: VersionName
     is_test: bool
+    is_trial: bool
     principal: Owner
     application: str
     caller_proof: str
@@ -155,7 +160,9 @@ class Leasing:
         owner = request.version.credential.owner
         if request.caller_proof:
             proof = await self._verify_proof(request.caller_proof)
-            check_lease_proof(proof, owner, request.principal, application=request.application, is_test=request.is_test)
+            check_lease_proof(
+                proof, owner, request.principal, application=request.application, is_trial=request.is_trial
+            )
         elif self._policy.require_caller_proof:
             raise refuse("missing")
 
@@ -174,7 +181,7 @@ class Leasing:
         await self._policies.require(name.owner, request_id=call_id)
         credential = await self._credentials.get(name, call_id=call_id)
         version = choose_version(
-            credential, request.version.number, is_test=request.is_test, time_seconds=self._clock()
+            credential, request.version.number, is_trial=request.is_trial, time_seconds=self._clock()
         )
         if self._denials.denies(VersionName(name, version.number)):
             raise denied_locally(name)

@@ -117,7 +117,15 @@ def books() -> dict[str, Any]:
             record(1, "ADD_VERSION", resource=VERSION),
             record(2, "LEASE", resource=VERSION, leaseId="l1", requestId="r1", vaultRequestIds=["v1", "v2"]),
             record(3, "USE", resource=VERSION, leaseId="l1", requestId="r1", attempt=1),
-            record(4, "LEASE", resource=VERSION, leaseId="l2", requestId="r2", vaultRequestIds=["v3"]),
+            record(
+                4,
+                "LEASE",
+                resource=VERSION,
+                leaseId="l2",
+                requestId="r2",
+                vaultRequestIds=["v3"],
+                purpose="LEASE_PURPOSE_TEST",
+            ),
             record(5, "TEST", resource=VERSION, leaseId="l2"),
         ],
         "vault_entries": [
@@ -136,6 +144,12 @@ def entry(number: str, path: str, call: str) -> dict[str, Any]:
     return {"type": "response", "request": {"id": number, "path": path, "headers": headers}}
 
 
+def used(number: int, purpose: str, lease: str, call: str, attempt: int = 1) -> dict[str, Any]:
+    """A use that says what it was for."""
+    stated = {"purpose": f"LEASE_PURPOSE_{purpose}"}
+    return record(number, "USE", resource=VERSION, leaseId=lease, requestId=call, attempt=attempt, **stated)
+
+
 def _add(book: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return lambda all_books: all_books[book].append(value)
 
@@ -151,6 +165,10 @@ SEEDS: dict[str, Callable[[dict[str, Any]], None]] = {
     "call_differs": lambda all_books: all_books["vault_entries"].__setitem__(0, entry("v1", "x", "other")),
     "lease_without_use": _drop("records", 4),
     "use_without_lease": lambda all_books: all_books["records"][2].update(leaseId="l9"),
+    "purpose_differs": lambda all_books: all_books["records"].append(used(6, "COMPLETION", "l2", "r2")),
+    "lease_used_again": lambda all_books: all_books["records"].extend(
+        used(6 + n, "TEST", "l2", "r2", n + 1) for n in (0, 1)
+    ),
     "use_without_ledger": lambda all_books: all_books["receipts"].clear(),
     "ledger_without_use": _drop("records", 2),
     "version_gone": lambda all_books: all_books["versions"].clear(),
@@ -167,7 +185,7 @@ def test_books_that_agree_leave_nothing() -> None:
 
 
 @pytest.mark.parametrize("purpose", ["TEST", "DISCOVERY", "TOKEN_COUNT", "LIMITS"])
-def test_what_is_no_call_has_no_receipt(purpose: str) -> None:
+def test_what_is_no_call_has_no_receipt_also_where_only_its_lease_says_so(purpose: str) -> None:
     tested = books()
     tested["records"][3]["purpose"] = f"LEASE_PURPOSE_{purpose}"
     use = record(6, "USE", resource=VERSION, leaseId="l2", requestId="r2", attempt=1)
@@ -181,12 +199,83 @@ def test_what_is_no_call_has_no_receipt(purpose: str) -> None:
     assert [one.kind for one in run(completed).orphans] == ["use_without_ledger"]
 
 
+def with_use(use: dict[str, Any], *, lease: str = "COMPLETION") -> dict[str, Any]:
+    """Books in which the call says its purpose and its lease's, and one more use."""
+    made = books()
+    made["records"][1]["purpose"] = f"LEASE_PURPOSE_{lease}"
+    made["records"][2]["purpose"] = "LEASE_PURPOSE_COMPLETION"
+    made["records"].append(use)
+    return made
+
+
+def test_a_count_under_the_lease_in_hand_is_explained_by_its_own_purpose() -> None:
+    result = run(with_use(used(6, "TOKEN_COUNT", "l1", "r3")))
+    assert result.orphans == []
+    assert result.matched["tests and counts"] == 1
+    assert result.purposes == {"completion": 1, "token_count": 1}
+    assert result.without_receipt == {(VERSION, "token_count"): 1}
+    for lease in ("EMBEDDING", "TOKEN_COUNT"):
+        assert run(with_use(used(6, "TOKEN_COUNT", "l1", "r3"), lease=lease)).orphans == []
+
+
+@pytest.mark.parametrize(
+    ("use", "lease", "kinds"),
+    [
+        (used(6, "COMPLETION", "l1", "r3"), "TOKEN_COUNT", ["use_without_ledger"]),  # the lease no longer excuses it
+        (used(6, "EMBEDDING", "l1", "r3"), "COMPLETION", ["use_without_ledger"]),
+        (used(6, "TEST", "l1", "r3"), "COMPLETION", ["purpose_differs"]),  # a call that poses as a test
+        (used(6, "DISCOVERY", "l1", "r3"), "COMPLETION", ["purpose_differs"]),
+        (used(6, "TOKEN_COUNT", "l2", "r2"), "COMPLETION", ["purpose_differs"]),  # and under a test's lease
+        (used(6, "TEST", "l2", "r3"), "COMPLETION", ["lease_used_again"]),  # for another call than the lease
+        (used(6, "TOKEN_COUNT", "l1", "r1"), "COMPLETION", ["purpose_differs"]),  # said anew, and has a receipt
+        (used(6, "COMPLETION", "l1", "r1"), "COMPLETION", []),  # the same again
+    ],
+)
+def test_what_a_use_says_of_itself_is_compared(use: dict[str, Any], lease: str, kinds: list[str]) -> None:
+    assert [one.kind for one in run(with_use(use, lease=lease)).orphans] == kinds
+
+
+@pytest.mark.parametrize(("first", "then"), [("COMPLETION", "TOKEN_COUNT"), ("TOKEN_COUNT", "COMPLETION")])
+def test_a_purpose_that_is_said_anew_is_found_in_whichever_order_chains_are_read(first: str, then: str) -> None:
+    made = with_use(used(6, then, "l1", "r1"))
+    made["records"][2]["purpose"] = f"LEASE_PURPOSE_{first}"
+    made["receipts"].clear()
+    assert "purpose_differs" in {one.kind for one in run(made).orphans}
+
+
+def test_an_instance_that_does_not_record_purposes_takes_none_away() -> None:
+    """The same use, reported to one of before, too."""
+    unsaid = record(7, "USE", resource=VERSION, leaseId="l1", requestId="r3", attempt=1)
+    for uses in ((used(6, "TOKEN_COUNT", "l1", "r3"), unsaid), (unsaid, used(6, "TOKEN_COUNT", "l1", "r3"))):
+        made = with_use(uses[0])
+        made["records"].append(uses[1])
+        assert run(made).orphans == []
+
+
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_each_kind_of_orphan_is_found(kind: str) -> None:
     seeded = books()
     SEEDS[kind](seeded)
     assert kind in {one.kind for one in run(seeded).orphans}
     tried(7, "each kind of orphan, seeded and found", seeded=1, found=1)
+
+
+def test_the_report_and_its_metrics_say_how_many_uses_were_for_what(tmp_path: Path) -> None:
+    made = with_use(used(6, "TOKEN_COUNT", "l1", "r3"))
+    log, ledger, metrics = tmp_path / "records.jsonl", tmp_path / "receipts.jsonl", tmp_path / "audit.prom"
+    log.write_text("\n".join(json.dumps(one) for one in made["records"]))
+    ledger.write_text("\n".join(json.dumps(one) for one in made["receipts"]))
+    arguments = ["audit", "reconcile", "--records", str(log), "--receipts", str(ledger), "--metrics", str(metrics)]
+    ran = CliRunner().invoke(app, arguments)
+    assert ran.exit_code == 0, ran.output
+    assert "Uses by purpose: 1 completion, 1 token count." in ran.output
+    lines = metrics.read_text().splitlines()
+    assert 'keyswitch_audit_uses{purpose="token_count"} 1' in lines
+    assert 'keyswitch_audit_uses{purpose="discovery"} 0' in lines
+    assert 'keyswitch_audit_uses{purpose="unknown"} 0' in lines
+    printed = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).output)
+    assert printed["uses_by_purpose"] == {"completion": 1, "token_count": 1}
+    assert printed["uses_without_receipt"] == [{"credential_version": VERSION, "purpose": "token_count", "uses": 1}]
 
 
 def shared_books(named: str, *, items: int = 2) -> dict[str, Any]:

@@ -219,6 +219,49 @@ async def test_every_use_is_recorded_once(vault: Vault) -> None:
     assert empty.fields == ("uses",)
 
 
+async def test_a_use_says_what_it_was_for_whatever_its_lease_says(vault: Vault) -> None:
+    admin = await vault.issue(ACME, "ADMIN")
+    version = await vault.ready(admin)
+    lease = await vault.take(version, (await vault.issue(ACME, "MEMBER", user=ADA)).token)
+
+    async def report(request_id: str, purpose: int) -> None:
+        use = lease_pb2.CredentialUse(
+            lease_id=lease.lease_id,
+            request_id=request_id,
+            attempt=1,
+            principal=ADA,
+            outcome=lease_pb2.CREDENTIAL_USE_OUTCOME_SUCCEEDED,
+            use_time=timestamp_pb2.Timestamp(seconds=1_795_000_000),
+            purpose=purpose,  # type: ignore[arg-type] # also one that is none
+        )
+        await vault.lease.call(vault.lease.leases.ReportUses, leases_pb.ReportUsesRequest(uses=[use]))
+
+    for request_id, purpose in (
+        ("counted", lease_pb2.LEASE_PURPOSE_TOKEN_COUNT),
+        ("unsaid", lease_pb2.LEASE_PURPOSE_UNSPECIFIED),  # a router of before
+    ):
+        await report(request_id, purpose)
+        (found,) = await read_records(admin, request_id)
+        assert (found.action, found.purpose) == (audit_pb2.AUDIT_ACTION_USE, purpose)
+    assert (await refused(report("odd", 99))).fields == ("uses[0].purpose",)
+    assert await read_records(admin, "odd") == []
+
+
+async def test_models_may_be_asked_for_with_a_key_that_is_not_active_yet(vault: Vault) -> None:
+    """As it may be tested; but what comes of it is no test."""
+    admin = await vault.issue(ACME, "ADMIN")
+    ada = await vault.issue(ACME, "MEMBER", user=ADA)
+    await vault.create(admin)
+    pending = (await vault.add(admin)).name
+    lease = await vault.take(pending, ada.token, purpose=lease_pb2.LEASE_PURPOSE_DISCOVERY)
+    assert vault.router.open(lease).api_key == KEY
+    assert (await refused(vault.report_test(lease))).fields == ("lease_id",)
+    for purpose in (lease_pb2.LEASE_PURPOSE_COMPLETION, lease_pb2.LEASE_PURPOSE_TOKEN_COUNT):
+        assert (await refused(vault.take(pending, ada.token, purpose=purpose))).reason == (
+            "ERROR_REASON_VERSION_NOT_ACTIVE"
+        )
+
+
 async def test_rotation_keeps_one_active_version(vault: Vault) -> None:
     admin = await vault.issue(ACME, "ADMIN")
     ada = await vault.issue(ACME, "MEMBER", user=ADA)

@@ -173,7 +173,7 @@ def record_use(credential: Credential, number: int, time_seconds: float) -> Cred
     return credential
 
 
-def choose_version(credential: Credential, number: int | None, *, is_test: bool, time_seconds: float) -> Version:
+def choose_version(credential: Credential, number: int | None, *, is_trial: bool, time_seconds: float) -> Version:
     """Gives the version that a lease of `number` (None: the active one) may have, or raises why none may be had."""
     name = str(credential.name)
     if credential.is_disabled:
@@ -184,7 +184,7 @@ def choose_version(credential: Credential, number: int | None, *, is_test: bool,
     version_name = str(VersionName(credential.name, number))
     if version is not None and version.state is VersionState.DESTROYED:
         raise Fault(Reason.CREDENTIAL_DESTROYED, {"name": version_name})
-    if version is None or not may_lease(version.state, is_test=is_test):
+    if version is None or not may_lease(version.state, is_trial=is_trial):
         state = version.state.value if version else "UNSPECIFIED"
         metadata = {"name": version_name, "state": f"CREDENTIAL_VERSION_STATE_{state}"}
         raise Fault(Reason.VERSION_NOT_ACTIVE, metadata)

@@ -8,7 +8,7 @@ from vault_service.core.faults import Fault, Reason
 from vault_service.core.names import Owner, is_within
 
 
-def check_lease_proof(proof: Caller, owner: Owner, principal: Owner, *, application: str = "", is_test: bool) -> None:
+def check_lease_proof(proof: Caller, owner: Owner, principal: Owner, *, application: str = "", is_trial: bool) -> None:
     """Raises unless the proof's bearer may have the owner's key used for the principal.
 
     `principal` is a user, or the organization of `application`.
@@ -18,7 +18,7 @@ def check_lease_proof(proof: Caller, owner: Owner, principal: Owner, *, applicat
         raise refuse("other_principal")
     if owner.is_deployment:
         return
-    if is_test and is_allowed(proof, Permission.TEST, owner):
+    if is_trial and is_allowed(proof, Permission.TEST, owner):
         return
     if not _belongs(proof, owner, principal):
         raise refuse("other_owner")

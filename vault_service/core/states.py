@@ -57,8 +57,8 @@ def step(state: VersionState, event: Event) -> VersionState | None:
     return TRANSITIONS.get((state, event))
 
 
-def may_lease(state: VersionState, *, is_test: bool) -> bool:
-    """Whether a version in this state may be leased; to test it also a new and a superseded one."""
-    if is_test:
+def may_lease(state: VersionState, *, is_trial: bool) -> bool:
+    """Whether a version in this state may be leased; to try it also a new and a superseded one."""
+    if is_trial:
         return state in (VersionState.PENDING, VersionState.ACTIVE, VersionState.SUPERSEDED)
     return state is VersionState.ACTIVE

@@ -19,7 +19,10 @@ class Metrics:
         # A counter is looked up under a lock and by text; those of each call are kept.
         self._calls_of = lru_cache(lambda method, code: self._calls.labels(method.rpartition("/")[2], code))
         self._leases_of = lru_cache(self._leases.labels)
-        self._uses = Counter("keyswitch_vault_uses", "Uses that routers reported.", registry=self._registry)
+        self._uses = Counter(
+            "keyswitch_vault_uses", "Uses that routers reported, by purpose.", ["purpose"], registry=self._registry
+        )
+        self._uses_of = lru_cache(self._uses.labels)
         self._mints = Counter(
             "keyswitch_vault_mints",
             "Tokens fetched, by kind and outcome.",
@@ -44,9 +47,9 @@ class Metrics:
         """Counts a lease that is given."""
         self._leases_of(purpose).inc()
 
-    def count_uses(self, uses: int) -> None:
-        """Counts reported uses."""
-        self._uses.inc(uses)
+    def count_use(self, purpose: str) -> None:
+        """Counts a reported use."""
+        self._uses_of(purpose).inc()
 
     def count_mint(self, kind: str, outcome: str) -> None:
         """Counts a token that was fetched, or could not be."""

@@ -48,6 +48,7 @@ MAX_BATCH = 64
 MAX_USES = 1000
 _BATCH_METHOD = "/keyswitch.vault.v1.LeaseService/BatchLeaseCredentials"
 _PURPOSES = frozenset(lease_pb2.LeasePurpose.values()) - {lease_pb2.LEASE_PURPOSE_UNSPECIFIED}
+_TRIALS = frozenset({lease_pb2.LEASE_PURPOSE_TEST, lease_pb2.LEASE_PURPOSE_DISCOVERY})
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _METHOD = re.compile(r"[A-Za-z]{1,64}/[A-Za-z]{1,64}")
 _CAUSE = re.compile(r"[a-z_]{1,64}")
@@ -184,7 +185,8 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        self._metrics.count_uses(len(fresh))
+        for use in fresh:
+            self._metrics.count_use(lease_pb2.LeasePurpose.Name(use.purpose))
         for use in fresh:
             await self._note_last_use(use, call.call_id)
         return pb.ReportUsesResponse()
@@ -270,6 +272,7 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
                 actor,
                 audit_pb2.AUDIT_ACTION_USE,
                 str(lease.version) if lease else "",
+                purpose=use.purpose,
                 request_id=use.request_id,
                 attempt=use.attempt,
                 principal=use.principal,
@@ -322,6 +325,7 @@ def _read_lease_request(request: pb.LeaseCredentialRequest, lease_id: str, recip
         lease_id=lease_id,
         version=version,
         is_test=request.purpose == lease_pb2.LEASE_PURPOSE_TEST,
+        is_trial=request.purpose in _TRIALS,
         principal=_read_principal(request.principal, "principal"),
         application=request.principal if "/applications/" in request.principal else "",
         caller_proof=request.caller_proof,
@@ -352,6 +356,8 @@ def _check_use(use: lease_pb2.CredentialUse, field: str) -> None:
         raise invalid(f"{field}.attempt", "must be at least 1")
     if use.outcome not in lease_pb2.CredentialUseOutcome.values() or use.outcome == 0:
         raise invalid(f"{field}.outcome", "must be one of CredentialUseOutcome")
+    if use.purpose and use.purpose not in _PURPOSES:
+        raise invalid(f"{field}.purpose", "must be one of LeasePurpose")
     if not use.HasField("use_time"):
         raise invalid(f"{field}.use_time", "is missing")
     wire.read_timestamp(use.use_time, f"{field}.use_time")

@@ -373,7 +373,7 @@ def make_credential(**changes: Any) -> Credential:
 
 
 @pytest.mark.parametrize(
-    ("credential", "number", "is_test", "reason", "metadata"),
+    ("credential", "number", "is_trial", "reason", "metadata"),
     [
         (make_credential(is_disabled=True), None, True, Reason.CREDENTIAL_DISABLED, {"cause": "disabled"}),
         (
@@ -402,10 +402,10 @@ def make_credential(**changes: Any) -> Credential:
     ],
 )
 def test_what_is_not_leased(
-    credential: Credential, number: int | None, is_test: bool, reason: Reason, metadata: dict[str, str]
+    credential: Credential, number: int | None, is_trial: bool, reason: Reason, metadata: dict[str, str]
 ) -> None:
     with pytest.raises(Fault) as caught:
-        law.choose_version(credential, number, is_test=is_test, time_seconds=5.0)
+        law.choose_version(credential, number, is_trial=is_trial, time_seconds=5.0)
     assert caught.value.reason is reason
     assert metadata.items() <= caught.value.metadata.items()
 

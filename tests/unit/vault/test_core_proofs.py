@@ -26,7 +26,7 @@ BUDGETS = caller(Role.ADMIN, ACME, ADA, Scope.MANAGE_BUDGETS)
 
 
 @pytest.mark.parametrize(
-    ("proof", "owner", "principal", "is_test", "cause"),
+    ("proof", "owner", "principal", "is_trial", "cause"),
     [
         (MEMBER, ACME, ADA, False, None),
         (MEMBER, ADA, ADA, False, None),
@@ -52,12 +52,12 @@ BUDGETS = caller(Role.ADMIN, ACME, ADA, Scope.MANAGE_BUDGETS)
         (OPERATOR, ACME, ADA, True, "other_owner"),
     ],
 )
-def test_leases(proof: Caller, owner: Owner, principal: Owner, is_test: bool, cause: str | None) -> None:
+def test_leases(proof: Caller, owner: Owner, principal: Owner, is_trial: bool, cause: str | None) -> None:
     if cause is None:
-        check_lease_proof(proof, owner, principal, is_test=is_test)
+        check_lease_proof(proof, owner, principal, is_trial=is_trial)
         return
     with pytest.raises(Fault) as caught:
-        check_lease_proof(proof, owner, principal, is_test=is_test)
+        check_lease_proof(proof, owner, principal, is_trial=is_trial)
     assert caught.value.reason is Reason.CALLER_PROOF_REQUIRED
     assert caught.value.metadata == {"cause": cause}
 
@@ -65,9 +65,9 @@ def test_leases(proof: Caller, owner: Owner, principal: Owner, is_test: bool, ca
 def test_a_token_of_one_application_serves_no_other() -> None:
     chat, other = "organizations/acme/applications/chat", "organizations/acme/applications/other"
     bound = caller(Role.MEMBER, ACME, None, application=chat)
-    check_lease_proof(bound, ACME, ACME, application=chat, is_test=False)
+    check_lease_proof(bound, ACME, ACME, application=chat, is_trial=False)
     with pytest.raises(Fault) as caught:
-        check_lease_proof(bound, ACME, ACME, application=other, is_test=False)
+        check_lease_proof(bound, ACME, ACME, application=other, is_trial=False)
     assert caught.value.metadata == {"cause": "other_principal"}
 
 

@@ -37,7 +37,9 @@ def test_no_sequence_of_events_leaves_the_states(events: list[Event]) -> None:
 
 def test_what_is_leased_for_what() -> None:
     leased = {
-        (state, is_test) for state, is_test in product(VersionState, (False, True)) if may_lease(state, is_test=is_test)
+        (state, is_trial)
+        for state, is_trial in product(VersionState, (False, True))
+        if may_lease(state, is_trial=is_trial)
     }
     assert leased == {
         (VersionState.ACTIVE, False),

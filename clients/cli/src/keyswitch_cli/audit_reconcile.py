@@ -14,7 +14,7 @@ import grpc
 import typer
 from google.protobuf import json_format
 from keyswitch.router.v1 import usage_service_pb2
-from keyswitch.vault.v1 import credential_service_pb2
+from keyswitch.vault.v1 import credential_service_pb2, lease_pb2
 from keyswitch_client import KeyswitchError
 
 from keyswitch_cli.audit_reconciliation import KINDS, Json, Reconciliation, reconcile
@@ -131,6 +131,14 @@ def _write_metrics(path: Path, result: Reconciliation) -> None:
         "# TYPE keyswitch_audit_unexplained gauge",
         *(f'keyswitch_audit_unexplained{{kind="{kind}"}} {counts[kind]}' for kind in KINDS),
     ]
+    known = [name.removeprefix("LEASE_PURPOSE_").lower() for name in lease_pb2.LeasePurpose.keys()[1:]]
+    uses = {name: result.purposes[name] for name in known}
+    uses["unknown"] = result.purposes.total() - sum(uses.values())
+    lines += [
+        "# HELP keyswitch_audit_uses Uses of keys in the audit log, by what routers said that they were for.",
+        "# TYPE keyswitch_audit_uses gauge",
+        *(f'keyswitch_audit_uses{{purpose="{name}"}} {number}' for name, number in uses.items()),
+    ]
     draft = path.with_name(f".{path.name}.part")
     draft.write_text("\n".join(lines) + "\n", encoding="ascii")
     draft.replace(path)
@@ -139,7 +147,14 @@ def _write_metrics(path: Path, result: Reconciliation) -> None:
 def _show(session: Session, result: Reconciliation) -> None:
     if session.is_json:
         orphans: list[Any] = [{"kind": one.kind, "name": one.name, "detail": one.detail} for one in result.orphans]
-        session.print_json({"matched": dict(result.matched), "orphans": orphans})
+        unpaid = [
+            {"credential_version": version, "purpose": purpose, "uses": uses}
+            for (version, purpose), uses in sorted(result.without_receipt.items())
+        ]
+        matched, purposes = dict(result.matched), dict(result.purposes)
+        session.print_json(
+            {"matched": matched, "uses_by_purpose": purposes, "uses_without_receipt": unpaid, "orphans": orphans}
+        )
         return
     for kind, words in KINDS.items():
         found = [one for one in result.orphans if one.kind == kind]
@@ -147,7 +162,9 @@ def _show(session: Session, result: Reconciliation) -> None:
             session.out.print(f"{kind}: {words} ({len(found)})", markup=False, soft_wrap=True)
         for one in found:
             session.out.print(f"  {one.name}  {one.detail}", markup=False, soft_wrap=True)
-    matched = ", ".join(f"{number} {what}" for what, number in sorted(result.matched.items()))
+    all_matched = ", ".join(f"{number} {what}" for what, number in sorted(result.matched.items()))
+    all_purposes = ", ".join(f"{number} {what.replace('_', ' ')}" for what, number in sorted(result.purposes.items()))
+    session.out.print(f"Uses by purpose: {all_purposes or 'none'}.", markup=False, soft_wrap=True)
     session.out.print(
-        f"{len(result.orphans)} unexplained. Matched: {matched or 'nothing'}.", markup=False, soft_wrap=True
+        f"{len(result.orphans)} unexplained. Matched: {all_matched or 'nothing'}.", markup=False, soft_wrap=True
     )

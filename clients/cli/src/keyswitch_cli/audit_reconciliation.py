@@ -18,6 +18,8 @@ KINDS = {
     "call_differs": "Vault's log and ours name different calls for the same request",
     "lease_without_use": "a lease was given, and no use or test was reported under it",
     "use_without_lease": "a use was reported under a lease that no record gave",
+    "purpose_differs": "a use says another purpose than its lease, its receipt or an earlier report of it allows",
+    "lease_used_again": "a lease for a test or a list of models was used more than once, or for another call",
     "use_without_ledger": "a use was reported, and no receipt has that attempt",
     "ledger_without_use": "a receipt has an attempt under a lease, and no use was reported",
     "version_gone": "a version was added and never destroyed, and is not there any longer",
@@ -27,8 +29,10 @@ KINDS = {
 Json = Mapping[str, Any]
 
 
-_WITHOUT_RECEIPT = frozenset(f"LEASE_PURPOSE_{purpose}" for purpose in ("TEST", "DISCOVERY", "TOKEN_COUNT", "LIMITS"))
-"""What costs nothing and is on no receipt. The purpose is in the record of the lease, which comes first."""
+_CALLS = frozenset({"COMPLETION", "EMBEDDING", "TOKEN_COUNT"})
+"""What a lease in hand serves, whichever of them it was taken for. Anything else has a lease of its own."""
+_WITHOUT_RECEIPT = frozenset({"TEST", "DISCOVERY", "TOKEN_COUNT", "LIMITS"})
+"""What costs nothing and is on no receipt."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,10 @@ class Reconciliation:
 
     matched: Counter[str] = field(default_factory=Counter)
     orphans: list[Orphan] = field(default_factory=list)
+    purposes: Counter[str] = field(default_factory=Counter)
+    """How many uses there were for each purpose."""
+    without_receipt: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By credential version and purpose, those that have no receipt: only the provider has a book of them."""
 
     def add(self, kind: str, name: str, detail: str = "") -> None:
         """Notes something that is not explained."""
@@ -63,11 +71,26 @@ class _Log:
     one request, which then names all of the calls."""
     leases: dict[str, Json] = field(default_factory=dict)
     uses: dict[tuple[str, int, str], Json] = field(default_factory=dict)
+    restated: dict[tuple[str, int, str], Json] = field(default_factory=dict)
+    """Of uses that were reported with two purposes: the other record."""
     tested: set[str] = field(default_factory=set)
     added: dict[str, str] = field(default_factory=dict)
     """The versions, and when each was added last."""
     ended: dict[str, str] = field(default_factory=dict)
     """What was destroyed, deleted or shredded, and when last: nothing that was there before is below it any more."""
+
+    def add_use(self, record: Json) -> None:
+        """Notes a use. A report may be repeated at another instance, which may be older and not record its purpose."""
+        key = str(record.get("requestId", "")), int(record.get("attempt", 0)), str(record.get("leaseId", ""))
+        known = self.uses.setdefault(key, record)
+        if not _purpose(known):
+            self.uses[key] = record
+        elif _purpose(record) not in ("", _purpose(known)):
+            self.restated[key] = record
+
+    def purpose_of(self, key: tuple[str, int, str]) -> str:
+        """What a use was for. Where it does not say, as in logs of before, its lease does."""
+        return _purpose(self.uses[key]) or _purpose(self.leases.get(key[2], {}))
 
     def lasting(self) -> set[str]:
         """The versions that should be there. Chains are read one by one, so only times tell what came first."""
@@ -98,6 +121,7 @@ def reconcile(
     if vault_entries is not None:
         _join_vault(log, vault_entries, transit_mount, result)
     _join_uses(log, settled_before, result)
+    _join_purposes(log, result)
     if receipts is not None:
         _join_ledger(log, receipts, settled_before, result)
     if versions is not None:
@@ -124,7 +148,7 @@ def _read_done(log: _Log, record: Json) -> None:
         case "AUDIT_ACTION_LEASE":
             log.leases[lease] = record
         case "AUDIT_ACTION_USE":
-            log.uses[str(record.get("requestId", "")), int(record.get("attempt", 0)), lease] = record
+            log.add_use(record)
         case "AUDIT_ACTION_TEST":
             log.tested.add(lease)
         case "AUDIT_ACTION_ADD_VERSION":
@@ -192,6 +216,27 @@ def _join_uses(log: _Log, settled_before: str, result: Reconciliation) -> None:
             result.add("use_without_lease", lease, f"{call}, attempt {attempt}, in {record.get('name')}")
 
 
+def _join_purposes(log: _Log, result: Reconciliation) -> None:
+    """What uses say of themselves, against the records of their leases, which were written before them."""
+    first: dict[str, tuple[str, int, str]] = {}
+    for key, record in log.uses.items():
+        call, attempt, lease = key
+        purpose, given = log.purpose_of(key), log.leases.get(lease, {})
+        result.purposes[purpose.lower() or "unknown"] += 1
+        if purpose in _WITHOUT_RECEIPT:
+            result.without_receipt[str(given.get("resource", "")), purpose.lower()] += 1
+        where = f"attempt {attempt} of {call} in {record.get('name')}"
+        leased_for = _purpose(given)
+        if leased_for and purpose != leased_for and not {purpose, leased_for} <= _CALLS:
+            result.add("purpose_differs", lease, f"{where}: {purpose} under a lease for {leased_for}")
+        is_again = first.setdefault(lease, key) != key or call != given.get("requestId")
+        if leased_for and leased_for not in _CALLS and is_again:
+            result.add("lease_used_again", lease, f"{where}: the lease was given for {given.get('requestId')}")
+    for (call, attempt, lease), record in log.restated.items():
+        names = f"{record.get('name')} and {log.uses[call, attempt, lease].get('name')}"
+        result.add("purpose_differs", lease, f"attempt {attempt} of {call} in {names}")
+
+
 def _join_ledger(log: _Log, receipts: Iterable[Json], settled_before: str, result: Reconciliation) -> None:
     booked: set[tuple[str, int, str]] = set()
     for receipt in receipts:
@@ -201,9 +246,13 @@ def _join_ledger(log: _Log, receipts: Iterable[Json], settled_before: str, resul
             if lease:
                 booked.add((call, int(attempt.get("number", 0)), lease))
     for key, record in log.uses.items():
+        needs_receipt = log.purpose_of(key) not in _WITHOUT_RECEIPT
         if key in booked:
             result.matched["receipts' attempts"] += 1
-        elif log.leases.get(key[2], {}).get("purpose") in _WITHOUT_RECEIPT:
+            if not needs_receipt:
+                where = f"attempt {key[1]} of {key[0]} in {record.get('name')}"
+                result.add("purpose_differs", key[2], f"{where}: {log.purpose_of(key)}, and it is on a receipt")
+        elif not needs_receipt:
             result.matched["tests and counts"] += 1
         elif _is_settled(record, settled_before):
             result.add("use_without_ledger", key[0], f"attempt {key[1]} under {key[2]} in {record.get('name')}")
@@ -217,6 +266,10 @@ def _join_versions(log: _Log, present: set[str], result: Reconciliation) -> None
     for version in sorted(present - set(log.added)):
         result.add("version_unknown", version)
     result.matched["versions"] += len(set(log.added) & present)
+
+
+def _purpose(record: Json) -> str:
+    return str(record.get("purpose", "")).removeprefix("LEASE_PURPOSE_")
 
 
 def _header(request: Json) -> list[str]:

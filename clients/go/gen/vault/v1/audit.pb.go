@@ -332,7 +332,8 @@ type AuditRecord struct {
 	// What it was done to: the name of a credential, a credential version, an
 	// owner, a token or a chain.
 	Resource string `protobuf:"bytes,5,opt,name=resource,proto3" json:"resource,omitempty"`
-	// Why, for leases and uses.
+	// Why, for leases; what it was for, for uses, as the router said it. Unset for
+	// uses of which it did not: then the lease's purpose counts.
 	Purpose LeasePurpose `protobuf:"varint,6,opt,name=purpose,proto3,enum=keyswitch.vault.v1.LeasePurpose" json:"purpose,omitempty"`
 	// For which call, for leases and uses. See LeaseCredentialRequest.request_id.
 	RequestId string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`

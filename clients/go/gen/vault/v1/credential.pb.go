@@ -210,7 +210,7 @@ type CredentialVersionState int32
 const (
 	// Never sent.
 	CredentialVersionState_CREDENTIAL_VERSION_STATE_UNSPECIFIED CredentialVersionState = 0
-	// New; leased only to be tested.
+	// New; leased only to be tested, and to ask for the models that it can use.
 	CredentialVersionState_CREDENTIAL_VERSION_STATE_PENDING CredentialVersionState = 1
 	// The one that is leased. At most one version of a credential.
 	CredentialVersionState_CREDENTIAL_VERSION_STATE_ACTIVE CredentialVersionState = 2

@@ -22,7 +22,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Why a lease is taken.
+// Why a lease is taken, and what a use of it was for.
 type LeasePurpose int32
 
 const (
@@ -30,13 +30,14 @@ const (
 	LeasePurpose_LEASE_PURPOSE_UNSPECIFIED LeasePurpose = 0
 	// To answer a completion.
 	LeasePurpose_LEASE_PURPOSE_COMPLETION LeasePurpose = 1
-	// To test the credential; the only purpose a pending version is leased for.
+	// To test the credential: the right to test is enough, and pending and superseded
+	// versions are leased as well.
 	LeasePurpose_LEASE_PURPOSE_TEST LeasePurpose = 2
 	// To embed.
 	LeasePurpose_LEASE_PURPOSE_EMBEDDING LeasePurpose = 3
 	// To count tokens.
 	LeasePurpose_LEASE_PURPOSE_TOKEN_COUNT LeasePurpose = 4
-	// To ask the provider for its models.
+	// To ask the provider for its models; leased as for a test.
 	LeasePurpose_LEASE_PURPOSE_DISCOVERY LeasePurpose = 5
 	// To ask the provider for limits, balance or a reset time.
 	LeasePurpose_LEASE_PURPOSE_LIMITS LeasePurpose = 6
@@ -457,7 +458,12 @@ type CredentialUse struct {
 	// Required. What became of it.
 	Outcome CredentialUseOutcome `protobuf:"varint,5,opt,name=outcome,proto3,enum=keyswitch.vault.v1.CredentialUseOutcome" json:"outcome,omitempty"`
 	// Required. When the secret was sent.
-	UseTime       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=use_time,json=useTime,proto3" json:"use_time,omitempty"`
+	UseTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=use_time,json=useTime,proto3" json:"use_time,omitempty"`
+	// What it was for; written to the audit log. A lease in hand serves completions,
+	// embeddings and counts alike, so this may be another than the lease's purpose;
+	// whatever else is asked has a lease of its own. Unset from a router that does
+	// not say: then the lease's purpose counts.
+	Purpose       LeasePurpose `protobuf:"varint,7,opt,name=purpose,proto3,enum=keyswitch.vault.v1.LeasePurpose" json:"purpose,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -534,6 +540,13 @@ func (x *CredentialUse) GetUseTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *CredentialUse) GetPurpose() LeasePurpose {
+	if x != nil {
+		return x.Purpose
+	}
+	return LeasePurpose_LEASE_PURPOSE_UNSPECIFIED
+}
+
 var File_keyswitch_vault_v1_lease_proto protoreflect.FileDescriptor
 
 const file_keyswitch_vault_v1_lease_proto_rawDesc = "" +
@@ -557,7 +570,7 @@ const file_keyswitch_vault_v1_lease_proto_rawDesc = "" +
 	"\raccess_key_id\x18\x01 \x01(\tR\vaccessKeyId\x12/\n" +
 	"\x11secret_access_key\x18\x02 \x01(\tB\x03\x80\x01\x01R\x0fsecretAccessKey\x12(\n" +
 	"\rsession_token\x18\x03 \x01(\tB\x03\x80\x01\x01R\fsessionToken\x12\x16\n" +
-	"\x06region\x18\x04 \x01(\tR\x06region\"\xfc\x01\n" +
+	"\x06region\x18\x04 \x01(\tR\x06region\"\xb8\x02\n" +
 	"\rCredentialUse\x12\x19\n" +
 	"\blease_id\x18\x01 \x01(\tR\aleaseId\x12\x1d\n" +
 	"\n" +
@@ -565,7 +578,8 @@ const file_keyswitch_vault_v1_lease_proto_rawDesc = "" +
 	"\aattempt\x18\x03 \x01(\x05R\aattempt\x12\x1c\n" +
 	"\tprincipal\x18\x04 \x01(\tR\tprincipal\x12B\n" +
 	"\aoutcome\x18\x05 \x01(\x0e2(.keyswitch.vault.v1.CredentialUseOutcomeR\aoutcome\x125\n" +
-	"\buse_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\auseTime*\xd6\x01\n" +
+	"\buse_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\auseTime\x12:\n" +
+	"\apurpose\x18\a \x01(\x0e2 .keyswitch.vault.v1.LeasePurposeR\apurpose*\xd6\x01\n" +
 	"\fLeasePurpose\x12\x1d\n" +
 	"\x19LEASE_PURPOSE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18LEASE_PURPOSE_COMPLETION\x10\x01\x12\x16\n" +
@@ -610,11 +624,12 @@ var file_keyswitch_vault_v1_lease_proto_depIdxs = []int32{
 	4, // 1: keyswitch.vault.v1.LeasedMaterial.aws_credentials:type_name -> keyswitch.vault.v1.AwsCredentials
 	1, // 2: keyswitch.vault.v1.CredentialUse.outcome:type_name -> keyswitch.vault.v1.CredentialUseOutcome
 	6, // 3: keyswitch.vault.v1.CredentialUse.use_time:type_name -> google.protobuf.Timestamp
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	0, // 4: keyswitch.vault.v1.CredentialUse.purpose:type_name -> keyswitch.vault.v1.LeasePurpose
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_keyswitch_vault_v1_lease_proto_init() }

@@ -98,7 +98,7 @@ type LeaseCredentialRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. ".../credentials/{credential}/versions/{version}" in one of its
 	// owner forms, where {version} may be "active". Other versions are leased only
-	// for LEASE_PURPOSE_TEST.
+	// for LEASE_PURPOSE_TEST and LEASE_PURPOSE_DISCOVERY.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Required. Why; written to the audit log.
 	Purpose LeasePurpose `protobuf:"varint,2,opt,name=purpose,proto3,enum=keyswitch.vault.v1.LeasePurpose" json:"purpose,omitempty"`

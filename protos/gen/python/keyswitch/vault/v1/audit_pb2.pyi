@@ -278,7 +278,9 @@ class AuditRecord(_message.Message):
     owner, a token or a chain.
     """
     purpose: _lease_pb2.LeasePurpose.ValueType
-    """Why, for leases and uses."""
+    """Why, for leases; what it was for, for uses, as the router said it. Unset for
+    uses of which it did not: then the lease's purpose counts.
+    """
     request_id: _builtins.str
     """For which call, for leases and uses. See LeaseCredentialRequest.request_id."""
     attempt: _builtins.int

@@ -129,7 +129,7 @@ class _CredentialVersionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper
     CREDENTIAL_VERSION_STATE_UNSPECIFIED: _CredentialVersionState.ValueType  # 0
     """Never sent."""
     CREDENTIAL_VERSION_STATE_PENDING: _CredentialVersionState.ValueType  # 1
-    """New; leased only to be tested."""
+    """New; leased only to be tested, and to ask for the models that it can use."""
     CREDENTIAL_VERSION_STATE_ACTIVE: _CredentialVersionState.ValueType  # 2
     """The one that is leased. At most one version of a credential."""
     CREDENTIAL_VERSION_STATE_SUPERSEDED: _CredentialVersionState.ValueType  # 3
@@ -147,7 +147,7 @@ class CredentialVersionState(_CredentialVersionState, metaclass=_CredentialVersi
 CREDENTIAL_VERSION_STATE_UNSPECIFIED: CredentialVersionState.ValueType  # 0
 """Never sent."""
 CREDENTIAL_VERSION_STATE_PENDING: CredentialVersionState.ValueType  # 1
-"""New; leased only to be tested."""
+"""New; leased only to be tested, and to ask for the models that it can use."""
 CREDENTIAL_VERSION_STATE_ACTIVE: CredentialVersionState.ValueType  # 2
 """The one that is leased. At most one version of a credential."""
 CREDENTIAL_VERSION_STATE_SUPERSEDED: CredentialVersionState.ValueType  # 3

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ekeyswitch/vault/v1/lease.proto\x12\x12keyswitch.vault.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x01\n\x0cLeaseBinding\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x1a\n\x12\x63redential_version\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12\x0e\n\x06origin\x18\x04 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14recipient_public_key\x18\x06 \x01(\x0c\"\x95\x01\n\x0eLeasedMaterial\x12\x16\n\x07\x61pi_key\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00\x12\x1b\n\x0c\x62\x65\x61rer_token\x18\x02 \x01(\tB\x03\x80\x01\x01H\x00\x12\x42\n\x0f\x61ws_credentials\x18\x03 \x01(\x0b\x32\".keyswitch.vault.v1.AwsCredentialsB\x03\x80\x01\x01H\x00\x42\n\n\x08material\"s\n\x0e\x41wsCredentials\x12\x15\n\raccess_key_id\x18\x01 \x01(\t\x12\x1e\n\x11secret_access_key\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x1a\n\rsession_token\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x0e\n\x06region\x18\x04 \x01(\t\"\xc2\x01\n\rCredentialUse\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x39\n\x07outcome\x18\x05 \x01(\x0e\x32(.keyswitch.vault.v1.CredentialUseOutcome\x12,\n\x08use_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xd6\x01\n\x0cLeasePurpose\x12\x1d\n\x19LEASE_PURPOSE_UNSPECIFIED\x10\x00\x12\x1c\n\x18LEASE_PURPOSE_COMPLETION\x10\x01\x12\x16\n\x12LEASE_PURPOSE_TEST\x10\x02\x12\x1b\n\x17LEASE_PURPOSE_EMBEDDING\x10\x03\x12\x1d\n\x19LEASE_PURPOSE_TOKEN_COUNT\x10\x04\x12\x1b\n\x17LEASE_PURPOSE_DISCOVERY\x10\x05\x12\x18\n\x14LEASE_PURPOSE_LIMITS\x10\x06*\xf5\x01\n\x14\x43redentialUseOutcome\x12&\n\"CREDENTIAL_USE_OUTCOME_UNSPECIFIED\x10\x00\x12$\n CREDENTIAL_USE_OUTCOME_SUCCEEDED\x10\x01\x12#\n\x1f\x43REDENTIAL_USE_OUTCOME_REJECTED\x10\x02\x12!\n\x1d\x43REDENTIAL_USE_OUTCOME_FAILED\x10\x03\x12$\n CREDENTIAL_USE_OUTCOME_CANCELLED\x10\x04\x12!\n\x1d\x43REDENTIAL_USE_OUTCOME_KILLED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ekeyswitch/vault/v1/lease.proto\x12\x12keyswitch.vault.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x01\n\x0cLeaseBinding\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x1a\n\x12\x63redential_version\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12\x0e\n\x06origin\x18\x04 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14recipient_public_key\x18\x06 \x01(\x0c\"\x95\x01\n\x0eLeasedMaterial\x12\x16\n\x07\x61pi_key\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00\x12\x1b\n\x0c\x62\x65\x61rer_token\x18\x02 \x01(\tB\x03\x80\x01\x01H\x00\x12\x42\n\x0f\x61ws_credentials\x18\x03 \x01(\x0b\x32\".keyswitch.vault.v1.AwsCredentialsB\x03\x80\x01\x01H\x00\x42\n\n\x08material\"s\n\x0e\x41wsCredentials\x12\x15\n\raccess_key_id\x18\x01 \x01(\t\x12\x1e\n\x11secret_access_key\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x1a\n\rsession_token\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x0e\n\x06region\x18\x04 \x01(\t\"\xf5\x01\n\rCredentialUse\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x39\n\x07outcome\x18\x05 \x01(\x0e\x32(.keyswitch.vault.v1.CredentialUseOutcome\x12,\n\x08use_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x07purpose\x18\x07 \x01(\x0e\x32 .keyswitch.vault.v1.LeasePurpose*\xd6\x01\n\x0cLeasePurpose\x12\x1d\n\x19LEASE_PURPOSE_UNSPECIFIED\x10\x00\x12\x1c\n\x18LEASE_PURPOSE_COMPLETION\x10\x01\x12\x16\n\x12LEASE_PURPOSE_TEST\x10\x02\x12\x1b\n\x17LEASE_PURPOSE_EMBEDDING\x10\x03\x12\x1d\n\x19LEASE_PURPOSE_TOKEN_COUNT\x10\x04\x12\x1b\n\x17LEASE_PURPOSE_DISCOVERY\x10\x05\x12\x18\n\x14LEASE_PURPOSE_LIMITS\x10\x06*\xf5\x01\n\x14\x43redentialUseOutcome\x12&\n\"CREDENTIAL_USE_OUTCOME_UNSPECIFIED\x10\x00\x12$\n CREDENTIAL_USE_OUTCOME_SUCCEEDED\x10\x01\x12#\n\x1f\x43REDENTIAL_USE_OUTCOME_REJECTED\x10\x02\x12!\n\x1d\x43REDENTIAL_USE_OUTCOME_FAILED\x10\x03\x12$\n CREDENTIAL_USE_OUTCOME_CANCELLED\x10\x04\x12!\n\x1d\x43REDENTIAL_USE_OUTCOME_KILLED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,10 +42,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AWSCREDENTIALS'].fields_by_name['secret_access_key']._serialized_options = b'\200\001\001'
   _globals['_AWSCREDENTIALS'].fields_by_name['session_token']._loaded_options = None
   _globals['_AWSCREDENTIALS'].fields_by_name['session_token']._serialized_options = b'\200\001\001'
-  _globals['_LEASEPURPOSE']._serialized_start=730
-  _globals['_LEASEPURPOSE']._serialized_end=944
-  _globals['_CREDENTIALUSEOUTCOME']._serialized_start=947
-  _globals['_CREDENTIALUSEOUTCOME']._serialized_end=1192
+  _globals['_LEASEPURPOSE']._serialized_start=781
+  _globals['_LEASEPURPOSE']._serialized_end=995
+  _globals['_CREDENTIALUSEOUTCOME']._serialized_start=998
+  _globals['_CREDENTIALUSEOUTCOME']._serialized_end=1243
   _globals['_LEASEBINDING']._serialized_start=88
   _globals['_LEASEBINDING']._serialized_end=261
   _globals['_LEASEDMATERIAL']._serialized_start=264
@@ -53,5 +53,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AWSCREDENTIALS']._serialized_start=415
   _globals['_AWSCREDENTIALS']._serialized_end=530
   _globals['_CREDENTIALUSE']._serialized_start=533
-  _globals['_CREDENTIALUSE']._serialized_end=727
+  _globals['_CREDENTIALUSE']._serialized_end=778
 # @@protoc_insertion_point(module_scope)

@@ -29,31 +29,35 @@ class _LeasePurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LeasePur
     LEASE_PURPOSE_COMPLETION: _LeasePurpose.ValueType  # 1
     """To answer a completion."""
     LEASE_PURPOSE_TEST: _LeasePurpose.ValueType  # 2
-    """To test the credential; the only purpose a pending version is leased for."""
+    """To test the credential: the right to test is enough, and pending and superseded
+    versions are leased as well.
+    """
     LEASE_PURPOSE_EMBEDDING: _LeasePurpose.ValueType  # 3
     """To embed."""
     LEASE_PURPOSE_TOKEN_COUNT: _LeasePurpose.ValueType  # 4
     """To count tokens."""
     LEASE_PURPOSE_DISCOVERY: _LeasePurpose.ValueType  # 5
-    """To ask the provider for its models."""
+    """To ask the provider for its models; leased as for a test."""
     LEASE_PURPOSE_LIMITS: _LeasePurpose.ValueType  # 6
     """To ask the provider for limits, balance or a reset time."""
 
 class LeasePurpose(_LeasePurpose, metaclass=_LeasePurposeEnumTypeWrapper):
-    """Why a lease is taken."""
+    """Why a lease is taken, and what a use of it was for."""
 
 LEASE_PURPOSE_UNSPECIFIED: LeasePurpose.ValueType  # 0
 """Rejected."""
 LEASE_PURPOSE_COMPLETION: LeasePurpose.ValueType  # 1
 """To answer a completion."""
 LEASE_PURPOSE_TEST: LeasePurpose.ValueType  # 2
-"""To test the credential; the only purpose a pending version is leased for."""
+"""To test the credential: the right to test is enough, and pending and superseded
+versions are leased as well.
+"""
 LEASE_PURPOSE_EMBEDDING: LeasePurpose.ValueType  # 3
 """To embed."""
 LEASE_PURPOSE_TOKEN_COUNT: LeasePurpose.ValueType  # 4
 """To count tokens."""
 LEASE_PURPOSE_DISCOVERY: LeasePurpose.ValueType  # 5
-"""To ask the provider for its models."""
+"""To ask the provider for its models; leased as for a test."""
 LEASE_PURPOSE_LIMITS: LeasePurpose.ValueType  # 6
 """To ask the provider for limits, balance or a reset time."""
 Global___LeasePurpose: _TypeAlias = LeasePurpose  # noqa: Y015
@@ -239,6 +243,7 @@ class CredentialUse(_message.Message):
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     USE_TIME_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
     """Required."""
     request_id: _builtins.str
@@ -249,6 +254,12 @@ class CredentialUse(_message.Message):
     """Required. See LeaseCredentialRequest.principal."""
     outcome: Global___CredentialUseOutcome.ValueType
     """Required. What became of it."""
+    purpose: Global___LeasePurpose.ValueType
+    """What it was for; written to the audit log. A lease in hand serves completions,
+    embeddings and counts alike, so this may be another than the lease's purpose;
+    whatever else is asked has a lease of its own. Unset from a router that does
+    not say: then the lease's purpose counts.
+    """
     @_builtins.property
     def use_time(self) -> _timestamp_pb2.Timestamp:
         """Required. When the secret was sent."""
@@ -262,10 +273,11 @@ class CredentialUse(_message.Message):
         principal: _builtins.str = ...,
         outcome: Global___CredentialUseOutcome.ValueType = ...,
         use_time: _timestamp_pb2.Timestamp | None = ...,
+        purpose: Global___LeasePurpose.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["use_time", b"use_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "lease_id", b"lease_id", "outcome", b"outcome", "principal", b"principal", "request_id", b"request_id", "use_time", b"use_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "lease_id", b"lease_id", "outcome", b"outcome", "principal", b"principal", "purpose", b"purpose", "request_id", b"request_id", "use_time", b"use_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -85,7 +85,7 @@ class LeaseCredentialRequest(_message.Message):
     name: _builtins.str
     """Required. ".../credentials/{credential}/versions/{version}" in one of its
     owner forms, where {version} may be "active". Other versions are leased only
-    for LEASE_PURPOSE_TEST.
+    for LEASE_PURPOSE_TEST and LEASE_PURPOSE_DISCOVERY.
     """
     purpose: _lease_pb2.LeasePurpose.ValueType
     """Required. Why; written to the audit log."""

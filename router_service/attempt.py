@@ -25,6 +25,7 @@ from router_service.preparation import (
     choose_timeouts,
     explain,
     is_own_timeout,
+    lease_purpose,
     prepare,
     use_outcome,
 )
@@ -123,7 +124,7 @@ class Attempts:
             caller=self.request.caller,
             principal=self.request.principal,
             request_id=self.record.response_id,
-            is_count=self.request.is_count,
+            purpose=lease_purpose(self.request),
             rejected_lease_id=rejected_lease_id,
         )
 
@@ -187,6 +188,7 @@ class Attempts:
             request_id=self.record.response_id,
             attempt=attempt.number,
             principal=self.request.principal,
+            purpose=lease_purpose(self.request),
             outcome=use_outcome(fault, is_finished=attempt.is_finished),
             use_time=attempt.start_time,
         )

@@ -13,7 +13,7 @@ from router_service.core.receipt import CostUnknown
 from router_service.core.request import Completion, Embedding, Notice, ProviderOptions, Settings, WarningReason
 from router_service.core.resolution import Resolution
 from router_service.credentials.leases import Lease
-from router_service.credentials.uses import UseOutcome
+from router_service.credentials.uses import UseOutcome, UsePurpose
 from router_service.dialects.base import Decoder, Encoded, Quirks
 from router_service.dialects.registry import COUNTERS, DIALECTS, EMBEDDERS
 from router_service.exchange import Timeouts
@@ -261,6 +261,17 @@ def explain(fault: Fault, candidate: Candidate) -> None:
 _ABOUT_THE_KEY = frozenset(
     {Reason.UPSTREAM_CREDENTIAL_REJECTED, Reason.PLAN_MISMATCH, Reason.UPSTREAM_BALANCE_EXHAUSTED}
 )
+
+
+def lease_purpose(request: Request) -> UsePurpose:
+    """What the call uses a secret for. A count has no receipt, so the audit log must tell it from a completion."""
+    match request.asked:
+        case Embedding():
+            return UsePurpose.EMBEDDING
+        case Completion():
+            return UsePurpose.TOKEN_COUNT if request.is_count else UsePurpose.COMPLETION
+        case _:
+            assert_never(request.asked)
 
 
 def use_outcome(fault: Fault | None, *, is_finished: bool) -> UseOutcome:

@@ -28,7 +28,7 @@ from router_service.credentials.links import Link, Open, Term, TermOver
 from router_service.credentials.owners import Owned, Owners
 from router_service.credentials.recipient import Recipient
 from router_service.credentials.refusals import Refusals
-from router_service.credentials.uses import RefusedUses, Uses
+from router_service.credentials.uses import RefusedUses, UsePurpose, Uses
 
 RECONNECT_SECONDS = 0.2
 SILENCE_SECONDS = 1.5
@@ -251,12 +251,12 @@ class Credentials:
         caller: Caller,
         principal: str,
         request_id: str,
-        is_count: bool = False,
+        purpose: UsePurpose,
         rejected_lease_id: str = "",
     ) -> Lease:
         """The secret of the active version, from the cache or freshly leased. Raises Fault or StaleCredential.
 
-        A count of tokens has no receipt. Its lease says what it is for and is of its own, so that the books agree.
+        What is in hand is used whatever it was taken for: each use says what it was for.
         """
         self._demand_fresh()
 
@@ -267,12 +267,10 @@ class Credentials:
                 caller=caller,
                 principal=principal,
                 request_id=request_id,
-                purpose=lease_pb2.LEASE_PURPOSE_TOKEN_COUNT if is_count else lease_pb2.LEASE_PURPOSE_COMPLETION,
+                purpose=purpose,
                 rejected_lease_id=rejected_lease_id,
             )
 
-        if is_count:
-            return await load()
         held = self.leases.held(credential, origin)
         lease = held if held is not None else await self.leases.get(credential, origin, caller.token_id, load)
         self._demand_fresh()
@@ -286,7 +284,7 @@ class Credentials:
         caller: Caller,
         principal: str,
         request_id: str,
-        purpose: "lease_pb2.LeasePurpose.ValueType",
+        purpose: UsePurpose,
         rejected_lease_id: str = "",
     ) -> Lease:
         """Leases one version, past the cache."""
@@ -294,7 +292,7 @@ class Credentials:
         async def ask(link: Link, seconds: float) -> tuple[lease_service_pb2.LeaseCredentialResponse, Recipient]:
             request = lease_service_pb2.LeaseCredentialRequest(
                 name=name,
-                purpose=purpose,
+                purpose=purpose.value,
                 request_id=request_id,
                 principal=principal,
                 caller_proof=caller.proof.reveal(),

@@ -27,6 +27,16 @@ class UseOutcome(Enum):
     KILLED = lease_pb2.CREDENTIAL_USE_OUTCOME_KILLED
 
 
+class UsePurpose(Enum):
+    """What a lease is taken for, and what a use of it was for."""
+
+    COMPLETION = lease_pb2.LEASE_PURPOSE_COMPLETION
+    EMBEDDING = lease_pb2.LEASE_PURPOSE_EMBEDDING
+    TOKEN_COUNT = lease_pb2.LEASE_PURPOSE_TOKEN_COUNT
+    TEST = lease_pb2.LEASE_PURPOSE_TEST
+    DISCOVERY = lease_pb2.LEASE_PURPOSE_DISCOVERY
+
+
 class RefusedUses(Exception):
     """The credential service will not take the batch, now or later."""
 
@@ -45,11 +55,24 @@ class Uses:
         self._task = asyncio.create_task(self._run())
 
     def add(
-        self, *, lease_id: str, request_id: str, attempt: int, principal: str, outcome: UseOutcome, use_time: float
+        self,
+        *,
+        lease_id: str,
+        request_id: str,
+        attempt: int,
+        principal: str,
+        purpose: UsePurpose,
+        outcome: UseOutcome,
+        use_time: float,
     ) -> None:
         """Notes a use. `use_time` is seconds since 1970."""
         use = lease_pb2.CredentialUse(
-            lease_id=lease_id, request_id=request_id, attempt=attempt, principal=principal, outcome=outcome.value
+            lease_id=lease_id,
+            request_id=request_id,
+            attempt=attempt,
+            principal=principal,
+            purpose=purpose.value,
+            outcome=outcome.value,
         )
         use.use_time.FromNanoseconds(int(use_time * 1e9))
         if len(self._waiting) >= MOST_WAITING:

@@ -7,7 +7,7 @@ from keyswitch.router.v1 import (
     credential_test_service_pb2,
     credential_test_service_pb2_grpc,
 )
-from keyswitch.vault.v1 import credential_test_pb2, lease_pb2
+from keyswitch.vault.v1 import credential_test_pb2
 
 from router_service.catalog.catalog import Application, Endpoint, Model, Organization, Provider, Snapshot
 from router_service.core.caller import Caller, Credential, Holdings
@@ -15,7 +15,7 @@ from router_service.core.faults import Cause, invalid
 from router_service.core.resolution import Payer
 from router_service.credentials.client import Credentials
 from router_service.credentials.errors import StaleCredential
-from router_service.credentials.uses import UseOutcome
+from router_service.credentials.uses import UseOutcome, UsePurpose
 from router_service.policy.call import Call
 from router_service.policy.payer import Refusal, credentials_of, pick_credential, refuse_payer
 from router_service.policy.resolve import not_served
@@ -73,7 +73,7 @@ class CredentialTestServicer(credential_test_service_pb2_grpc.CredentialTestServ
                 caller=who,
                 principal=who.principal,
                 request_id=request_id,
-                purpose=lease_pb2.LEASE_PURPOSE_TEST,
+                purpose=UsePurpose.TEST,
             )
         except StaleCredential as stale:
             raise untestable(stale, request.credential_version) from None
@@ -89,6 +89,7 @@ class CredentialTestServicer(credential_test_service_pb2_grpc.CredentialTestServ
             request_id=request_id,
             attempt=1,
             principal=who.principal,
+            purpose=UsePurpose.TEST,
             outcome=_use_outcome(finding),
             use_time=started,
         )

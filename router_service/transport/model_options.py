@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 from keyswitch.router.v1 import model_service_pb2, settings_pb2
-from keyswitch.vault.v1 import lease_pb2
 
 from router_service.catalog.catalog import Model, Provider, Snapshot
 from router_service.catalog.options import describe_general, describe_provider
@@ -15,7 +14,7 @@ from router_service.core.request import ReasoningEffort
 from router_service.core.secret import Secret
 from router_service.credentials.client import Credentials
 from router_service.credentials.errors import StaleCredential
-from router_service.credentials.uses import UseOutcome
+from router_service.credentials.uses import UseOutcome, UsePurpose
 from router_service.dialects.registry import DIALECTS
 from router_service.policy.resolve import not_served
 from router_service.transport.credential_access import find_credential, untestable
@@ -93,7 +92,7 @@ class Discovery:
                 caller=who,
                 principal=who.principal,
                 request_id=request_id,
-                purpose=lease_pb2.LEASE_PURPOSE_TEST,
+                purpose=UsePurpose.DISCOVERY,
             )
         except StaleCredential as stale:
             raise untestable(stale, version) from None
@@ -106,6 +105,7 @@ class Discovery:
             request_id=request_id,
             attempt=1,
             principal=who.principal,
+            purpose=UsePurpose.DISCOVERY,
             outcome=failed if isinstance(found, Fault) else UseOutcome.SUCCEEDED,
             use_time=started,
         )

@@ -142,7 +142,7 @@ async def lease_steps(watched: Watched) -> list[Step]:
     assert router.open(given, watched.origin).api_key == watched.user_key.value, "the lease holds the canary"
     use = lease_pb2.CredentialUse(
         lease_id=given.lease_id, request_id="response-1", attempt=1, principal=USER,
-        outcome=lease_pb2.CREDENTIAL_USE_OUTCOME_SUCCEEDED,
+        outcome=lease_pb2.CREDENTIAL_USE_OUTCOME_SUCCEEDED, purpose=lease_pb2.LEASE_PURPOSE_TEST,
     )  # fmt: skip
     use.use_time.GetCurrentTime()
     tested = credential_test_pb2.CredentialTest(

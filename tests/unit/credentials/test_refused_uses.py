@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from keyswitch.vault.v1 import lease_pb2
 
 from router_service.credentials import uses as uses_module
-from router_service.credentials.uses import BATCH, RefusedUses, UseOutcome, Uses
+from router_service.credentials.uses import BATCH, RefusedUses, UseOutcome, UsePurpose, Uses
 
 
 class Service:
@@ -46,6 +46,7 @@ class Service:
                 request_id=str(self.added),
                 attempt=1,
                 principal="p",
+                purpose=UsePurpose.COMPLETION,
                 outcome=UseOutcome.FAILED,
                 use_time=1.5,
             )

@@ -4,7 +4,7 @@ import pytest
 from keyswitch.vault.v1 import lease_pb2
 
 from router_service.credentials import uses as uses_module
-from router_service.credentials.uses import BATCH, UseOutcome, Uses
+from router_service.credentials.uses import BATCH, UseOutcome, UsePurpose, Uses
 
 
 class Log:
@@ -31,6 +31,7 @@ class Log:
                 request_id=str(number),
                 attempt=1,
                 principal="p",
+                purpose=UsePurpose.COMPLETION,
                 outcome=UseOutcome.SUCCEEDED,
                 use_time=1.5,
             )

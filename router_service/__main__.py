@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import gc
 import os
 import resource
 import signal
@@ -59,6 +60,8 @@ async def _run(config: Config) -> int:
     if router is None:
         return 0
     loop.add_signal_handler(signal.SIGHUP, router.reload)
+    gc.collect()
+    gc.freeze()  # what the start has made stays to the end: going through it took 55 ms, in the midst of calls
     await stop.wait()
     await router.stop()
     return 0

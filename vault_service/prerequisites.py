@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 
@@ -26,7 +27,8 @@ def read_certificates(config: Config) -> Certificates:
     try:
         return Certificates(config.tls)
     except FileNotFoundError as error:
-        text = f"{error.filename} is missing; for development `python -m vault_service.devca` makes it"
+        folder = Path(error.filename).parent
+        text = f"{error.filename} is missing; for development `python -m vault_service.devca --home {folder}` makes it"
         raise CannotStart(text) from None
     except (OSError, ValueError, TypeError):
         text = (

@@ -1,7 +1,8 @@
 """Promise 3 from outside: a router whose root cannot be written, under a trace of all that it and its children write.
 
-It runs in a mount namespace of its own, in which its home alone is writable. `strace` sees each call that makes a file
-or opens one for writing, also of files that are gone again when the test looks.
+The credential service is run so too: what it writes is below its home. Each runs in a mount namespace of its own, in
+which its home alone is writable. `strace` sees each call that makes a file or opens one for writing, also of files that
+are gone again when the test looks.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 from collections import Counter
 from collections.abc import Sequence
@@ -22,6 +24,10 @@ from tests.security.promises import count, is_thorough, tried
 from tests.security.site import MAIN, REJECTED, running_router
 from tests.security.test_at_rest import check_no_core
 from tests.service.router_answers import Json, answer
+from tests.service.test_vault_service_process import clients, free_ports
+from tests.service.test_vault_service_process import running as vault_process
+from tests.service.vault_harness import ACME, ADA, Router, Vault, make_home
+from tests.service.vault_harness import MAIN as KEY_NAME
 
 CALLERS, SEARCHES = 16, 10
 WRITERS = "open,openat,openat2,creat,mknod,mknodat,memfd_create,link,linkat,symlink,symlinkat,rename,renameat,renameat2"
@@ -36,6 +42,10 @@ exec "$@"
 TRACED = re.compile(r'(?P<call>\w+)\((?P<before>[^"]*)"(?P<path>[^"]*)"(?P<after>.*)')
 MAKES_A_FILE = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_TMPFILE")
 ITS_OWN = re.compile(r"(router|configuration)\.db(-wal|-shm|-journal)?|outbox(/\w+\.journal)?")
+OF_THE_VAULT = re.compile(
+    r"\.?operator\.token(\.\d+)?|vault/\.?root\.key(\.\d+)?|vault/store\.db(-wal|-shm|-journal)?|"
+    r"audit/\.?chain(\.\d+)?|audit/vault-\w+/(lock|(\d+|checkpoints)\.jsonl)"
+)
 
 pytestmark = pytest.mark.timeout(count(300, 1700))
 
@@ -120,6 +130,31 @@ async def test_a_router_writes_its_ledger_and_nothing_else(tmp_path: Path) -> No
         swapped_kibibytes=0,
         hits=0,
     )
+
+
+async def test_a_credential_service_writes_its_home_and_nothing_else(tmp_path: Path) -> None:
+    home, key, scanner = tmp_path / "home", make_key("the organization's key"), Scanner()
+    scanner.add(key)
+    home.mkdir(mode=0o700)
+    make_home(home)
+    ports = free_ports(3)
+    async with vault_process(home, ports, launch(home)) as process, clients(home, ports) as (operator, lease):
+        vault = Vault(None, home, operator, lease, Router(home))  # type: ignore[arg-type] # another process
+        admin = await vault.issue(ACME, "ADMIN")
+        ada = await vault.issue(ACME, "MEMBER", user=ADA)
+        await vault.ready(admin, key=key.value)
+        given = await vault.take(f"{KEY_NAME}/versions/active", ada.token)
+        assert vault.router.open(given).api_key == key.value
+        check_mounts(process.pid, home)
+        assert swapped_kibibytes(process.pid) == 0
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 60) == 0
+    scanner.scan_files("home", home, {})
+    made, programs = read_trace(tmp_path / "trace", home)
+    assert sorted(path for path in made if not OF_THE_VAULT.fullmatch(path)) == []
+    assert {"vault/store.db"} <= made, "the trace saw what there was to see"
+    assert [Path(path).name for path in programs][-1].startswith("python"), "it starts no other program"
+    assert not scanner.hits, scanner.hits
 
 
 def check_mounts(process_id: int, home: Path) -> None:

@@ -30,8 +30,13 @@ def free_ports(count: int) -> list[int]:
 
 
 @asynccontextmanager
-async def running(home: Path, ports: Sequence[int], **more: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Runs the process until it is ready, with `more` in its environment; what it prints is in `home`/log."""
+async def running(
+    home: Path, ports: Sequence[int], launch: Sequence[str] = (), **more: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Runs the process until it is ready, with `more` in its environment; what it prints is in `home`/log.
+
+    `launch` stands before the command, and must become it.
+    """
     management, lease, http = ports
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("GRPC_", "KEYSWITCH_"))},
@@ -45,7 +50,7 @@ async def running(home: Path, ports: Sequence[int], **more: str) -> AsyncIterato
     }
     with (home / "log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "vault_service", cwd=home, env=environment, stdout=log, stderr=log
+            *launch, sys.executable, "-m", "vault_service", cwd=home, env=environment, stdout=log, stderr=log
         )
     try:
         await wait_until_ready(process, http)

@@ -135,7 +135,7 @@ class Logins:
                 status = fault.status
         raise Denied(
             f"Vault refused this pod's service account for the role {login.role}; "
-            "compare the role's bound names and namespaces with the pod's",
+            "compare the role's bound names, namespaces and audience with the pod's",
             status=status,
         )
 

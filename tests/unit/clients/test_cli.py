@@ -28,6 +28,7 @@ from keyswitch.router.v1 import (
     usage_pb2,
     usage_service_pb2,
 )
+from keyswitch.vault.v1 import credential_service_pb2
 from keyswitch_cli import words
 from keyswitch_cli.chat import Conversation
 from keyswitch_cli.main import app
@@ -35,7 +36,7 @@ from keyswitch_cli.session import Session
 from keyswitch_cli.settings import Settings
 from keyswitch_client import system
 
-from tests.unit.clients.cli_terminal import ADA, Terminal
+from tests.unit.clients.cli_terminal import ADA, Terminal, made_up_token
 from tests.unit.clients.scripted_router import numbered, rich_status, started
 
 
@@ -233,6 +234,19 @@ def test_unreachable_service_is_named_as_such(terminal: Terminal) -> None:
     result = terminal.run("--router", "127.0.0.1:1", "models")
     assert result.exit_code == 5
     assert "cannot be reached" in result.stderr
+
+
+def test_a_token_of_another_issuer_does_not_say_whose_keys_are_meant(terminal: Terminal) -> None:
+    token = made_up_token(sub="8f2c", org="the issuer's own", roles=["admin"])
+    for command in (("keys", "list"), ("chat", "Hi", "--application", "chat")):
+        result = terminal.run(*command, token=token)
+        assert result.exit_code == 2
+        assert "a token of another issuer names none" in result.stderr
+        assert "KEYSWITCH_ORGANIZATION" in result.stderr
+    assert terminal.services.requests == []
+    terminal.services.answers["ListCredentials"] = credential_service_pb2.ListCredentialsResponse()
+    assert terminal.run("-o", "demo", "keys", "list", token=token).exit_code == 0
+    assert terminal.services.asked("ListCredentials").parent == "organizations/demo"
 
 
 def test_missing_token_and_wrong_usage(terminal: Terminal) -> None:

@@ -20,12 +20,16 @@ CA_FILE = "ca.pem"
 
 @dataclass(frozen=True)
 class Identity:
-    """What the token says of its bearer. Read without checking it: the services do that."""
+    """What the token says of its bearer. Read without checking it: the services do that.
+
+    A certificate and a token of another issuer say it in words that only the services' files translate.
+    """
 
     organization: str = ""
     user: str = ""
     application: str = ""
     roles: tuple[str, ...] = ()
+    is_untold: bool = False
 
     @property
     def owner(self) -> str:
@@ -107,6 +111,8 @@ class Settings:
         """Who the token says that its bearer is."""
         claims = _claims(self.call_token or "")
         subject = str(claims.get("sub", ""))
+        if self.call_token is None or (claims and not subject.startswith(("organizations/", "deployment/"))):
+            return Identity(is_untold=True)
         return Identity(
             organization=str(claims.get("org", "")),
             user=subject if "/users/" in subject else "",
@@ -122,7 +128,11 @@ class Settings:
     def require_organization(self) -> str:
         """The organization's name, or a Problem that says how to give it."""
         if not self.organization:
-            raise Problem("This needs an organization, and the token names none.", advice="Add --organization ID.")
+            who = "a certificate or a token of another issuer" if self.identity.is_untold else "the token"
+            raise Problem(
+                f"This needs an organization, and {who} names none.",
+                advice="Add --organization ID before the command, or set KEYSWITCH_ORGANIZATION.",
+            )
         return self.organization
 
     def application(self, text: str | None) -> str:
@@ -134,15 +144,17 @@ class Settings:
     def owner(self, text: str | None) -> str:
         """The whole name of an owner of keys: a name, "deployment", "organization" or a user's id."""
         match text:
+            case None if self.organization_id or self.identity.is_untold:
+                return self.require_organization()
             case None:
-                return self.organization if self.organization_id else self.identity.owner
+                return self.identity.owner
             case "deployment":
                 return text
             case "organization":
                 return self.require_organization()
             case "me":
                 if not self.identity.user:
-                    raise Problem("The token belongs to no user, so there is no `me`.", advice="Name the owner.")
+                    raise Problem("The token names no user, so there is no `me`.", advice="Name the owner.")
                 return self.identity.user
             case _:
                 return text if "/" in text else f"{self.require_organization()}/users/{text}"

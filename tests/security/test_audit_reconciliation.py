@@ -35,7 +35,7 @@ async def lease_and_use(vault: Vault, ada: Client, number: int) -> dict[str, Any
     if number % 2:  # the others are reported as by a router of before
         use.purpose = lease_pb2.LEASE_PURPOSE_COMPLETION
     await vault.lease.call(vault.lease.leases.ReportUses, request)
-    return {"responseId": call, "attempts": [{"number": 1, "leaseId": lease.lease_id}]}
+    return {"responseId": call, "attempts": [{"number": 1, "leaseId": lease.lease_id, "cost": {}}]}
 
 
 @pytest.mark.vault
@@ -136,7 +136,7 @@ def books() -> dict[str, Any]:
             entry("v3", "keyswitch-transit/decrypt/tenant", "call-4"),
             entry("v9", "keyswitch-transit/sign/keyswitch-audit", ""),
         ],
-        "receipts": [{"responseId": "r1", "attempts": [{"number": 1, "leaseId": "l1"}, {"number": 2}]}],
+        "receipts": [{"responseId": "r1", "attempts": [{"number": 1, "leaseId": "l1", "cost": {}}, {"number": 2}]}],
         "versions": [VERSION],
     }
 

@@ -40,7 +40,7 @@ def run(
         Path | None, typer.Option(help="Receipts as lines of JSON, instead of asking the router.", show_default=False)
     ] = None,
     with_receipts: Annotated[
-        bool, typer.Option("--with-receipts", help="Ask the router for the receipt of each call that used a key.")
+        bool, typer.Option("--with-receipts", help="Ask the router for the receipts of the records' time.")
     ] = False,
     with_versions: Annotated[
         bool, typer.Option("--with-versions", help="Ask the credential service whether every version is still there.")
@@ -66,7 +66,7 @@ def run(
         receipts=ledger,
         versions=_ask_versions(session, ours) if with_versions else None,
         transit_mount=transit_mount,
-        settled_before=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        settled_before=now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
     )
     if metrics is not None:
         _write_metrics(metrics, result)
@@ -98,11 +98,19 @@ def _read_lines(path: Path) -> Iterator[Json]:
 
 
 def _ask_receipts(session: Session, records: list[Json]) -> Iterator[Json]:
-    calls = {str(one.get("requestId")) for one in records if one.get("action") == "AUDIT_ACTION_USE"}
+    """All of the time that the records are of: also of calls that no use is recorded of. Besides those of uses whose
+    call began before that time or has not ended."""
+    pb, calls = usage_service_pb2, {str(one.get("requestId")) for one in records if _is(one, "USE")}
+    begin = min((str(one.get("recordTime", "")) for one in records), default="")
+    request = pb.ListReceiptsRequest()
+    if begin:
+        request.filter.start_time.FromJsonString(begin)
+    for receipt in session.call_all(session.client.usage.ListReceipts, request).receipts:
+        calls.discard(receipt.response_id)
+        yield json_format.MessageToDict(receipt)
     for call in sorted(calls):
-        request = usage_service_pb2.GetReceiptRequest(response_id=call)
         try:
-            answer = session.client.call(session.client.usage.GetReceipt, request)
+            answer = session.client.call(session.client.usage.GetReceipt, pb.GetReceiptRequest(response_id=call))
         except KeyswitchError as error:
             if error.code is not grpc.StatusCode.NOT_FOUND:
                 raise
@@ -110,10 +118,14 @@ def _ask_receipts(session: Session, records: list[Json]) -> Iterator[Json]:
         yield json_format.MessageToDict(answer.receipt)
 
 
+def _is(record: Json, action: str) -> bool:
+    return bool(record.get("action") == f"AUDIT_ACTION_{action}")
+
+
 def _ask_versions(session: Session, records: list[Json]) -> Iterator[str]:
     """The versions of every credential that our records speak of, page by page; destroyed ones are not there."""
     pb = credential_service_pb2
-    resources = (str(one.get("resource", "")) for one in records if one.get("action") == "AUDIT_ACTION_ADD_VERSION")
+    resources = (str(one.get("resource", "")) for one in records if _is(one, "ADD_VERSION"))
     for name in sorted({resource.partition("/versions/")[0] for resource in resources}):
         request = pb.ListCredentialVersionsRequest(parent=name)
         try:

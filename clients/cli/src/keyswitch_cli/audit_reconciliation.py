@@ -61,6 +61,16 @@ class Reconciliation:
 
 
 @dataclass
+class _Ledger:
+    """What receipts say of attempts under leases."""
+
+    sent: dict[tuple[str, int, str], str] = field(default_factory=dict)
+    """By call, number and lease; with the time at which the call ended, empty where that is not known."""
+    unsent: set[str] = field(default_factory=set)
+    """The leases of attempts that got no further, as where nobody listened at the provider's address."""
+
+
+@dataclass
 class _Log:
     """Our records, by what they are joined on."""
 
@@ -120,10 +130,11 @@ def reconcile(
     result = Reconciliation()
     if vault_entries is not None:
         _join_vault(log, vault_entries, transit_mount, result)
-    _join_uses(log, settled_before, result)
+    ledger = None if receipts is None else _read_ledger(receipts)
+    _join_uses(log, settled_before, result, set() if ledger is None else ledger.unsent)
     _join_purposes(log, result)
-    if receipts is not None:
-        _join_ledger(log, receipts, settled_before, result)
+    if ledger is not None:
+        _join_ledger(log, ledger, settled_before, result)
     if versions is not None:
         _join_versions(log, set(versions), result)
     return result
@@ -202,10 +213,10 @@ def _compare_calls(log: _Log, request: Json, is_release: bool, result: Reconcili
         result.add("vault_read_without_lease", number, f"{path}: {len(items)} secrets for {len(named)} calls")
 
 
-def _join_uses(log: _Log, settled_before: str, result: Reconciliation) -> None:
+def _join_uses(log: _Log, settled_before: str, result: Reconciliation, unsent: set[str]) -> None:
     used = {lease for _, _, lease in log.uses} | log.tested
     for lease, record in log.leases.items():
-        if lease in used:
+        if lease in used or lease in unsent:
             result.matched["leases"] += 1
         elif _is_settled(record, settled_before):
             result.add("lease_without_use", lease, f"{record.get('resource')} in {record.get('name')}")
@@ -237,17 +248,25 @@ def _join_purposes(log: _Log, result: Reconciliation) -> None:
         result.add("purpose_differs", lease, f"attempt {attempt} of {call} in {names}")
 
 
-def _join_ledger(log: _Log, receipts: Iterable[Json], settled_before: str, result: Reconciliation) -> None:
-    booked: set[tuple[str, int, str]] = set()
+def _read_ledger(receipts: Iterable[Json]) -> _Ledger:
+    ledger = _Ledger()
     for receipt in receipts:
-        call = str(receipt.get("responseId", ""))
+        call, end = str(receipt.get("responseId", "")), str(receipt.get("endTime", ""))
         for attempt in receipt.get("attempts", ()):
             lease = str(attempt.get("leaseId", ""))
-            if lease:
-                booked.add((call, int(attempt.get("number", 0)), lease))
+            if not lease:
+                continue
+            if "cost" in attempt:
+                ledger.sent[call, int(attempt.get("number", 0)), lease] = end.rstrip("Z")
+            else:
+                ledger.unsent.add(lease)
+    return ledger
+
+
+def _join_ledger(log: _Log, ledger: _Ledger, settled_before: str, result: Reconciliation) -> None:
     for key, record in log.uses.items():
         needs_receipt = log.purpose_of(key) not in _WITHOUT_RECEIPT
-        if key in booked:
+        if key in ledger.sent:
             result.matched["receipts' attempts"] += 1
             if not needs_receipt:
                 where = f"attempt {key[1]} of {key[0]} in {record.get('name')}"
@@ -256,8 +275,10 @@ def _join_ledger(log: _Log, receipts: Iterable[Json], settled_before: str, resul
             result.matched["tests and counts"] += 1
         elif _is_settled(record, settled_before):
             result.add("use_without_ledger", key[0], f"attempt {key[1]} under {key[2]} in {record.get('name')}")
-    for call, number, lease in booked - set(log.uses):
-        result.add("ledger_without_use", call, f"attempt {number} under {lease}")
+    for (call, number, lease), end in ledger.sent.items():
+        is_settled = not settled_before or end < settled_before.rstrip("Z")
+        if (call, number, lease) not in log.uses and is_settled:
+            result.add("ledger_without_use", call, f"attempt {number} under {lease}")
 
 
 def _join_versions(log: _Log, present: set[str], result: Reconciliation) -> None:

@@ -230,6 +230,11 @@ def test_a_count_under_the_lease_in_hand_is_explained_by_its_own_purpose() -> No
         (used(6, "TOKEN_COUNT", "l2", "r2"), "COMPLETION", ["purpose_differs"]),  # and under a test's lease
         (used(6, "TEST", "l2", "r3"), "COMPLETION", ["lease_used_again"]),  # for another call than the lease
         (used(6, "TOKEN_COUNT", "l1", "r1"), "COMPLETION", ["purpose_differs"]),  # said anew, and has a receipt
+        (
+            used(6, "TOKEN_COUNT", "l1", "r1", 2),
+            "COMPLETION",
+            ["purpose_differs"],
+        ),  # a count within a call that is paid for
         (used(6, "COMPLETION", "l1", "r1"), "COMPLETION", []),  # the same again
     ],
 )

@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from keyswitch.router.v1 import (
+    completion_service_pb2,
+    credential_test_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+)
 from keyswitch.router.v1 import credential_test_service_pb2 as tests_pb
-from keyswitch.router.v1 import credential_test_service_pb2_grpc, model_service_pb2, model_service_pb2_grpc
 from keyswitch.vault.v1 import credential_service_pb2 as credentials
 from keyswitch_cli.audit_reconciliation import reconcile
 from keyswitch_cli.main import app
@@ -29,6 +34,7 @@ pytestmark = [pytest.mark.vault, pytest.mark.timeout(count(300, 1700))]
 
 MAIN = f"{DEMO}/credentials/first"
 SHARED = "deployment/credentials/first"
+COUNTS = 3
 MODELS = b'{"data":[{"id":"echo"}]}'
 EVENTS = answer_events("Hello", " world")
 REJECTED: list[Action] = respond(b'{"error":{"message":"bad key","code":"invalid_api_key"}}', status=401)
@@ -40,15 +46,16 @@ async def running(server: VaultServer, home: Path) -> AsyncIterator[Stack]:
     files = AppRoleFiles(*server.write_credentials(home))
     store = HashiCorpStore(VaultSettings(server.url, files, ca_file=server.ca_file))
 
-    def close_a_port(made: Json) -> None:
+    def configure(made: Json) -> None:
         made["providers"]["closed"] = {**made["providers"]["first"], "base_url": "http://127.0.0.1:1/v1"}
         made["models"]["test/closed"] = {
             **made["models"]["test/echo"],
             "aliases": [],
             "endpoints": [{"provider": "closed", "upstream_model": "echo"}],
         }
+        made["providers"]["claude"]["quirks"] = {"counts_tokens": True}
 
-    async with running_stack(home, configuration=close_a_port, vault_changes={"store": store}) as stack:
+    async with running_stack(home, configuration=configure, vault_changes={"store": store}) as stack:
         yield stack
 
 
@@ -89,7 +96,7 @@ async def call_in_every_way(stack: Stack) -> int:
     return calls
 
 
-async def list_and_test(stack: Stack) -> None:
+async def list_test_and_count(stack: Stack) -> None:
     """What uses a key and has no receipt."""
     tests: Any = credential_test_service_pb2_grpc.CredentialTestServiceStub(stack.channel)
     models: Any = model_service_pb2_grpc.ModelServiceStub(stack.channel)
@@ -99,6 +106,10 @@ async def list_and_test(stack: Stack) -> None:
     await stack.member.call(tests.TestCredential, test)
     discover = model_service_pb2.DiscoverUpstreamModelsRequest(credential_version=version)
     await stack.caller(stack.admin.token).call(models.DiscoverUpstreamModels, discover)
+    request = completion_service_pb2.CountTokensRequest(call=make_call(model="test/claude"))
+    for _ in range(COUNTS):
+        stack.second.script(respond(b'{"input_tokens": 42}'))
+        await stack.member.call(stack.member.completions.CountTokens, request)
 
 
 def none_arrive(uses: Any) -> Callable[[], Awaitable[None]]:
@@ -137,16 +148,18 @@ async def test_the_books_of_real_parts_agree(own_vault_server: VaultServer, tmp_
     async with running(own_vault_server, tmp_path) as stack:
         await stack.save_key(MAIN)
         await stack.save_key(SHARED)
-        await stack.save_key(f"{DEMO}/credentials/closed", provider="closed")
+        for provider in ("closed", "claude"):
+            await stack.save_key(f"{DEMO}/credentials/{provider}", provider=provider)
         await stack.add_credits(10**12)
         for _ in range(rounds):
             calls += await call_in_every_way(stack)
-        await list_and_test(stack)
+        await list_test_and_count(stack)
         await stack.rest()
         await stack.router.credentials.uses.flush()
         code, said = await asyncio.to_thread(read_books, stack, tmp_path, own_vault_server)
         assert (code, said["orphans"]) == (0, []), json.dumps(said, indent=1)
         assert said["matched"]["receipts' attempts"] == calls  # one was tried twice, one was never sent
+        assert said["uses_by_purpose"] == {"completion": calls, "test": 1, "discovery": 1, "token_count": COUNTS}
         await answer_unreported(stack)
         code, said = await asyncio.to_thread(read_books, stack, tmp_path, own_vault_server)
         assert (code, [one["kind"] for one in said["orphans"]]) == (1, ["ledger_without_use"])

@@ -64,6 +64,7 @@ class Reconciliation:
 class _Ledger:
     """What receipts say of attempts under leases."""
 
+    calls: set[str] = field(default_factory=set)
     sent: dict[tuple[str, int, str], str] = field(default_factory=dict)
     """By call, number and lease; with the time at which the call ended, empty where that is not known."""
     unsent: set[str] = field(default_factory=set)
@@ -252,6 +253,7 @@ def _read_ledger(receipts: Iterable[Json]) -> _Ledger:
     ledger = _Ledger()
     for receipt in receipts:
         call, end = str(receipt.get("responseId", "")), str(receipt.get("endTime", ""))
+        ledger.calls.add(call)
         for attempt in receipt.get("attempts", ()):
             lease = str(attempt.get("leaseId", ""))
             if not lease:
@@ -266,11 +268,11 @@ def _read_ledger(receipts: Iterable[Json]) -> _Ledger:
 def _join_ledger(log: _Log, ledger: _Ledger, settled_before: str, result: Reconciliation) -> None:
     for key, record in log.uses.items():
         needs_receipt = log.purpose_of(key) not in _WITHOUT_RECEIPT
+        if not needs_receipt and key[0] in ledger.calls:
+            where = f"attempt {key[1]} of {key[0]} in {record.get('name')}"
+            result.add("purpose_differs", key[2], f"{where}: {log.purpose_of(key)}, and its call has a receipt")
         if key in ledger.sent:
             result.matched["receipts' attempts"] += 1
-            if not needs_receipt:
-                where = f"attempt {key[1]} of {key[0]} in {record.get('name')}"
-                result.add("purpose_differs", key[2], f"{where}: {log.purpose_of(key)}, and it is on a receipt")
         elif not needs_receipt:
             result.matched["tests and counts"] += 1
         elif _is_settled(record, settled_before):

@@ -1,5 +1,6 @@
 """The ways to log in to a real Vault server, besides an AppRole with plain files: wrapped, by a pod, by an agent."""
 
+import asyncio
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,7 +15,14 @@ from tests.fakes.kubernetes_api import ACCOUNT, NAMESPACE, KubernetesApi, runnin
 from tests.fakes.vault_server import POLICY, ROLE, VaultServer, find_binary, free_port, running_server
 from vault_service.store.hashicorp import HashiCorpStore
 from vault_service.store.store import Denied
-from vault_service.store.vault_settings import AgentListener, AppRoleFiles, KubernetesRole, Login, VaultSettings
+from vault_service.store.vault_settings import (
+    AgentListener,
+    AppRoleFiles,
+    KubernetesRole,
+    Login,
+    TokenFile,
+    VaultSettings,
+)
 
 pytestmark = pytest.mark.vault
 
@@ -165,9 +173,23 @@ async def test_another_pod_is_denied(
 # --- an agent --------------------------------------------------------------------------------------------------------
 
 
+SINK = "agent.token"
+
+
+def read_other(file: Path, old: str) -> str:
+    """What the agent has put into its file in place of `old`; it tells nobody when."""
+    pause = Event()
+    for _ in range(600):
+        text = file.read_text() if file.exists() else ""
+        if text not in ("", old):
+            return text
+        pause.wait(0.05)
+    raise AssertionError("the agent has not written its file")
+
+
 @contextmanager
 def running_agent(binary: str, server: VaultServer, folder: Path) -> Iterator[str]:
-    """A Vault Proxy that logs in by AppRole and adds its token to what it is asked; gives its URL."""
+    """A Vault Proxy that logs in by AppRole, adds its token to what it is asked and keeps it in a file; its URL."""
     role_id_file, secret_id_file = server.write_credentials(folder)
     port = free_port()
     configuration = folder / "proxy.hcl"
@@ -176,6 +198,9 @@ vault {{ address = "{server.url}" }}
 auto_auth {{
   method "approle" {{
     config = {{ role_id_file_path = "{role_id_file}", secret_id_file_path = "{secret_id_file}" }}
+  }}
+  sink "file" {{
+    config = {{ path = "{folder / SINK}", mode = 0600 }}
   }}
 }}
 api_proxy {{ use_auto_auth_token = "force" }}
@@ -224,6 +249,28 @@ async def test_an_agent_lends_its_token(
         }
         await store.close()
         assert requests.get(f"{url}/v1/auth/token/lookup-self", timeout=5).ok, "its token is not ours to revoke"
+
+
+async def test_a_token_that_an_agent_keeps_in_a_file_is_read_anew(
+    vault_binary: str, vault_server: VaultServer, tmp_path: Path, open_store: Opener
+) -> None:
+    file = tmp_path / SINK
+    with running_agent(vault_binary, vault_server, tmp_path):
+        old = read_other(file, "")
+        store = open_store(vault_server.url, TokenFile(file))
+        await store.check()
+        vault_server.require("POST", "auth/token/revoke", {"token": old})
+        with pytest.raises(Denied, match="put a fresh one there"):
+            await store.check()
+    with running_agent(vault_binary, vault_server, tmp_path):
+        token = read_other(file, old)
+        async with asyncio.timeout(20):  # it looks again after a second or so
+            while store._keeper._token != token:
+                with suppress(Denied):
+                    await store.check()
+                await asyncio.sleep(0.05)
+        await store.close()
+        vault_server.require("POST", "auth/token/lookup", {"token": token})  # it is not ours to revoke
 
 
 # --- namespaces ------------------------------------------------------------------------------------------------------

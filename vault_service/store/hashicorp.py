@@ -31,6 +31,7 @@ from vault_service.store.key_import import wrap_for_import
 from vault_service.store.names import check_folder, check_path, check_tenant
 from vault_service.store.openings import OpenedItem, SealedItem, make_batch, read_batch
 from vault_service.store.patience import left_seconds
+from vault_service.store.renewal import LONGEST_LOGIN_PAUSE_SECONDS, TOKEN_FILE_PAUSE_SECONDS
 from vault_service.store.store import (
     Conflict,
     Denied,
@@ -44,7 +45,7 @@ from vault_service.store.store import (
 from vault_service.store.token_keeper import TokenKeeper
 from vault_service.store.vault_errors import Missing, Refused, TokenRefused
 from vault_service.store.vault_login import Logins
-from vault_service.store.vault_settings import VaultSettings
+from vault_service.store.vault_settings import TokenFile, VaultSettings
 
 _MAX_REMEMBERED_IDS = 64
 _CIPHERTEXT = re.compile(rb"vault:v[1-9][0-9]*:([A-Za-z0-9+/=]+)")
@@ -79,6 +80,9 @@ class HashiCorpStore:
             clock=clock,
             sleep=sleep,
             jitter=jitter,
+            longest_pause_seconds=(
+                TOKEN_FILE_PAUSE_SECONDS if isinstance(settings.login, TokenFile) else LONGEST_LOGIN_PAUSE_SECONDS
+            ),
         )
         self._openings: Batches[SealedItem, OpenedItem] = Batches(self._open)
         self._made_keys: set[str] = set()

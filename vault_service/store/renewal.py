@@ -82,6 +82,11 @@ def _after_failure(lifetime: Lifetime, lease_seconds: float, remaining: float, j
     return Renew(wait) if wait < left else LogIn(max(0.0, left))
 
 
-def login_retry_seconds(failures: int, *, jitter: float) -> float:
+LONGEST_LOGIN_PAUSE_SECONDS = 60.0
+TOKEN_FILE_PAUSE_SECONDS = 1.0
+"""A token out of a file is looked up, which locks nobody out; whoever keeps the file may replace it at any moment."""
+
+
+def login_retry_seconds(failures: int, *, jitter: float, longest: float = LONGEST_LOGIN_PAUSE_SECONDS) -> float:
     """How long to wait after the n-th failed login in a row. Vault locks a role out after five quick refusals."""
-    return float(min(60.0, 1.0 * 2 ** min(failures - 1, 6)) * (0.5 + jitter))
+    return float(min(longest, 1.0 * 2 ** min(failures - 1, 6)) * (0.5 + jitter))

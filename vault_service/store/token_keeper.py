@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from vault_service.store.renewal import (
+    LONGEST_LOGIN_PAUSE_SECONDS,
     Lifetime,
     LogIn,
     Renew,
@@ -39,12 +40,14 @@ class TokenKeeper:
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         jitter: Callable[[], float],
+        longest_pause_seconds: float = LONGEST_LOGIN_PAUSE_SECONDS,
     ) -> None:
         self._log_in = log_in
         self._renew = renew
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
+        self._longest_pause_seconds = longest_pause_seconds
         self._token = ""
         self._logged_in_at = 0.0
         self._lifetime: Lifetime | None = None
@@ -100,7 +103,7 @@ class TokenKeeper:
         except Denied as refusal:
             self._refusals += 1
             self._refusal = refusal.detail
-            self._refused_until = self._clock() + login_retry_seconds(self._refusals, jitter=self._jitter())
+            self._refused_until = self._clock() + self._pause_seconds(self._refusals)
             raise
         self._logins_left -= 1.0  # one that fails is no such login: a Vault out of order is asked by each call
         self._refusals, self._refused_until = 0, 0.0
@@ -110,6 +113,9 @@ class TokenKeeper:
             self._watch.cancel()
         self._watch = asyncio.create_task(self._keep(self._lifetime))
         return self._token
+
+    def _pause_seconds(self, failures: int) -> float:
+        return login_retry_seconds(failures, jitter=self._jitter(), longest=self._longest_pause_seconds)
 
     def _require_login_left(self, now: float) -> None:
         earned = (now - self._logins_counted_at) / _SECONDS_PER_LOGIN
@@ -153,6 +159,6 @@ class TokenKeeper:
                 await self.replace(token)
             except StoreError:
                 failures += 1
-                await self._sleep(login_retry_seconds(failures, jitter=self._jitter()))
+                await self._sleep(self._pause_seconds(failures))
             else:
                 return

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vault_service.store.renewal import (
+    TOKEN_FILE_PAUSE_SECONDS,
     LogIn,
     Renew,
     failed,
@@ -180,9 +181,9 @@ class Issuer:
         self.ends[token] = min(self.clock.now + self.lease_seconds, self.born[token] + self.max_age_seconds)
         return Grant(token, self.ends[token] - self.clock.now, True)
 
-    def keeper(self, jitter: Callable[[], float] = lambda: 0.5) -> TokenKeeper:
+    def keeper(self, jitter: Callable[[], float] = lambda: 0.5, **more: float) -> TokenKeeper:
         sleep: Callable[[float], Awaitable[None]] = self.clock.sleep
-        return TokenKeeper(self.log_in, self.renew, clock=self.clock, sleep=sleep, jitter=jitter)
+        return TokenKeeper(self.log_in, self.renew, clock=self.clock, sleep=sleep, jitter=jitter, **more)
 
 
 async def assert_no_gap(issuer: Issuer, keeper: TokenKeeper, seconds: float) -> None:
@@ -297,6 +298,20 @@ async def test_does_not_hammer_a_refusing_vault() -> None:
     issuer.login_fault = None
     await issuer.clock.pass_time(61)
     assert await keeper.token()
+    await keeper.close()
+
+
+async def test_a_file_of_tokens_is_looked_at_every_second_however_long_it_was_no_good() -> None:
+    issuer = Issuer(Clock())
+    keeper = issuer.keeper(longest_pause_seconds=TOKEN_FILE_PAUSE_SECONDS)
+    issuer.login_fault = Denied("refused", status=403)
+    for asked in range(1, 301):
+        with pytest.raises(Denied):
+            await keeper.token()
+        assert issuer.logins == asked
+        await issuer.clock.pass_time(1.0)
+    issuer.login_fault = None
+    assert await keeper.token() == "token-301"
     await keeper.close()
 
 

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +12,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 
 NAMESPACE, ACCOUNT = "keyswitch", "credential-service"
+CLUSTER = "https://kubernetes.default.svc"
 
 
 @dataclass
@@ -22,11 +23,12 @@ class KubernetesApi:
     key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     tokens: dict[str, str] = field(default_factory=dict)
 
-    def issue(self, account: str = ACCOUNT) -> str:
-        """A token of a pod that runs as the account."""
+    def issue(self, account: str = ACCOUNT, audience: str = CLUSTER) -> str:
+        """A token of a pod that runs as the account; one for another audience is what a pod has projected for it."""
         uid = f"uid-of-{account}"
         claims = {
             "sub": f"system:serviceaccount:{NAMESPACE}:{account}",
+            "aud": [audience],
             "kubernetes.io": {"namespace": NAMESPACE, "serviceaccount": {"name": account, "uid": uid}},
             "number": len(self.tokens),
         }
@@ -34,13 +36,18 @@ class KubernetesApi:
         self.tokens[token] = account
         return token
 
-    def review(self, token: str) -> dict[str, Any]:
-        """The status of a TokenReview."""
+    def review(self, token: str, audiences: Sequence[str]) -> dict[str, Any]:
+        """The status of a TokenReview, for its audiences or else the cluster's own."""
         account = self.tokens.get(token)
         if account is None:
             return {"authenticated": False, "error": "unknown token"}
+        its_own = jwt.decode(token, options={"verify_signature": False})["aud"]
+        shared = [one for one in audiences or [CLUSTER] if one in its_own]
+        if not shared:
+            return {"authenticated": False, "error": "token audiences do not match"}
         user = {"username": f"system:serviceaccount:{NAMESPACE}:{account}", "uid": f"uid-of-{account}"}
-        return {"authenticated": True, "user": {**user, "groups": ["system:serviceaccounts"]}}
+        known = {"authenticated": True, "user": {**user, "groups": ["system:serviceaccounts"]}}
+        return {**known, "audiences": shared}
 
 
 @contextmanager
@@ -51,7 +58,9 @@ def running_kubernetes_api() -> Iterator[KubernetesApi]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            answer = json.dumps({**asked, "status": api.review(asked["spec"]["token"])}).encode()
+            spec = asked["spec"]
+            status = api.review(spec["token"], spec.get("audiences") or ())
+            answer = json.dumps({**asked, "status": status}).encode()
             self.send_response(201)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(answer)))

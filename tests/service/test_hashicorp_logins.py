@@ -170,6 +170,25 @@ async def test_another_pod_is_denied(
         await open_store(pod_vault_server.url, KubernetesRole("keyswitch", file)).check()
 
 
+async def test_a_role_for_an_audience_wants_a_token_that_is_projected_for_it(
+    pod_vault_server: VaultServer, kubernetes: KubernetesApi, tmp_path: Path, open_store: Opener
+) -> None:
+    role = {
+        "bound_service_account_names": [ACCOUNT],
+        "bound_service_account_namespaces": [NAMESPACE],
+        "audience": "vault",
+        "token_policies": [POLICY],
+        "token_no_default_policy": True,
+    }
+    pod_vault_server.require("POST", "auth/kubernetes/role/for-vault", role)
+    file = tmp_path / "token"
+    file.write_text(kubernetes.issue())
+    with pytest.raises(Denied, match="audience"):
+        await open_store(pod_vault_server.url, KubernetesRole("for-vault", file)).check()
+    file.write_text(kubernetes.issue(audience="vault"))
+    await open_store(pod_vault_server.url, KubernetesRole("for-vault", file)).check()
+
+
 # --- an agent --------------------------------------------------------------------------------------------------------
 
 

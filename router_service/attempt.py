@@ -87,6 +87,7 @@ class Attempts:
             reservation.settle(attempt)
             if attempt.number == len(self.record.attempts):
                 self._report(attempt, fault)
+            fault = None  # its traceback holds this frame, and so the key
         await self._end(exchange)
 
     def _open(self, prepared: Prepared) -> AttemptRecord:

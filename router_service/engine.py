@@ -170,7 +170,7 @@ class _Run:
                 self.engine.edges.credentials.forget(stale.credential)
                 raise failed from None
             except Fault as fault:
-                failed = fault
+                failed = fault.with_traceback(None)  # which holds this frame, and so all that the call has
                 attempt = self.record.attempts[-1] if len(self.record.attempts) == number else None
                 is_committed = bool(fault.metadata.get("committed"))
                 may_refetch = not refetched and not is_committed and number < self.request.call.policy.max_attempts

@@ -64,6 +64,10 @@ class Timeouts:
     whole: float | None = None  # the attempt from its start to its end
 
 
+def _abort_nothing() -> None:
+    pass
+
+
 class Watchdog:
     """One timer for a whole attempt. `expect` sets when the upstream must have spoken, `rest` stops the clock."""
 
@@ -100,7 +104,8 @@ class Watchdog:
             self._abort()
 
     def stop(self) -> None:
-        """The attempt is over."""
+        """The attempt is over, and is no longer held by the watch over it."""
+        self._abort = _abort_nothing
         if self._bound is not None:
             self._bound.cancel()
             self._bound = None

@@ -12,7 +12,6 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from router_service.core.faults import Fault, Reason
-from router_service.core.receipt import Receipt
 from router_service.database.patience import waited_for
 from router_service.engine import CallFailed
 from router_service.exchange import CallerGone
@@ -61,9 +60,9 @@ class FaultsInterceptor(grpc.aio.ServerInterceptor):
                 with waited_for(context.time_remaining()):
                     return await behaviour(request, context)
             except CallFailed as failed:
-                await _refuse(context, failed.fault, failed.receipt)
+                refusal = status.build(failed.fault, failed.receipt)
             except Fault as fault:
-                await _refuse(context, fault, None)
+                refusal = status.build(fault, None)
             except (asyncio.CancelledError, grpc.aio.AbortError):
                 raise
             except CallerGone:
@@ -71,8 +70,10 @@ class FaultsInterceptor(grpc.aio.ServerInterceptor):
             except Exception as error:  # noqa: BLE001 # the one place where anything at all must become a status
                 if context.cancelled() or context.done():
                     return None  # a write that failed because the caller is gone
-                await _refuse(context, self._incident(error), None)
-            return None
+                refusal = status.build(self._incident(error), None)
+            # gRPC keeps what `abort` raises, and with it this frame: it must hold no request, nor what went wrong.
+            request = None
+            return await context.abort_with_status(refusal)
 
         return guarded
 
@@ -110,7 +111,3 @@ def lenient(deserialize: Any) -> Any:
             return MALFORMED
 
     return deserialize_or_mark
-
-
-async def _refuse(context: Any, fault: Fault, receipt: Receipt | None) -> None:
-    await context.abort_with_status(status.build(fault, receipt))

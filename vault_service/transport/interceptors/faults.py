@@ -43,9 +43,14 @@ class FaultsInterceptor(AroundInterceptor):
                     raise asyncio.CancelledError from None
                 fault = explain(method, error)
                 self._metrics.count_call(method, fault.row.code.value)
-                return await context.abort_with_status(make_status(fault))
-            self._metrics.count_call(method, "OK")
-            return answer
+                refusal = make_status(fault)
+            else:
+                self._metrics.count_call(method, "OK")
+                return answer
+            # gRPC keeps what `abort` raises, and with it this frame: it must hold no request, nor what went wrong.
+            request = None
+            del fault
+            return await context.abort_with_status(refusal)
 
         return run
 

@@ -205,9 +205,9 @@ async def serve(
     monotonic: Callable[[], float] = time.monotonic,
     upstream: Upstream | None = None,
 ) -> RunningRouter:
-    """Starts a router; it listens when this returns. Raises ConfigurationError and OSError."""
+    """Starts a router; it listens when this returns. Raises ConfigurationError, OSError and RuntimeError."""
     configuration = Configuration(config.configuration)
-    certificate = _read_certificate(config)
+    certificate = _demand_certificate(config)
     ledger, documents = await _open_databases(config, clock, monotonic)
     editor = Editor(configuration, documents)
     await editor.refresh()
@@ -381,6 +381,21 @@ def _open_limits(config: Config, monotonic: Callable[[], float], metrics: Metric
 
 def _read_certificate(config: Config) -> Certificate:
     return read_certificate(config.authority, config.certificate, config.private_key)
+
+
+def _demand_certificate(config: Config) -> Certificate:
+    """The one to start with. Raises RuntimeError, which says what to mend."""
+    try:
+        return _read_certificate(config)
+    except FileNotFoundError as error:
+        made = f"python -m vault_service.devca --home {config.home}"
+        text = f"{error.filename} is missing; name yours with KEYSWITCH_TLS_*, or for development `{made}` makes it"
+    except (OSError, ValueError):
+        text = (
+            f"{config.certificate} and {config.private_key} are no readable pair, or {config.authority} is no "
+            "certificate; look at KEYSWITCH_TLS_*"
+        )
+    raise RuntimeError(text)
 
 
 def _ways(config: Config, certificate: Certificate) -> tuple[list[Open], Recipient]:

@@ -117,6 +117,9 @@ _LOG_LEVELS = ("debug", "info", "warning", "error")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]")
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _TYPO_CUTOFF = 0.93  # lets other programs of the deployment have variables of this prefix
+_OF_OTHERS = frozenset(
+    {"KEYSWITCH_ROUTER"}
+)  # where the command finds the router: near to KEYSWITCH_ROUTERS, and no typo
 
 
 def load_config(environ: Mapping[str, str]) -> Config:
@@ -201,7 +204,7 @@ class _Reader:
     def finish(self) -> None:
         """Raises SettingsError where something was wrong, a misspelt name included."""
         for variable in sorted(self._environ):
-            if variable.startswith(_PREFIX) and variable not in self._known:
+            if variable.startswith(_PREFIX) and variable not in self._known | _OF_OTHERS:
                 near = get_close_matches(variable, self._known, n=1, cutoff=_TYPO_CUTOFF)
                 if near:
                     self._faults.append(f"{variable} is not a setting; did you mean {near[0]}?")

@@ -122,6 +122,13 @@ def test_each_setting_of_the_command_is_told_with_its_default() -> None:
             assert Path(str(told_default(told[variable]))) == Path(str(default)), variable
 
 
+def test_a_router_starts_beside_the_settings_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell in which the command is set up is where somebody starts a router."""
+    others = vault_settings(monkeypatch).keys() | command_settings(typer.main.get_command(app)).keys()
+    mine = router_settings(monkeypatch).keys()
+    router_service.config.load_config(dict.fromkeys(others - mine, "x"))
+
+
 def own_of_tests() -> set[str]:
     """What the tests and the Makefile read or set for themselves."""
     found: set[str] = set()

@@ -31,16 +31,16 @@ class OauthServer:
 
     def counts(self) -> dict[str, int]:
         """How many token requests there were, as "<grant type> <status>"."""
-        return dict(requests.get(f"{self.url}/test/counts", timeout=10).json())
+        return dict(requests.get(f"{self.url}/test/counts", timeout=60).json())
 
     def is_active(self, client: str, secret: str, token: str) -> bool:
         """Whether the server itself takes an access token for a valid one."""
         form = {"token": token, "client_id": client, "client_secret": secret}
-        answer = requests.post(f"{self.url}/token/introspection", data=form, timeout=10)
+        answer = requests.post(f"{self.url}/token/introspection", data=form, timeout=60)
         return bool(answer.json()["active"])
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return dict(requests.post(self.url + path, json=body, timeout=10).json())
+        return dict(requests.post(self.url + path, json=body, timeout=60).json())
 
 
 @contextmanager

@@ -61,7 +61,7 @@ class VaultServer:
                 f"{self.url}/v1/{path}",
                 json=body,
                 headers=self._headers(self.root_token if token is None else token),
-                timeout=10,
+                timeout=60,
             )
 
     def _headers(self, token: str) -> dict[str, str]:

@@ -19,6 +19,7 @@ from keyswitch.vault.v1 import credential_pb2, credential_service_pb2
 
 from tests.fakes.scripted_upstream import Action, Received, ScriptedUpstream, respond, scripted_upstream
 from tests.fakes.vault_server import VaultServer
+from tests.security.promises import count
 from tests.service.router_answers import Json, answer, make_configuration
 from tests.service.router_harness import ADA, CHAT, DEMO, Caller, copy_certificates
 from tests.service.vault_harness import Client, Router, Vault, make_home, open_channel, running_vault
@@ -302,6 +303,7 @@ def _router_program(base: Path, number: int, lease_ports: Sequence[int]) -> Prog
         "KEYSWITCH_HTTP_LISTEN": f"127.0.0.1:{http}",
         "KEYSWITCH_LEASE_TARGET": ",".join(f"localhost:{lease_port}" for lease_port in lease_ports),
         "KEYSWITCH_DRAIN_SECONDS": "20",
+        "KEYSWITCH_DISCONNECT_GRACE_SECONDS": str(count(10, 2)),  # in the plain run others hold heartbeats back, too
         "KEYSWITCH_RELOAD_INTERVAL_SECONDS": "0.2",
     }
     return Program("router_service", home, port, http, environment)

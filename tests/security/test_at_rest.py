@@ -15,7 +15,7 @@ from tests.security.promises import tried
 COMPLETIONS = 50
 ROUTER_FILES = {"router.db", "router.db-wal", "router.db-shm", "log/router.log"}
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 async def test_nothing_is_left_behind_by_completions(tmp_path: Path) -> None:

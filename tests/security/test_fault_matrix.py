@@ -86,6 +86,7 @@ class Outage:
         """Takes it away; the credential service together with the lease that is in hand."""
         self.is_settling_late = away == "settle"
         if away == "credential service":
+            self.stack.router.credentials._call_seconds = 0.5  # nobody answers, so nobody is waited for
             self.stack.router.credentials.leases.drop_credential(credential)
         if away in self.ways:
             await self.ways[away].impair(WayFault.REFUSED)
@@ -96,6 +97,7 @@ class Outage:
             return
         await self.ways[away].heal()
         router: Any = self.stack.router
+        router.credentials._call_seconds = router.config.lease_timeout_seconds
         async with asyncio.timeout(60):
             while router.limits.is_away or not router.credentials.connected.is_set():
                 await asyncio.sleep(0.02)
@@ -130,7 +132,7 @@ async def bench(
             database=replace(direct, port=ways["ledger"].port),
             limits=f"redis://127.0.0.1:{ways['limits'].port}/0",
             lease_targets=Addresses([Address("localhost", ways["credential service"].port)]),
-            lease_timeout_seconds=0.5,
+            lease_timeout_seconds=20.0,
             disconnect_grace_seconds=600.0,
         ) as stack:
             await furnish(stack)
@@ -157,7 +159,7 @@ async def run(stack: Stack, outage: Outage, wire: Wire, case: Case, payer: Payer
     await outage.begin(case.away, f"{owner}/credentials/{wire_id(wire)}")
     policy: dict[str, Any] = {"payers": [f"PAYER_{payer.value}"], "max_attempts": 1}
     if case.timeout:
-        policy[case.timeout] = 0.05
+        policy[case.timeout] = 0.25  # long enough for what comes before the stall
     call = make_call(model=f"test/{wire_id(wire)}", route_policy=make_policy(**policy))
     call.spec.settings.max_output_tokens = 1000
     opened = stack.member.open(call)

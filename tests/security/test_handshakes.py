@@ -27,7 +27,7 @@ async def shake_hands(port: int, context: ssl.SSLContext) -> bool:
     return False
 
 
-@pytest.mark.timeout(count(120, 1500))
+@pytest.mark.timeout(count(300, 1500))
 async def test_many_who_connect_at_once_end_neither_service(tmp_path: Path) -> None:
     """gRPC frees a TLS context while another thread takes it, where it is given one for each handshake."""
     rounds, each = count(2, 40), count(20, 150)

@@ -14,7 +14,7 @@ from tests.service.vault_harness import ACME, ADA, MAIN, Client, Refused, Vault,
 from vault_service.store.hashicorp import HashiCorpStore
 from vault_service.store.vault_settings import AppRoleFiles, VaultSettings
 
-pytestmark = [pytest.mark.vault, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.vault, pytest.mark.timeout(300)]
 
 BOUND_SECONDS = 2.0 if is_thorough() else 20.0
 ACTIVE = f"{MAIN}/versions/active"
@@ -26,6 +26,15 @@ REVOCATIONS: dict[str, Any] = {
     "RevokeAllCredentials": messages.RevokeAllCredentialsRequest(
         parent=ACME, revocation=messages.Revocation(kill_in_flight=True, deny_locally=True)
     ),
+}
+
+# What the other service knows first of it: that it happened, or what it left.
+REASONS = {
+    "DisableCredential": {"CREDENTIAL_DISABLED"},
+    "DisableCredentialVersion": {"CREDENTIAL_DISABLED", "VERSION_NOT_ACTIVE"},
+    "DestroyCredentialVersion": {"CREDENTIAL_DISABLED", "VERSION_NOT_ACTIVE", "CREDENTIAL_DESTROYED"},
+    "DeleteCredential": {"CREDENTIAL_DISABLED", "CREDENTIAL_DELETED", "CREDENTIAL_DESTROYED"},
+    "RevokeAllCredentials": {"CREDENTIAL_DISABLED"},
 }
 
 
@@ -67,8 +76,9 @@ async def test_what_was_revoked_elsewhere_is_not_leased_from_memory(
 ) -> None:
     _, there, admin, token = pair
     await admin.call(getattr(admin.credentials, method), REVOCATIONS[method])
-    with pytest.raises(Refused):
+    with pytest.raises(Refused) as refused:
         await lease_until_refused(there, token)
+    assert refused.value.reason.removeprefix("ERROR_REASON_") in REASONS[method]
     tried(12, "revoked at one service, no lease from the memory of the other", ways=1)
 
 

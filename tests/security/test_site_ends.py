@@ -50,11 +50,11 @@ async def provider(site: Site) -> Provider:
 async def watch_health(channel: grpc.aio.Channel) -> Awaitable[None]:
     """Watches from now on; what it gives returns when health says that nothing is served any more."""
     watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await watch.read()
 
     async def until_not_serving() -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await watch.read()).status != NOT_SERVING:
                 pass
         watch.cancel()  # it is a call as well, and nothing is to wait for it

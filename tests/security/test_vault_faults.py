@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.vault, pytest.mark.timeout(1200)]
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "vault-faults.md"
 MAIN = f"{DEMO}/credentials/first"
-READ_SECONDS, CHANGE_SECONDS, CALL_SECONDS = 3.0, 12.0, 10.0
+READ_SECONDS, CHANGE_SECONDS, CALL_SECONDS = (3.0, 12.0, 10.0) if is_thorough() else (12.0, 20.0, 20.0)
 LATE_SECONDS = 0.05
 GRACE_SECONDS = 2.2
 COLUMNS = ("lease", "read", "change", "a call with its lease in hand", "a call that needs a lease")

@@ -189,7 +189,7 @@ async def test_what_no_handshake_lets_in_proves_nothing_as_a_proof_either(caller
         async with connected(callers, chain, key, to_vault=to_vault) as channel:
             stub: Any = model_service_pb2_grpc.ModelServiceStub(channel)
             with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await stub.ListModels(model_service_pb2.ListModelsRequest(), timeout=5)
+                await stub.ListModels(model_service_pb2.ListModelsRequest(), timeout=60)
             assert refused.value.code() is StatusCode.UNAVAILABLE, "there is no connection to be refused on"
     proof = ClientCertificate(chain, key).proof()
     async with callers.client(callers.authority.caller("demo/chat"), proof) as client:

@@ -14,7 +14,7 @@ from keyswitch_client import AsyncClient
 from tests.suites.conformance import Json, Service, build_go_program, check_case, load_cases, python_program
 
 CASES = load_cases()
-SETTLE_TIMEOUT_SECONDS = 10.0
+SETTLE_TIMEOUT_SECONDS = 60.0
 
 
 class Deployment(Protocol):

@@ -52,7 +52,7 @@ def wrap(server: VaultServer, path: str, body: object = None, *, token: str | No
         f"{server.url}/v1/{path}",
         json=body,
         headers={"X-Vault-Token": token or server.root_token, "X-Vault-Wrap-TTL": "60s"},
-        timeout=10,
+        timeout=60,
     )
     return str(answer.json()["wrap_info"]["token"])
 
@@ -239,7 +239,7 @@ listener "tcp" {{
     try:
         for _ in range(600):
             with suppress(requests.RequestException):
-                if requests.get(f"{url}/v1/auth/token/lookup-self", timeout=5).ok:
+                if requests.get(f"{url}/v1/auth/token/lookup-self", timeout=60).ok:
                     break
             pause.wait(0.05)
         else:
@@ -267,7 +267,7 @@ async def test_an_agent_lends_its_token(
             f"keyswitch/data/{path}"
         }
         await store.close()
-        assert requests.get(f"{url}/v1/auth/token/lookup-self", timeout=5).ok, "its token is not ours to revoke"
+        assert requests.get(f"{url}/v1/auth/token/lookup-self", timeout=60).ok, "its token is not ours to revoke"
 
 
 async def test_a_token_that_an_agent_keeps_in_a_file_is_read_anew(

@@ -79,7 +79,7 @@ async def test_a_cancel_of_a_unary_call_closes_the_upstream(stack: Stack) -> Non
 
 async def test_a_deadline_reaches_the_upstream(stack: Stack) -> None:
     stack.first.script(endless())
-    opened = stack.member.open(timeout=0.2)
+    opened = stack.member.open(timeout=2.0)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         async for _ in opened:
             pass

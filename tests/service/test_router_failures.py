@@ -198,7 +198,7 @@ async def test_a_rejected_key_after_content_is_not_tried_again_with_the_next_ver
 async def test_a_stalled_provider_is_left_for_the_next(stack: Stack) -> None:
     stack.first.script([Send(head() + chunk(EVENTS[0])), Stall()])
     stack.second.script(answer("Hello"))
-    policy = make_policy(first_content_timeout=0.05)
+    policy = make_policy(first_content_timeout=1.0)  # the next one has no more
     found = await stack.member.stream(make_call(model="test/both", route_policy=policy))
     assert found.text == "Hello"
     assert found.events[0].attempt_failed.reason == error_reason_pb2.ERROR_REASON_UPSTREAM_TIMEOUT
@@ -225,7 +225,7 @@ async def test_a_provider_that_drips_without_content_is_late_too(stack: Stack) -
 
 async def test_a_provider_that_falls_silent_is_cut(stack: Stack) -> None:
     stack.first.script([Send(head()), *(Send(chunk(event)) for event in EVENTS[:3]), Stall()])
-    found = await stack.member.stream(make_call(route_policy=make_policy(idle_timeout=0.05)))
+    found = await stack.member.stream(make_call(route_policy=make_policy(idle_timeout=0.5)))
     check_committed(found, "UPSTREAM_TIMEOUT")
     assert found.refused.metadata["timeout"] == "idle"
     await stack.first.wait_for_connections(0)

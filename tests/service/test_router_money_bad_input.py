@@ -40,7 +40,7 @@ from tests.service.configuration_harness import Desk, desks
 from tests.service.router_harness import CHAT, DEMO, Refused, Stack, make_call, running_stack
 from tests.suites.spoiled_requests import spoiled
 
-pytestmark = pytest.mark.timeout(count(120, 1800))
+pytestmark = pytest.mark.timeout(count(300, 1800))
 
 STUBS = (
     *configuration_harness.STUBS,

@@ -146,7 +146,7 @@ async def test_the_lease_listener_has_neither_reflection_nor_management(vault: V
         (lease.audit.ListAuditRecords, audit_service_pb2.ListAuditRecordsRequest()),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await method(request, timeout=5)
+            await method(request, timeout=60)
         assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await list_services(lease.channel)
@@ -156,7 +156,7 @@ async def test_the_lease_listener_has_neither_reflection_nor_management(vault: V
 
 async def list_services(channel: grpc.aio.Channel) -> list[str]:
     stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
-    call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=5)
+    call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=60)
     answer = await call.read()
     names = [service.name for service in answer.list_services_response.service]
     call.cancel()

@@ -37,7 +37,7 @@ from vault_service.devca import make_development_certificates
 from vault_service.store.memory import MemoryStore
 from vault_service.store.store import Store
 
-TIMEOUT_SECONDS = 10.0
+TIMEOUT_SECONDS = 60.0
 ORIGIN = "https://api.openai.com"
 KEY = "sk-CANARY-0123456789abcdefghijklmnop-9f3c"
 ACME = "organizations/acme"
@@ -316,7 +316,7 @@ class Feed:
         self._call.cancel()
 
     async def read(self) -> Any:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             return await self._call.read()
 
     async def read_changes(self) -> list[Any]:

@@ -160,7 +160,7 @@ async def test_error_without_reason_says_what_grpc_means(endpoint: Endpoint) -> 
             await client.complete(PROMPT, model="practice/plain")
         assert caught.value.reason == ""
         with pytest.raises(KeyswitchError) as late:
-            async with client.stream(PROMPT, model="practice/stall", timeout_seconds=0.2) as stream:
+            async with client.stream(PROMPT, model="practice/stall", timeout_seconds=1.0) as stream:
                 await stream.fold()
         assert late.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
         assert late.value.response_id == "response-1"

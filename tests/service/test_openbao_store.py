@@ -10,6 +10,12 @@ import pytest
 
 from tests.fakes.openbao_server import openbao_binary, running_openbao
 from tests.fakes.vault_server import VaultServer
+from tests.service.test_hashicorp_rights import (
+    test_each_right_of_the_policy_is_needed,
+    test_maintenance_has_no_other_right,
+    test_makes_the_signing_key_under_its_own_policy,
+    test_the_policy_gives_no_other_right,
+)
 from tests.service.test_hashicorp_store import (
     TestHashiCorpKeyMaintenance,
     TestHashiCorpStore,
@@ -24,11 +30,7 @@ from tests.service.test_hashicorp_store import (
     test_a_wrong_secret_id_is_denied_and_not_tried_in_a_row,
     test_check_refuses_a_mount_that_keeps_history,
     test_closing_revokes_the_token,
-    test_each_right_of_the_policy_is_needed,
-    test_maintenance_has_no_other_right,
-    test_makes_the_signing_key_under_its_own_policy,
     test_short_lived_tokens_serve_without_a_gap,
-    test_the_policy_gives_no_other_right,
 )
 
 __all__ = [

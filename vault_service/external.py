@@ -109,7 +109,9 @@ def read_settings(path: Path | None) -> tuple[IssuerSettings, ...]:
         return ()
     try:
         found = msgspec.json.decode(path.read_bytes(), type=_File).issuers
-    except (OSError, msgspec.MsgspecError) as error:
+    except OSError:
+        raise ExternalSettingsError(f"{path}: it is not there, or this user may not read it") from None
+    except msgspec.MsgspecError as error:
         why = str(error) if isinstance(error, msgspec.ValidationError) else "it cannot be read as JSON"
         raise ExternalSettingsError(f"{path}: {why}") from None
     for number, one in enumerate(found):

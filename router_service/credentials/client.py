@@ -77,6 +77,7 @@ class Credentials:
         self._revision = 0
         self._heard = float("-inf")
         self._blind_in_a_row = 0
+        self._told_lost = ""
         self._watch: asyncio.Task[None] | None = None
         self._is_stopping = False
         self.connected = asyncio.Event()
@@ -350,7 +351,7 @@ class Credentials:
                     self._apply(message)
                     has_spoken = True
             except grpc.aio.AioRpcError as error:
-                log.warning("watch_lost", code=error.code().name)
+                self._tell_lost(error.code().name)
                 is_blind = is_blindness(error)
             except TimeoutError:
                 log.warning("watch_silent")
@@ -383,6 +384,12 @@ class Credentials:
         if self._is_vault_away:
             self._heard = self._monotonic()
 
+    def _tell_lost(self, code: str) -> None:
+        """Once for each cause until an instance speaks again: they are tried five times a second."""
+        if code != self._told_lost:
+            log.warning("watch_lost", code=code)
+        self._told_lost = code
+
     def _apply(self, message: lease_service_pb2.WatchCredentialChangesResponse) -> None:
         if message.is_reset:
             self.leases.drop_all()
@@ -392,7 +399,7 @@ class Credentials:
         self.leases.sweep()
         self._revision = message.revision
         self._heard = self._monotonic()
-        self._blind_in_a_row = 0
+        self._blind_in_a_row, self._told_lost = 0, ""
         self.connected.set()
 
     def _apply_change(self, change: lease_service_pb2.CredentialChange) -> None:

@@ -230,3 +230,12 @@ async def test_an_issuer_that_is_away_is_waited_for_with_the_keys_in_hand(world:
 def test_settings_that_would_open_a_door_are_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ExternalSettingsError, match=words):
         World(tmp_path, **changes)
+
+
+def test_a_file_that_is_not_there_is_told_from_one_that_is_no_json(tmp_path: Path) -> None:
+    path = tmp_path / "issuers.json"
+    with pytest.raises(ExternalSettingsError, match="it is not there, or this user may not read it"):
+        read_settings(path)
+    path.write_text("{")
+    with pytest.raises(ExternalSettingsError, match="it cannot be read as JSON"):
+        read_settings(path)

@@ -11,7 +11,7 @@ from keyswitch.vault.v1 import credential_test_pb2
 
 from router_service.catalog.catalog import Application, Endpoint, Model, Organization, Provider, Snapshot
 from router_service.core.caller import Caller, Credential, Holdings
-from router_service.core.faults import Cause, invalid
+from router_service.core.faults import Cause, Fault, Reason, invalid
 from router_service.core.resolution import Payer
 from router_service.credentials.client import Credentials
 from router_service.credentials.errors import StaleCredential
@@ -77,6 +77,11 @@ class CredentialTestServicer(credential_test_service_pb2_grpc.CredentialTestServ
             )
         except StaleCredential as stale:
             raise untestable(stale, request.credential_version) from None
+        except Fault as fault:
+            if fault.reason is not Reason.UPSTREAM_CREDENTIAL_REJECTED:
+                raise
+            self._credentials.forget(credential.name)
+            return _refused(fault, request.credential_version, started, self._clock())
         siblings = [
             other
             for other in snapshot.providers.values()
@@ -231,6 +236,20 @@ def _advice(finding: Finding, provider: Provider, snapshot: Snapshot) -> str:
     if finding.outcome is Outcome.PASSED and plan is not None and not finding.is_model_verified:
         return "The provider knows the key. Whether it fits the plan shows only where a model is tested too."
     return ADVICE[finding.outcome]
+
+
+def _refused(
+    fault: Fault, version: str, started: float, now: float
+) -> credential_test_service_pb2.TestCredentialResponse:
+    """Of a key whose tokens come from an endpoint that gives none: the provider itself was not asked."""
+    cause = fault.metadata["cause"]
+    return credential_test_service_pb2.TestCredentialResponse(
+        outcome=credential_test_pb2.CREDENTIAL_TEST_OUTCOME_INVALID_KEY,
+        credential_version=version,
+        message=f"No token is given for this key: its endpoint says {cause}. Save a new one.",
+        latency=wire_build.duration(now - started),
+        test_time=wire_build.timestamp(now),
+    )
 
 
 def _response(

@@ -5,15 +5,17 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from keyswitch.router.v1 import payer_pb2
-from keyswitch.vault.v1 import credential_pb2, credential_service_pb2
+from keyswitch.router.v1 import credential_test_service_pb2, credential_test_service_pb2_grpc, payer_pb2
+from keyswitch.vault.v1 import credential_pb2, credential_service_pb2, credential_test_pb2
 
 from tests.fakes.oauth_server import OauthServer, running_oauth_server
 from tests.fakes.scripted_upstream import Action, respond, stream
 from tests.service.router_answers import Json, answer, anthropic_events
 from tests.service.router_harness import DEMO, Stack, make_call, running_stack
+from tests.service.vault_harness import Refused
 
 CREDENTIAL = f"{DEMO}/credentials/plan"
 CLIENT = {
@@ -49,7 +51,7 @@ async def stack(tmp_path: Path, oauth: OauthServer) -> AsyncIterator[Stack]:
         yield running
 
 
-async def save_grant(stack: Stack, oauth: OauthServer, refresh_token: str = "") -> None:
+async def save_grant(stack: Stack, oauth: OauthServer, refresh_token: str = "", *, is_active: bool = True) -> None:
     admin, origin = stack.admin, stack.router.configuration.current.providers["claude"].base_url.origin
     made = credential_pb2.Credential(
         provider="providers/claude", kind=credential_pb2.CREDENTIAL_KIND_OAUTH, allowed_origins=[origin]
@@ -66,7 +68,8 @@ async def save_grant(stack: Stack, oauth: OauthServer, refresh_token: str = "") 
         parent=CREDENTIAL, secret_material=credential_pb2.SecretMaterial(oauth=grant)
     )
     version = (await admin.call(admin.credentials.AddCredentialVersion, add)).credential_version
-    await stack.vault.activate(admin, version.name)
+    if is_active:
+        await stack.vault.activate(admin, version.name)
     await stack.settle()
 
 
@@ -127,6 +130,23 @@ async def test_a_grant_that_is_no_more_is_a_rejected_key_and_no_outage(
     assert found.error.metadata["cause"] == "invalid_grant"
     assert "Its owner should test or replace it." in found.error.message
     assert stack.first.received == []
+
+
+async def test_a_grant_that_is_no_more_fails_its_test(stack: Stack, oauth: OauthServer) -> None:
+    await save_grant(stack, oauth, "made-up-refresh-token-CANARY", is_active=False)
+    version = f"{CREDENTIAL}/versions/2"
+    tests: Any = credential_test_service_pb2_grpc.CredentialTestServiceStub(stack.channel)
+    request = credential_test_service_pb2.TestCredentialRequest(credential_version=version)
+    found = await stack.member.call(tests.TestCredential, request)
+    assert found.outcome == credential_test_pb2.CREDENTIAL_TEST_OUTCOME_INVALID_KEY
+    assert "its endpoint says invalid_grant" in found.message
+    assert stack.second.received == []
+    get = credential_service_pb2.GetCredentialVersionRequest(name=version)
+    kept = (await stack.admin.call(stack.admin.credentials.GetCredentialVersion, get)).credential_version
+    assert kept.last_test.outcome == credential_test_pb2.CREDENTIAL_TEST_OUTCOME_INVALID_KEY
+    with pytest.raises(Refused) as refused:
+        await stack.vault.activate(stack.admin, version, force=False)
+    assert refused.value.reason == "ERROR_REASON_TEST_REQUIRED"
 
 
 USED_UP = b'{"type":"error","error":{"type":"rate_limit_error","message":"usage limit reached"}}'

@@ -46,6 +46,9 @@ def read_oauth_code(answer: bytes) -> str:
     return code if isinstance(code, str) and code in _CODES else ""
 
 
+_NOT_ALLOWED = "endpoint_not_allowed"
+
+
 class Egress:
     """A client of token endpoints. Its errors hold no text of an answer: answers hold secrets."""
 
@@ -64,7 +67,7 @@ class Egress:
     ) -> bytes:
         """Gives the body of a 200; `read_code` finds what a refusal says. Raises MintRefused and MintUnavailable."""
         if not self.endpoints.allows(url):
-            raise MintRefused("endpoint_not_allowed")
+            raise MintRefused(_NOT_ALLOWED)
         try:
             async with self._client.stream("POST", url, content=body, headers=dict(headers)) as response:
                 answer = b""
@@ -106,6 +109,11 @@ def fault_of(error: MintRefused | MintUnavailable, name: str) -> Fault:
     """Gives the fault about the version called `name`."""
     reason = Reason.MINT_REFUSED if isinstance(error, MintRefused) else Reason.MINT_UNAVAILABLE
     return Fault(reason, {"name": name, "cause": error.cause})
+
+
+def is_word_about_key(fault: Fault) -> bool:
+    """Whether an endpoint has refused the key itself: not this deployment the endpoint, and no other fault."""
+    return fault.reason is Reason.MINT_REFUSED and fault.metadata["cause"] != _NOT_ALLOWED
 
 
 def _read_object(answer: bytes) -> dict[str, Any] | None:

@@ -27,6 +27,7 @@ from vault_service.core.law import require_version
 from vault_service.core.leases import LastUses, Lease, Leases, ReportedUses
 from vault_service.core.names import (
     Owner,
+    VersionName,
     parse_owner,
     parse_principal,
     parse_token,
@@ -36,6 +37,7 @@ from vault_service.core.origins import check_origin
 from vault_service.core.policies import Policies
 from vault_service.core.sealing import parse_chain
 from vault_service.leasing import LeaseRequest, Leasing, Recipient
+from vault_service.minting.egress import is_word_about_key
 from vault_service.observe.metrics import Metrics
 from vault_service.store.store import StoreError
 from vault_service.transport import wire, wire_changes
@@ -133,10 +135,15 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
             "origin": _well_formed(request.origin, check_origin),
         }
         resource = _well_formed(request.name, lambda text, _: parse_version(text, allow_active=True))
-        async with self._recorder.doing(call.actor, audit_pb2.AUDIT_ACTION_LEASE, resource, **fields) as act:
-            wanted = _read_lease_request(request, lease_id, read_recipient())
-            given = await self._leasing.lease(wanted, call_id=call.call_id)
-            act.resource = str(given.version)
+        try:
+            async with self._recorder.doing(call.actor, audit_pb2.AUDIT_ACTION_LEASE, resource, **fields) as act:
+                wanted = _read_lease_request(request, lease_id, read_recipient())
+                given = await self._leasing.lease(wanted, call_id=call.call_id)
+                act.resource = str(given.version)
+        except Fault as fault:
+            if request.purpose == lease_pb2.LEASE_PURPOSE_TEST and is_word_about_key(fault):
+                await self._record_failed_test(parse_version(fault.metadata["name"]), lease_id, call)
+            raise
         try:
             await self._leasing.check_still_allowed(wanted, given, call_id=call.call_id)
         except Fault as fault:
@@ -151,6 +158,13 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
             sealed_material=given.sealed_material,
             audit_record=act.record_name,
         )
+
+    async def _record_failed_test(self, version: VersionName, lease_id: str, call: Call) -> None:
+        """A key for which no token is given has been tested by that: there is no lease to report on."""
+        outcome = credential_test_pb2.CREDENTIAL_TEST_OUTCOME_INVALID_KEY
+        fields = {"lease_id": lease_id, "test_outcome": outcome}
+        async with self._recorder.doing(call.actor, audit_pb2.AUDIT_ACTION_TEST, str(version), **fields):
+            await self._credentials.record_test(version, "INVALID_KEY", self._clock(), call_id=call.call_id)
 
     async def ListLeasable(self, request: pb.ListLeasableRequest, context: Any) -> pb.ListLeasableResponse:
         owner = parse_owner(request.parent)

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import ssl
 import sys
 import time
@@ -17,6 +16,7 @@ import aiohttp
 import grpc
 from keyswitch.vault.v1 import credential_pb2, credential_service_pb2
 
+from tests.fakes.free_ports import free_ports
 from tests.fakes.scripted_upstream import Action, Received, ScriptedUpstream, respond, scripted_upstream
 from tests.fakes.vault_server import VaultServer
 from tests.security.promises import count
@@ -30,18 +30,6 @@ MAIN = f"{DEMO}/credentials/first"
 OTHER = "organizations/other"
 EVE = f"{OTHER}/users/eve"
 REJECTED: list[Action] = respond(b'{"error":{"message":"bad key","code":"invalid_api_key"}}', status=401)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing uses now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 @dataclass

@@ -18,13 +18,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.free_ports import free_ports
 from tests.fakes.scripted_upstream import Action, Cut, Received, Send, head
 from tests.security.canary import Scanner, make_key
 from tests.security.promises import count, is_thorough, tried
 from tests.security.site import MAIN, REJECTED, running_router
 from tests.security.test_at_rest import check_no_core
 from tests.service.router_answers import Json, answer
-from tests.service.test_vault_service_process import clients, free_ports
+from tests.service.test_vault_service_process import clients
 from tests.service.test_vault_service_process import running as vault_process
 from tests.service.vault_harness import ACME, ADA, Router, Vault, make_home
 from tests.service.vault_harness import MAIN as KEY_NAME

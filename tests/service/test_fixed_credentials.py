@@ -10,8 +10,9 @@ import pytest
 from keyswitch.vault.v1 import credential_pb2
 from keyswitch.vault.v1 import credential_service_pb2 as pb
 
+from tests.fakes.free_ports import free_ports
 from tests.fakes.vault_server import VaultServer
-from tests.service.test_vault_service_process import clients, free_ports, running
+from tests.service.test_vault_service_process import clients, running
 from tests.service.vault_harness import Client, Router, Vault, make_home, running_vault
 from tests.suites.fixed_credentials import (
     KEY,

@@ -11,22 +11,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.fakes.free_ports import free_ports
 from tests.service.vault_harness import ACME, ADA, KEY, MAIN, Client, Router, Vault, make_home, open_channel
 
 ROOT = Path(__file__).parents[2]
-
-
-def free_ports(count: int) -> list[int]:
-    import socket
-
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 @asynccontextmanager

@@ -12,10 +12,12 @@ from typing import Any
 import httpx
 import pytest
 from botocore.exceptions import ClientError
-from keyswitch.vault.v1 import credential_pb2, credential_service_pb2
+from keyswitch.vault.v1 import credential_pb2, credential_service_pb2, lease_pb2
 
 from tests.fakes.aws_server import REGION, STS_HOST, AwsServer, User, running_aws
 from tests.fakes.caller_certificates import CallerAuthority
+from tests.security.canary import Canary, Scanner
+from tests.security.promises import tried
 from tests.service.test_minting import ACTIVE, Clock, keep
 from tests.service.vault_harness import ACME, ADA, MAIN, Client, Refused, Vault, refused, running_vault
 from vault_service.minting.aws import SESSION_SECONDS
@@ -33,10 +35,12 @@ class AtLoopback(httpx.AsyncHTTPTransport):
     def __init__(self, port: int, authority_file: Path) -> None:
         super().__init__(verify=ssl.create_default_context(cafile=str(authority_file)))
         self.hosts: list[str] = []
+        self.signatures: list[str] = []
         self._port = port
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         self.hosts.append(request.url.host)
+        self.signatures.append(request.headers["authorization"].partition("Signature=")[2])
         request.extensions = {**request.extensions, "sni_hostname": request.url.host}
         request.url = request.url.copy_with(host="127.0.0.1", port=self._port)
         return await super().handle_async_request(request)
@@ -111,7 +115,13 @@ async def take(vault: Vault, token: str) -> tuple[Any, Any]:
 
 
 async def test_a_role_is_leased_as_a_session_and_renewed_before_it_ends(
-    vault: Vault, account: Account, clock: Clock, callers: tuple[Client, Client], way: AtLoopback
+    vault: Vault,
+    account: Account,
+    clock: Clock,
+    callers: tuple[Client, Client],
+    way: AtLoopback,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     admin, ada = callers
     await keep(admin, vault, account.material())
@@ -132,9 +142,28 @@ async def test_a_role_is_leased_as_a_session_and_renewed_before_it_ends(
     renewed, _ = await take(vault, ada.token)
     assert renewed.access_key_id != session.access_key_id
     assert way.hosts == [STS_HOST] * 2
-    log = vault.audit_bytes()
-    assert log.count(b"AUDIT_ACTION_MINT") == 4  # an intent and an outcome of each
-    assert not [one for one in (account.user.secret_access_key, *keys[1:]) if one.encode() in log]
+    assert vault.audit_bytes().count(b"AUDIT_ACTION_MINT") == 4  # an intent and an outcome of each
+    await refused(vault.take(ACTIVE, ada.token, origin="https://elsewhere.example"))  # which is logged
+    check_canaries(tmp_path, capfd, way, account.user, session, renewed)
+
+
+def check_canaries(
+    home: Path, capfd: pytest.CaptureFixture[str], way: AtLoopback, user: User, *sessions: lease_pb2.AwsCredentials
+) -> None:
+    """What must not be known is in no file of the service and in nothing that it printed."""
+    scanner = Scanner()
+    values = {"the pair's secret": user.secret_access_key}
+    for number, session in enumerate(sessions):
+        values[f"secret {number}"], values[f"token {number}"] = session.secret_access_key, session.session_token
+    values |= {f"signature {number}": signature for number, signature in enumerate(way.signatures)}
+    scanner.add(*(Canary(name, value, (value,)) for name, value in values.items()))
+    scanner.scan_files("files", home, {})
+    printed = "".join(capfd.readouterr())
+    scanner.scan("output", "output", printed.encode())
+    assert "ORIGIN_NOT_ALLOWED" in printed
+    assert len(way.signatures) == len(way.hosts)
+    assert not scanner.hits, "\n".join(sorted({str(hit) for hit in scanner.hits}))
+    tried(1, "canaries of roles of AWS, with a server that checks signatures", secrets=len(values), hits=0)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import structlog
 from hypothesis import HealthCheck, settings
 from keyswitch.vault.v1 import token_service_pb2
 
-from deploy.local.stack import APPLICATION, KEY_PREFIX, USER, Stack, free_ports
+from deploy.local.stack import APPLICATION, KEY_PREFIX, USER, Ports, Stack
+from tests.fakes.free_ports import free_ports
 from tests.fakes.postgres_server import own_postgres_server, postgres_programs, postgres_server
 from tests.fakes.redis_server import own_redis_server, redis_program, redis_server
 
@@ -53,7 +54,7 @@ class Deployment:
 @pytest.fixture(scope="session")
 async def deployment(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Deployment]:
     """A local deployment on free ports, shared by the whole run."""
-    stack = Stack(tmp_path_factory.mktemp("home"), free_ports(), gap_seconds=0.002)
+    stack = Stack(tmp_path_factory.mktemp("home"), Ports(*free_ports(6)), gap_seconds=0.002)
     try:
         await stack.start()
         await stack.furnish()

@@ -115,15 +115,6 @@ class Ports:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
-def free_ports() -> Ports:
-    """Ports that nothing uses now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(6)]
-        for found in sockets:
-            found.bind(("127.0.0.1", 0))
-        return Ports(*(found.getsockname()[1] for found in sockets))
-
-
 @dataclass(slots=True)
 class Stack:
     """A deployment over a home folder. `environment` is added to that of both services.

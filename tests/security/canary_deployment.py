@@ -12,7 +12,8 @@ from pathlib import Path
 from keyswitch.router.v1 import completion_pb2, content_pb2, payer_pb2, route_policy_pb2
 from keyswitch.vault.v1 import credential_pb2, credential_service_pb2, token_service_pb2
 
-from deploy.local.stack import APPLICATION, ORGANIZATION, USER, Stack, free_ports
+from deploy.local.stack import APPLICATION, ORGANIZATION, USER, Ports, Stack
+from tests.fakes.free_ports import free_ports
 from tests.fakes.scripted_upstream import ScriptedUpstream, scripted_upstream
 from tests.security.canary import Canary, Scanner, make_key, token_canary
 from tests.security.canary_calls import Calls, open_calls
@@ -228,7 +229,7 @@ async def watched_deployment(
         configuration = CONFIGURATION.replace("UPSTREAM", str(upstream.port)).replace("CLOSED", str(closed_port))
         stack = Stack(
             folder / "home",
-            free_ports(),
+            Ports(*free_ports(6)),
             environment=environment,
             vault_environment=fixed(f"http://127.0.0.1:{upstream.port}"),
             configuration=configuration.replace("{", "{{").replace("}", "}}"),

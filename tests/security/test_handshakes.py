@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from deploy.local.stack import Stack, free_ports
+from deploy.local.stack import Ports, Stack
 from router_service.transport import handshakes as router_handshakes
+from tests.fakes.free_ports import free_ports
 from tests.security.promises import count, tried
 from tests.service.vault_harness import make_home, renew_leaves
 from vault_service.transport import handshakes as vault_handshakes
@@ -31,7 +32,7 @@ async def shake_hands(port: int, context: ssl.SSLContext) -> bool:
 async def test_many_who_connect_at_once_end_neither_service(tmp_path: Path) -> None:
     """gRPC frees a TLS context while another thread takes it, where it is given one for each handshake."""
     rounds, each = count(2, 40), count(20, 150)
-    stack = Stack(tmp_path, free_ports())
+    stack = Stack(tmp_path, Ports(*free_ports(6)))
     shaken: Counter[str] = Counter()
     try:
         await stack.start()

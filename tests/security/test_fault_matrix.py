@@ -159,7 +159,7 @@ async def run(stack: Stack, outage: Outage, wire: Wire, case: Case, payer: Payer
     await outage.begin(case.away, f"{owner}/credentials/{wire_id(wire)}")
     policy: dict[str, Any] = {"payers": [f"PAYER_{payer.value}"], "max_attempts": 1}
     if case.timeout:
-        policy[case.timeout] = 0.25  # long enough for what comes before the stall
+        policy[case.timeout] = 0.5  # long enough for what comes before the stall
     call = make_call(model=f"test/{wire_id(wire)}", route_policy=make_policy(**policy))
     call.spec.settings.max_output_tokens = 1000
     opened = stack.member.open(call)

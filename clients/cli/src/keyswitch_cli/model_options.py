@@ -98,6 +98,8 @@ def _values(field: Mapping[str, Any]) -> str:
     if "enum" in field:
         return ", ".join(field["enum"])
     low, high = field.get("minimum"), field.get("maximum")
+    if "exclusiveMinimum" in field:
+        return f"above {field['exclusiveMinimum']}" + (f", at most {high}" if high is not None else "")
     if low is not None and high is not None:
         return f"{low} to {high}"
     if low is not None:

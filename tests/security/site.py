@@ -23,6 +23,7 @@ from tests.security.promises import count
 from tests.service.router_answers import Json, answer, make_configuration
 from tests.service.router_harness import ADA, CHAT, DEMO, Caller, copy_certificates
 from tests.service.vault_harness import Client, Router, Vault, make_home, open_channel, running_vault
+from vault_service.config import LeaseConfig
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 180.0
@@ -359,7 +360,8 @@ async def running_router(
         made["providers"]["first"]["base_url"] = f"{SECURED_ORIGIN}:{upstream.port}/v1"
         configure(made)
         (base / "keyswitch.yaml").write_text(json.dumps(made))
-        vault = await exits.enter_async_context(running_vault(base))
+        # It shares its process with all callers, who may keep it longer than a second from reading the changes.
+        vault = await exits.enter_async_context(running_vault(base, leases=LeaseConfig(change_fresh_seconds=10.0)))
         router = _router_program(base, 0, [vault.service.lease_port])
         router.launcher = launch(router.home)
         router.environment["SSL_CERT_FILE"] = str(base / "ca.pem")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.fakes.vault_server import (
     MAINTENANCE,
@@ -18,7 +19,7 @@ from tests.fakes.vault_server import (
 from tests.service.test_hashicorp_store import new_store
 from vault_service.store.hashicorp import HashiCorpStore
 from vault_service.store.store import Denied, MaintainedStore, Purpose, Store
-from vault_service.store.vault_settings import TokenFile, VaultSettings
+from vault_service.store.vault_settings import AppRoleFiles, TokenFile, VaultSettings
 
 pytestmark = pytest.mark.vault
 
@@ -73,6 +74,11 @@ MAINTENANCE_RIGHTS = [
     ("keyswitch-transit/keys/+/config", "update"),
 ]
 
+IMPORT_RIGHTS = [
+    ("keyswitch-transit/wrapping_key", "read"),
+    ("keyswitch-transit/keys/keyswitch-signing/import", "update"),
+]
+
 
 def make_role_without(server: VaultServer, file: Path, path: str, right: str, *others: str, **ttl: str) -> str:
     """A role whose policy is that of the file but for one right."""
@@ -82,11 +88,18 @@ def make_role_without(server: VaultServer, file: Path, path: str, right: str, *o
     return role
 
 
-def test_every_right_of_the_policy_is_taken_away_here() -> None:
-    rights = re.findall(r'^path "([^"]+)" \{\s+capabilities = \[([^\]]*)\]', POLICY_FILE.read_text(), re.MULTILINE)
-    given = [(path, right) for path, listed in rights for right in re.findall(r'"(\w+)"', listed)]
+def rights_of(policy: str) -> list[tuple[str, str]]:
+    """Each right that a policy gives."""
+    rights = re.findall(r'^path "([^"]+)" \{\s+capabilities = \[([^\]]*)\]', policy, re.MULTILINE)
+    return sorted(
+        (path, right) for path, listed in rights for right in re.findall(r'"(\w+)"', listed) if right != "deny"
+    )
+
+
+def test_every_right_of_the_policies_is_taken_away_here() -> None:
     made = [(path, right) for path, right, _ in RIGHTS_TO_MAKE_KEYS]
-    assert sorted(given) == sorted([*NEEDED_RIGHTS, *made, *TOKEN_RIGHTS])
+    assert rights_of(POLICY_FILE.read_text()) == sorted([*NEEDED_RIGHTS, *made, *TOKEN_RIGHTS])
+    assert rights_of(MAINTENANCE_POLICY_FILE.read_text()) == sorted([*MAINTENANCE_RIGHTS, *IMPORT_RIGHTS])
 
 
 @pytest.mark.parametrize(("path", "right", "purpose"), RIGHTS_TO_MAKE_KEYS)
@@ -162,6 +175,24 @@ async def test_each_right_of_maintenance_is_needed(
         assert refused.value.status == 403
     finally:
         await full.close()
+        await lacking.close()
+
+
+@pytest.mark.parametrize(("path", "right"), IMPORT_RIGHTS)
+async def test_each_right_to_import_a_key_is_needed(
+    own_vault_server: VaultServer, tmp_path: Path, path: str, right: str
+) -> None:
+    role = make_role_without(own_vault_server, MAINTENANCE_POLICY_FILE, path, right, POLICY)
+    login = AppRoleFiles(*own_vault_server.write_credentials(tmp_path, role))
+    # Vault finds an RSA key of 4,096 bits first.
+    lacking = HashiCorpStore(
+        VaultSettings(own_vault_server.url, login, read_timeout_seconds=60.0, call_timeout_seconds=60.0)
+    )
+    try:
+        with pytest.raises(Denied) as refused:
+            await lacking.import_signing_key(Ed25519PrivateKey.generate())
+        assert refused.value.status == 403
+    finally:
         await lacking.close()
 
 

@@ -8,10 +8,7 @@
 # Which version of a tenant's key is the newest, and its deletion. The signing key has a path of its own in
 # keyswitch.hcl, which comes first: it can not be deleted.
 path "keyswitch-transit/keys/+" {
-  capabilities = ["read", "update", "delete"]
-  allowed_parameters = {
-    "type" = ["aes256-gcm96", "ed25519"]
-  }
+  capabilities = ["read", "delete"]
 }
 
 path "keyswitch-transit/keys/+/rotate" {

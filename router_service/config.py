@@ -117,9 +117,8 @@ _LOG_LEVELS = ("debug", "info", "warning", "error")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]")
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _TYPO_CUTOFF = 0.93  # lets other programs of the deployment have variables of this prefix
-_OF_OTHERS = frozenset(
-    {"KEYSWITCH_ROUTER"}
-)  # where the command finds the router: near to KEYSWITCH_ROUTERS, and no typo
+_OF_OTHERS = frozenset({"KEYSWITCH_ROUTER"})
+"""Where the command finds the router: near to KEYSWITCH_ROUTERS, and no typo."""
 
 
 def load_config(environ: Mapping[str, str]) -> Config:

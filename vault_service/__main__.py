@@ -21,8 +21,8 @@ _PR_SET_DUMPABLE = 4
 _EXIT_CONFIGURATION = 78
 _EXIT_SOFTWARE = 70
 _YOUNG_OBJECTS = 20_000
-"""How many more objects there are before the collector looks for circles among them; Python's own 700 are a few calls,
-and looking again and again took a sixteenth of a lease."""
+"""How many more objects there are before the collector looks for circles among them. Python's own number is 700, and
+looking again and again took a sixteenth of a lease."""
 
 
 def main(environment: MutableMapping[str, str]) -> int:

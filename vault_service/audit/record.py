@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
-from google.protobuf import json_format, message_factory, timestamp_pb2
+from google.protobuf import json_format, timestamp_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from keyswitch.vault.v1 import audit_pb2
@@ -85,20 +85,10 @@ def _single_conversion_of(field: FieldDescriptor) -> _Convert:
         case FieldDescriptor.TYPE_MESSAGE if kind is not None and kind.full_name == _TIMESTAMP:
             return _format_time
         case FieldDescriptor.TYPE_MESSAGE if kind is not None:
-            return _whole_conversion_of(kind)
+            inner = _fields_of(kind)
+            return lambda message: _to_json(message, inner)
         case _:
             raise TypeError(f"{field.full_name} is of a kind that no audit record had so far; add its JSON here")
-
-
-def _whole_conversion_of(kind: Descriptor) -> _Convert:
-    """Of a message in a message: who acts, mostly, which is the same in many records."""
-    fields, build = _fields_of(kind), message_factory.GetMessageClass(kind)
-
-    @lru_cache(maxsize=256)
-    def convert(data: bytes) -> dict[str, Any]:
-        return _to_json(build.FromString(data), fields)
-
-    return lambda message: convert(message.SerializeToString())
 
 
 def _format_time(time: timestamp_pb2.Timestamp) -> str:

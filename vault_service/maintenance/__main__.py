@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from keyswitch.vault.v1 import audit_pb2
 
@@ -30,9 +31,11 @@ from vault_service.maintenance.recording import recording
 from vault_service.maintenance.rotation import rotate_tenant
 from vault_service.maintenance.shredding import shred_tenant
 from vault_service.store.embedded import EmbeddedStore
-from vault_service.store.hashicorp import HashiCorpStore
 from vault_service.store.store import MaintainedStore, StoreError
 from vault_service.store.vault_settings import VaultSettings
+
+if TYPE_CHECKING:
+    from vault_service.store.hashicorp import HashiCorpStore
 
 _EXIT_CONFIGURATION = 78
 _PATIENCE_SECONDS = 60.0
@@ -134,7 +137,7 @@ async def _migrate(config: Config) -> None:
     if config.hashicorp is None:
         raise ConfigError("KEYSWITCH_VAULT_STORE must be hashicorp, with the Vault that is to take over")
     source = await EmbeddedStore.open(config.store_folder)
-    target = _store_in_vault(config.hashicorp)
+    target = patient_store(config.hashicorp)
     try:
         async with (
             recording(config.audit_folder, target) as recorder,
@@ -156,7 +159,7 @@ async def _migrate(config: Config) -> None:
 async def _opened(config: Config) -> AsyncIterator[MaintainedStore]:
     store: MaintainedStore
     if config.hashicorp is not None:
-        store = _store_in_vault(config.hashicorp)
+        store = patient_store(config.hashicorp)
     elif config.store == "embedded":
         store = await EmbeddedStore.open(config.store_folder)
     else:
@@ -168,7 +171,10 @@ async def _opened(config: Config) -> AsyncIterator[MaintainedStore]:
         await store.close()
 
 
-def _store_in_vault(settings: VaultSettings) -> HashiCorpStore:
+def patient_store(settings: VaultSettings) -> "HashiCorpStore":
+    """A store over Vault that waits for each answer as long as an operator would."""
+    from vault_service.store.hashicorp import HashiCorpStore
+
     patient = replace(settings, read_timeout_seconds=_PATIENCE_SECONDS, call_timeout_seconds=_PATIENCE_SECONDS)
     return HashiCorpStore(patient)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from vault_service.maintenance.__main__ import patient_store
 from vault_service.store.hashicorp import HashiCorpStore
 from vault_service.store.store import (
     AuditFailed,
@@ -296,6 +297,24 @@ async def test_a_server_that_never_answers_is_given_up(server: ScriptedServer, t
         finally:
             await store.close()
     server.released.set()
+
+
+async def test_maintenance_waits_for_a_server_that_a_call_gives_up(server: ScriptedServer, token_file: Path) -> None:
+    server.silent, server.status = True, 404
+    settings = VaultSettings(server.url, TokenFile(token_file), read_timeout_seconds=0.05, call_timeout_seconds=0.1)
+    store, patient = HashiCorpStore(settings), patient_store(settings)
+    try:
+        waiting = asyncio.create_task(patient.read("a"))
+        while not any(path.endswith("/data/a") for _, path, _ in server.seen):
+            await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match="did not answer in time"):
+            await store.read("a")
+        assert not waiting.done()
+        server.released.set()
+        assert await waiting is None
+    finally:
+        await store.close()
+        await patient.close()
 
 
 async def test_a_certificate_of_nobody_is_told_apart(token_file: Path, server: ScriptedServer) -> None:

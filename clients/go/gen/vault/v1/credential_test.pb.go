@@ -31,7 +31,8 @@ const (
 	// The key works, and the model too where one was named. The only outcome that
 	// allows activation without force.
 	CredentialTestOutcome_CREDENTIAL_TEST_OUTCOME_PASSED CredentialTestOutcome = 1
-	// The provider does not accept the key.
+	// The provider does not accept the key, or the endpoint that the key's tokens
+	// come from gives none for it.
 	CredentialTestOutcome_CREDENTIAL_TEST_OUTCOME_INVALID_KEY CredentialTestOutcome = 2
 	// The key's account has no billing or no money.
 	CredentialTestOutcome_CREDENTIAL_TEST_OUTCOME_NO_BILLING CredentialTestOutcome = 3

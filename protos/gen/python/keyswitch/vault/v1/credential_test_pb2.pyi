@@ -31,7 +31,9 @@ class _CredentialTestOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     allows activation without force.
     """
     CREDENTIAL_TEST_OUTCOME_INVALID_KEY: _CredentialTestOutcome.ValueType  # 2
-    """The provider does not accept the key."""
+    """The provider does not accept the key, or the endpoint that the key's tokens
+    come from gives none for it.
+    """
     CREDENTIAL_TEST_OUTCOME_NO_BILLING: _CredentialTestOutcome.ValueType  # 3
     """The key's account has no billing or no money."""
     CREDENTIAL_TEST_OUTCOME_WRONG_PLAN: _CredentialTestOutcome.ValueType  # 4
@@ -59,7 +61,9 @@ CREDENTIAL_TEST_OUTCOME_PASSED: CredentialTestOutcome.ValueType  # 1
 allows activation without force.
 """
 CREDENTIAL_TEST_OUTCOME_INVALID_KEY: CredentialTestOutcome.ValueType  # 2
-"""The provider does not accept the key."""
+"""The provider does not accept the key, or the endpoint that the key's tokens
+come from gives none for it.
+"""
 CREDENTIAL_TEST_OUTCOME_NO_BILLING: CredentialTestOutcome.ValueType  # 3
 """The key's account has no billing or no money."""
 CREDENTIAL_TEST_OUTCOME_WRONG_PLAN: CredentialTestOutcome.ValueType  # 4

@@ -77,7 +77,7 @@ vault-server: ## Finds or builds the real Vault and OpenBao servers that tests u
 	@tests/tools/openbao/build >/dev/null || echo "without OpenBao: its tests skip"
 	@tests/tools/vault/build >/dev/null && { ! command -v go >/dev/null || tests/tools/vault/build --kubernetes >/dev/null; }
 
-model-servers: $(TOOLS)/uv/bin/uv ## Installs llama.cpp's server with a small model, a LiteLLM proxy and an AWS of one machine, which tests use (once, 900 MB)
+model-servers: $(TOOLS)/uv/bin/uv ## Installs llama.cpp's server with a small model, a LiteLLM proxy and an AWS of one machine, which tests use (once, 830 MB)
 	@for name in llama litellm moto; do tests/tools/install-python $$name >/dev/null || echo "without $$name: its tests skip"; done
 
 ollama-server: model-servers ## Finds or builds a real Ollama server, and runs the tests that use it (once, up to half an hour)
